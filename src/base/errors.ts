@@ -1,0 +1,302 @@
+/**
+ * The world's faults: one table of stable codes, with the errno an NBD client sees, the exit code
+ * of the CLI, what it means and what to do. docs/ERRORS.md is printed from it.
+ */
+export type Errno =
+  | 'EPERM'
+  | 'EIO'
+  | 'ENOMEM'
+  | 'EINVAL'
+  | 'ENOSPC'
+  | 'EOVERFLOW'
+  | 'ENOTSUP'
+  | 'ESHUTDOWN';
+
+export interface ErrorRow {
+  readonly errno: Errno;
+  /** 1: it failed; 2: it was asked wrongly. */
+  readonly exit: 1 | 2;
+  readonly text: string;
+  /** The next step for a person. */
+  readonly next: string;
+}
+
+export const ERRORS = {
+  USAGE: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the command line is not understood',
+    next: 'run the command with --help',
+  },
+  VOLUME_UNKNOWN: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'there is no volume of that name',
+    next: 'run `varve list` to see the names; a blank volume is never made because one is missing',
+  },
+  VOLUME_EXISTS: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'a volume of that name exists already',
+    next: 'choose another name',
+  },
+  VOLUME_NAME_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the volume name is not usable',
+    next: 'use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit',
+  },
+  VOLUME_AMBIGUOUS: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the empty export name needs a directory with exactly one volume',
+    next: 'name the volume',
+  },
+  VOLUME_LOCKED: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'another process has this volume open',
+    next: 'stop the other process, or let the command talk to the running server',
+  },
+  VOLUME_FOREIGN: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'a file of the volume is foreign, older or truncated',
+    next: 'put the right file back; nothing was changed',
+  },
+  VOLUME_CORRUPT: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'flushed history of the volume is damaged',
+    next: 'nothing was changed; keep a copy of the files, and run `varve check`',
+  },
+  VOLUME_FAILED: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'the volume has turned read-only after a failed write or sync of its storage',
+    next: 'mend the storage, then restart the server',
+  },
+  VERSION_UNKNOWN: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'the on-disk format is of another version',
+    next: 'use a build of Varve that knows this version',
+  },
+  SIZE_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the size is not usable',
+    next: 'give a positive size below 2^53 bytes, such as 10G',
+  },
+  LOG_TOO_SMALL: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the log is too small',
+    next: 'a log holds at least four segments and twice the largest request',
+  },
+  RING_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the ring size is not usable',
+    next: 'the ring holds at least twice the largest request',
+  },
+  LOG_IN_USE: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the path is already used by a volume, or holds data',
+    next: 'give an unused path; erase its first MiB yourself when you are sure',
+  },
+  MOMENT_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the moment is not understood',
+    next: 'write a snapshot name, a time such as 2026-11-21T14:03:27Z, -10m, flush-3 or gen=184467',
+  },
+  MOMENT_UNKNOWN: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'no snapshot or mark has that name',
+    next: 'run `varve snapshot list NAME`',
+  },
+  MOMENT_OUTSIDE: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the moment is outside the window that the log still covers',
+    next: 'choose a moment inside the window; `varve info NAME` shows it',
+  },
+  MOMENT_FUTURE: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'that time is not yet past',
+    next: 'choose an earlier time',
+  },
+  MOMENT_AMBIGUOUS: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'that time came twice, because the clock was set back',
+    next: 'choose one of the two generations by gen=N',
+  },
+  MOMENT_GONE: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'the open moment was given up, because writers needed its space',
+    next: 'make a snapshot before opening a moment that must last',
+  },
+  SNAPSHOT_EXISTS: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'a snapshot or mark of that name exists already',
+    next: 'choose another label, or delete the old one',
+  },
+  SNAPSHOT_UNKNOWN: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'there is no snapshot of that name',
+    next: 'run `varve snapshot list NAME`',
+  },
+  LABEL_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the label is not usable',
+    next: 'use 1 to 64 letters, digits, dots, dashes and underscores that do not read as another moment',
+  },
+  CATALOGUE_FULL: {
+    errno: 'ENOSPC',
+    exit: 1,
+    text: 'the catalogue has no room for another snapshot or mark',
+    next: 'delete snapshots that are no longer needed',
+  },
+  LOG_FULL: {
+    errno: 'ENOSPC',
+    exit: 1,
+    text: 'the log is full, and a snapshot keeps it from being recycled',
+    next: 'delete the snapshot that `varve info NAME` names as the reason',
+  },
+  DISK_FULL: {
+    errno: 'ENOSPC',
+    exit: 1,
+    text: 'the file system below has no space left',
+    next: 'free space there',
+  },
+  READ_ONLY: {
+    errno: 'EPERM',
+    exit: 1,
+    text: 'a moment is read-only',
+    next: 'write to the live volume',
+  },
+  REQUEST_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the request lies outside the device',
+    next: 'stay within the size of the device',
+  },
+  REQUEST_TOO_LONG: {
+    errno: 'EOVERFLOW',
+    exit: 2,
+    text: 'the request is longer than the largest request',
+    next: 'split it',
+  },
+  BLOCK_CORRUPT: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'a block failed its checksum, and no other copy exists',
+    next: 'write the block again, or restore it from a backup',
+  },
+  DEVICE_IO: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'a file or device below failed',
+    next: 'look at the storage and the kernel messages',
+  },
+  CLOSED: {
+    errno: 'ESHUTDOWN',
+    exit: 1,
+    text: 'the volume or server is closing',
+    next: 'connect again when it is back',
+  },
+  PERMISSION: {
+    errno: 'EPERM',
+    exit: 1,
+    text: 'the file system refuses access',
+    next: 'run as a user who may read and write there',
+  },
+  FILE_EXISTS: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the target file exists already',
+    next: 'choose another path, or give --force',
+  },
+  FILE_BAD: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the file can not be used',
+    next: 'check the path',
+  },
+  ADDRESS_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the address is not understood',
+    next: 'write HOST:PORT',
+  },
+  ADDRESS_IN_USE: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'the address is in use',
+    next: 'stop the other server, or choose another address',
+  },
+  SERVER_GONE: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'the connection to the server ended',
+    next: 'see whether the server still runs',
+  },
+  SERVER_NEEDED: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'this needs a running server',
+    next: 'start `varve serve`',
+  },
+  SERVER_RUNS: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'this can not be done while a server has the directory',
+    next: 'stop the server first',
+  },
+  PROTOCOL: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the peer broke the protocol',
+    next: 'use a client that speaks NBD',
+  },
+} as const satisfies Record<string, ErrorRow>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+export class VarveError extends Error {
+  readonly code: ErrorCode;
+  /** What happened this time: names, numbers, got and expected. */
+  readonly detail: string;
+
+  constructor(code: ErrorCode, detail: string, options?: ErrorOptions) {
+    super(`${ERRORS[code].text}: ${detail}`, options);
+    this.name = 'VarveError';
+    this.code = code;
+    this.detail = detail;
+  }
+
+  get errno(): Errno {
+    return ERRORS[this.code].errno;
+  }
+
+  get exit(): 1 | 2 {
+    return ERRORS[this.code].exit;
+  }
+
+  get next(): string {
+    return ERRORS[this.code].next;
+  }
+}
+
+export function isVarveError(error: unknown, code?: ErrorCode): error is VarveError {
+  return error instanceof VarveError && (code === undefined || error.code === code);
+}

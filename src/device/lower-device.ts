@@ -1,0 +1,55 @@
+/**
+ * The port to what lies below: a file or raw block device that holds log, final storage or
+ * checksums. Real ones are in this folder; the one that forgets unsynced writes is in test/sim.
+ */
+import type { ByteCount, ByteOffset } from '../base/units.ts';
+
+/**
+ * Why a sync is made. Each name is one sync of the data path; the simulated device can leave one
+ * out, and the power-cut test then fails: that is the proof that it is needed.
+ */
+export type SyncPoint =
+  | 'create-log' // the formatted log, before the volume is said to exist
+  | 'create-final'
+  | 'create-sums'
+  | 'recovery' // what replay accepted, before the first reply
+  | 'commit' // batches of the stream
+  | 'checkpoint' // the catalogue, before the superblock names it
+  | 'horizon' // before the first overwrite of a round
+  | 'final' // blocks of a round, before settled moves
+  | 'sums' // their checksums, before settled moves
+  | 'settled' // before segments are recycled
+  | 'close';
+
+export const SYNC_POINTS: readonly SyncPoint[] = [
+  'create-log',
+  'create-final',
+  'create-sums',
+  'recovery',
+  'commit',
+  'checkpoint',
+  'horizon',
+  'final',
+  'sums',
+  'settled',
+  'close',
+];
+
+export interface LowerDevice {
+  /** For messages: a path, or a name in a simulation. */
+  readonly name: string;
+  readonly size: ByteCount;
+  /** Fills `target` whole, or fails with DEVICE_IO; `target` is borrowed until it settles. */
+  read(offset: ByteOffset, target: Uint8Array): Promise<void>;
+  /**
+   * Writes `sources` one after the other from `offset` on, whole, or fails (DISK_FULL, DEVICE_IO);
+   * they are borrowed until it settles. Durable only after a `sync` that began later.
+   */
+  write(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void>;
+  /** Afterwards the range reads as zeros; gives the space back where the platform can. */
+  punch(offset: ByteOffset, length: ByteCount): Promise<void>;
+  /** Makes all writes and punches durable that had settled before. Never call it again to retry. */
+  sync(point: SyncPoint): Promise<void>;
+  /** Ends all use; idempotent; syncs nothing. */
+  close(): Promise<void>;
+}
