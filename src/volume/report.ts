@@ -1,0 +1,122 @@
+/** What a volume tells of itself: plain values, ready for JSON. Times are microseconds since 1970. */
+import type { Uuid } from '../base/identity.ts';
+import type { BlockCount, ByteCount, Generation, Lsn, Micros } from '../base/units.ts';
+
+/** `back`: acknowledged from RAM; `written`: after write(2); `through`: after the sync. */
+export type WriteMode = 'back' | 'written' | 'through';
+export const WRITE_MODES: readonly WriteMode[] = ['back', 'written', 'through'];
+
+export interface PointInTime {
+  readonly generation: Generation;
+  readonly wallUs: Micros;
+}
+
+export interface SnapshotInfo {
+  readonly label: string;
+  readonly generation: Generation;
+  readonly lineage: Uuid;
+  /** When the state was that of the snapshot. */
+  readonly momentWallUs: Micros;
+  /** When the snapshot was made, which may be much later. */
+  readonly createdWallUs: Micros;
+  /** Versions that the log holds above this snapshot and can't recycle because of it, in bytes. */
+  readonly holdsBytes: ByteCount;
+}
+
+export interface MarkInfo {
+  readonly label: string;
+  readonly generation: Generation;
+  readonly wallUs: Micros;
+}
+
+export interface Fill {
+  readonly usedBytes: ByteCount;
+  readonly sizeBytes: ByteCount;
+}
+
+export interface VolumeCounters {
+  readonly reads: number;
+  readonly readBytes: number;
+  readonly writes: number;
+  readonly writeBytes: number;
+  readonly trims: number;
+  readonly zeroes: number;
+  readonly flushes: number;
+  readonly logBytes: number;
+  readonly logSyncs: number;
+  readonly rounds: number;
+  readonly settledBlocks: number;
+  readonly readErrors: number;
+}
+
+export interface VolumeInfo {
+  readonly uuid: Uuid;
+  readonly size: ByteCount;
+  readonly writeMode: WriteMode;
+  readonly readOnly: boolean;
+  /** Why the volume refuses writes, or undefined. */
+  readonly failure: string | undefined;
+  readonly lineage: Uuid;
+  readonly head: PointInTime;
+  readonly durable: PointInTime;
+  readonly horizon: PointInTime;
+  readonly settled: PointInTime;
+  /** Accepted and not yet safe from a crash. */
+  readonly uncommittedBytes: ByteCount;
+  readonly ring: Fill;
+  readonly log: Fill;
+  /** Blocks that hold data in final storage, in bytes; undefined while not counted. */
+  readonly final: Fill;
+  /** How much can still be written before ENOSPC; undefined: no snapshot stops recycling. */
+  readonly writableBytes: ByteCount | undefined;
+  /** The snapshot that stops recycling, or undefined. */
+  readonly writableReason: string | undefined;
+  readonly versions: number;
+  readonly indexBytes: ByteCount;
+  readonly snapshots: readonly SnapshotInfo[];
+  readonly marks: readonly MarkInfo[];
+  /** Moments open now without a snapshot. */
+  readonly openMoments: number;
+  readonly counters: VolumeCounters;
+  /** What recovery found at the last opening. */
+  readonly recovery: RecoveryReport;
+}
+
+export interface RecoveryReport {
+  readonly clean: boolean;
+  readonly segments: number;
+  readonly batches: number;
+  readonly requests: number;
+  readonly verifiedBatches: number;
+  /** A torn tail that was cut: where, and what lay behind it. */
+  readonly cut:
+    | { readonly lsn: Lsn; readonly generation: Generation; readonly flushMarks: number }
+    | undefined;
+  readonly tookMs: number;
+}
+
+export interface HistoryInterval {
+  readonly fromWallUs: Micros;
+  readonly toWallUs: Micros;
+  /** Newest generation at the end of the interval: `disk@gen=N` opens it. */
+  readonly generation: Generation;
+  readonly writes: number;
+  readonly bytes: number;
+  readonly flushes: number;
+}
+
+export interface CheckReport {
+  readonly ok: boolean;
+  readonly batches: number;
+  readonly versions: number;
+  readonly logBytes: number;
+  readonly finalBlocks: BlockCount;
+  readonly sumsSectors: number;
+  /** One line for each thing found wrong, with block, generation and place. */
+  readonly problems: readonly string[];
+  /** One line for each thing that was checked, with counts. */
+  readonly checked: readonly string[];
+}
+
+/** Progress of something slow; `total` may grow. */
+export type Progress = (done: number, total: number) => void;
