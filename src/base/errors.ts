@@ -3,14 +3,7 @@
  * of the CLI, what it means and what to do. docs/ERRORS.md is printed from it.
  */
 export type Errno =
-  | 'EPERM'
-  | 'EIO'
-  | 'ENOMEM'
-  | 'EINVAL'
-  | 'ENOSPC'
-  | 'EOVERFLOW'
-  | 'ENOTSUP'
-  | 'ESHUTDOWN';
+  'EPERM' | 'EIO' | 'ENOMEM' | 'EINVAL' | 'ENOSPC' | 'EOVERFLOW' | 'ENOTSUP' | 'ESHUTDOWN';
 
 export interface ErrorRow {
   readonly errno: Errno;

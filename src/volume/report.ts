@@ -90,8 +90,7 @@ export interface RecoveryReport {
   readonly verifiedBatches: number;
   /** A torn tail that was cut: where, and what lay behind it. */
   readonly cut:
-    | { readonly lsn: Lsn; readonly generation: Generation; readonly flushMarks: number }
-    | undefined;
+    { readonly lsn: Lsn; readonly generation: Generation; readonly flushMarks: number } | undefined;
   readonly tookMs: number;
 }
 

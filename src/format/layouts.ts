@@ -1,0 +1,263 @@
+/**
+ * Every structure on disk, as tables of fields. docs/FORMAT.md is printed from `FORMATS`.
+ *
+ * All numbers are little-endian. Checksums are CRC32C. A structure that fails its checksum, its
+ * magic, or its padding is never believed, only reported.
+ */
+import { layout, type Field, type FieldType, type RecordLayout } from './record.ts';
+import { BLOCK_BYTES } from '../base/units.ts';
+
+export const FORMAT_VERSION = 1;
+
+type Row = readonly [name: string, type: FieldType, size: number, unit: string, note: string];
+
+/** Declares fields in order: offsets follow from the sizes, and what is left is padding. */
+function table(name: string, size: number, note: string, rows: readonly Row[]): RecordLayout {
+  let offset = 0;
+  const fields: Field[] = [];
+  const add = ([field, type, bytes, unit, text]: Row): void => {
+    fields.push({ name: field, offset, size: bytes, type, unit, note: text });
+    offset += bytes;
+  };
+  rows.forEach(add);
+  if (offset < size)
+    add(['reserved', 'zero', size - offset, 'zero', 'written and checked as zero']);
+  return layout(name, size, note, fields);
+}
+
+export const SUPERBLOCK_MAGIC = 'VARVESUP';
+/** Positions of the two copies on the log device, in blocks. */
+export const SUPERBLOCK_BLOCKS: readonly number[] = [0, 1];
+
+export const superblock = table(
+  'superblock',
+  512,
+  'Two copies, in blocks 0 and 1 of the log device; the valid one with the higher sequence counts.' +
+    ' Each fits one sector, so that a torn write leaves it whole or fails its checksum.',
+  [
+    ['magic', 'magic', 8, 'ascii', `"${SUPERBLOCK_MAGIC}"`],
+    ['checksum', 'u32', 4, 'crc32c', 'of bytes 12 to 511'],
+    ['version', 'u16', 2, 'version', 'another one is refused, with both numbers'],
+    ['clean', 'u8', 1, 'flag', '1: closed in order, the log ends at durable_lsn'],
+    ['checkpoint_area', 'u8', 1, 'area', '0 or 1: which area holds the checkpoint'],
+    ['volume', 'uuid', 16, 'uuid', 'identity of the volume'],
+    ['sequence', 'u64', 8, 'count', 'grows with each superblock written'],
+    ['size_bytes', 'u64', 8, 'bytes', 'size of the volume'],
+    ['log_bytes', 'u64', 8, 'bytes', 'size of the log device when it was formatted'],
+    ['segment_bytes', 'u64', 8, 'bytes', 'size of a slot'],
+    ['slot_count', 'u32', 4, 'slots', 'how many slots follow the checkpoint areas'],
+    ['request_bytes_max', 'u32', 4, 'bytes', 'largest payload of one request'],
+    ['checkpoint_bytes', 'u64', 8, 'bytes', 'size of each checkpoint area'],
+    ['checkpoint_sequence', 'u64', 8, 'count', 'the checkpoint that counts'],
+    ['tail_sequence', 'u64', 8, 'segment', 'oldest segment that replay reads; 0: none was written'],
+    ['horizon', 'u64', 8, 'generation', 'oldest moment that can be opened'],
+    ['horizon_lineage', 'uuid', 16, 'uuid', 'lineage of the horizon'],
+    ['horizon_wall_us', 'u64', 8, 'us', 'wall clock at the horizon'],
+    ['horizon_elapsed_us', 'u64', 8, 'us', 'elapsed time at the horizon'],
+    ['settled', 'u64', 8, 'generation', 'final storage holds everything up to here'],
+    ['durable', 'u64', 8, 'generation', 'durable when this was written'],
+    ['durable_lsn', 'u64', 8, 'bytes', 'the stream was durable up to here'],
+    ['head_lineage', 'uuid', 16, 'uuid', 'lineage of the durable generation'],
+    ['chain', 'u32', 4, 'crc32c', 'checksum of the last header before durable_lsn'],
+  ],
+);
+
+export const CHECKPOINT_MAGIC = 'VARVECHK';
+export const checkpointHeader = table(
+  'checkpoint_header',
+  512,
+  'Begins a checkpoint area; the catalogue entries follow it without a gap. The area that the' +
+    ' superblock does not name is written and synced before the superblock names it.',
+  [
+    ['magic', 'magic', 8, 'ascii', `"${CHECKPOINT_MAGIC}"`],
+    ['checksum', 'u32', 4, 'crc32c', 'of bytes 12 to 511'],
+    ['version', 'u16', 2, 'version', 'format version'],
+    ['padding', 'zero', 2, 'zero', 'written and checked as zero'],
+    ['volume', 'uuid', 16, 'uuid', 'identity of the volume'],
+    ['sequence', 'u64', 8, 'count', 'as named by the superblock'],
+    ['stream_lsn', 'u64', 8, 'bytes', 'records of the stream before this position are included'],
+    ['entry_count', 'u32', 4, 'entries', 'catalogue entries that follow'],
+    ['body_checksum', 'u32', 4, 'crc32c', 'of the entries'],
+  ],
+);
+
+/** Kinds of catalogue entry. */
+export const RECORD_LINEAGE = 1;
+export const RECORD_SNAPSHOT = 2;
+export const RECORD_SNAPSHOT_DELETED = 3;
+export const RECORD_MARK = 4;
+/** Only in a checkpoint: a block that the last round wrote, looked at when the image is opened. */
+export const RECORD_WITNESS = 5;
+export const LABEL_BYTES_MAX = 64;
+
+export const catalogueEntry = table(
+  'catalogue_entry',
+  160,
+  'One change of the catalogue: in the stream as the payload of a record entry (padded with zeros' +
+    ' to a block), and in a checkpoint as the state that remains.',
+  [
+    ['type', 'u16', 2, 'kind', '1 lineage, 2 snapshot, 3 snapshot deleted, 4 mark, 5 witness'],
+    ['padding', 'zero', 6, 'zero', 'written and checked as zero'],
+    ['generation', 'u64', 8, 'generation', 'moment; for a lineage its parent; for a witness 0'],
+    ['lineage', 'uuid', 16, 'uuid', 'of the moment; for a lineage its own identity'],
+    ['parent', 'uuid', 16, 'uuid', 'parent of a lineage; else nil'],
+    ['moment_wall_us', 'u64', 8, 'us', 'wall clock at the moment'],
+    ['created_wall_us', 'u64', 8, 'us', 'wall clock when the entry was made'],
+    ['block', 'u64', 8, 'block', 'of a witness; else 0'],
+    ['label', 'text', LABEL_BYTES_MAX, 'utf-8', 'name of a snapshot or mark'],
+  ],
+);
+
+export const SEGMENT_MAGIC = 'VARVESEG';
+export const segmentHeader = table(
+  'segment_header',
+  512,
+  'First block of a slot (the rest of the block is zero); written together with the first batch.',
+  [
+    ['magic', 'magic', 8, 'ascii', `"${SEGMENT_MAGIC}"`],
+    ['checksum', 'u32', 4, 'crc32c', 'of bytes 12 to 511'],
+    ['version', 'u16', 2, 'version', 'format version'],
+    ['padding', 'zero', 2, 'zero', 'written and checked as zero'],
+    ['volume', 'uuid', 16, 'uuid', 'identity of the volume'],
+    ['sequence', 'u64', 8, 'segment', 'number of the segment, from 1, without a gap'],
+    ['slot', 'u32', 4, 'slot', 'where it lies; another place is misdirected'],
+    ['chain', 'u32', 4, 'crc32c', 'checksum of the last batch header of the segment before'],
+    ['first_lsn', 'u64', 8, 'bytes', 'position of its first batch in the stream'],
+    ['generation', 'u64', 8, 'generation', 'newest request that began before this segment'],
+    ['durable_lsn', 'u64', 8, 'bytes', 'the stream was known durable up to here'],
+  ],
+);
+
+export const BATCH_MAGIC = 'VARVEBAT';
+export const BATCH_PREFIX_BYTES = 128;
+export const ENTRY_BYTES = 16;
+/** Entries of one batch: the header block is full with them. */
+export const ENTRIES_MAX = (BLOCK_BYTES - BATCH_PREFIX_BYTES) / ENTRY_BYTES;
+
+export const batchHeader = table(
+  'batch_header',
+  BATCH_PREFIX_BYTES,
+  'One block: these fields, then `entry_count` entries, then zeros. The payload blocks of its' +
+    ' data and record entries follow in entry order.',
+  [
+    ['magic', 'magic', 8, 'ascii', `"${BATCH_MAGIC}"`],
+    ['checksum', 'u32', 4, 'crc32c', 'of byte 12 up to the last entry'],
+    ['version', 'u16', 2, 'version', 'format version'],
+    ['entry_count', 'u16', 2, 'entries', `0 to ${ENTRIES_MAX}`],
+    ['volume', 'uuid', 16, 'uuid', 'identity of the volume'],
+    ['lineage', 'uuid', 16, 'uuid', 'lineage of its generations'],
+    ['segment', 'u64', 8, 'segment', 'sequence of the segment that holds it'],
+    ['lsn', 'u64', 8, 'bytes', 'its own position in the stream'],
+    ['generation', 'u64', 8, 'generation', 'newest request that began before this batch'],
+    ['wall_us', 'u64', 8, 'us', 'wall clock since 1970, as read'],
+    ['elapsed_us', 'u64', 8, 'us', 'elapsed time of the volume; never goes back'],
+    ['durable', 'u64', 8, 'generation', 'durable generation known when it was sealed'],
+    ['durable_lsn', 'u64', 8, 'bytes', 'the stream was known durable up to here'],
+    ['chain', 'u32', 4, 'crc32c', 'checksum of the batch header before this one'],
+    ['payload_blocks', 'u16', 2, 'blocks', 'payload blocks that follow the header'],
+  ],
+);
+
+export const KIND_DATA = 1;
+export const KIND_TRIM = 2;
+export const KIND_ZERO = 3;
+export const KIND_ALLOCATE = 4;
+export const KIND_FLUSH = 5;
+export const KIND_RECORD = 6;
+export const FLAG_START = 1;
+export const FLAG_END = 2;
+export const FLAG_FUA = 4;
+
+export const batchEntry = table(
+  'batch_entry',
+  ENTRY_BYTES,
+  'A request is the entries from one with the start flag to one with the end flag, over as many' +
+    ' batches as it takes; each start raises the generation by one.',
+  [
+    ['block', 'u48', 6, 'block', 'block, or first block of a range; 0 for flush and record'],
+    [
+      'kind',
+      'u8',
+      1,
+      'kind',
+      '1 data, 2 trim, 3 zero, 4 zero and stay allocated, 5 flush, 6 record',
+    ],
+    ['flags', 'u8', 1, 'bits', '1 the request starts here, 2 it ends here, 4 FUA'],
+    [
+      'value',
+      'u32',
+      4,
+      'crc32c or count',
+      'data and record: checksum of the payload; range: low half of the count',
+    ],
+    ['extra', 'u32', 4, 'blocks', 'range: high half of the count; else 0'],
+  ],
+);
+
+export const SUMMARY_MAGIC = 'VARVESUM';
+export const segmentSummary = table(
+  'segment_summary',
+  512,
+  'Last block of a closed slot (the rest of the block is zero). The body lies in the blocks before' +
+    ' it: the used part of every batch header of the segment, one after the other. Derived: without' +
+    ' it, the headers are read.',
+  [
+    ['magic', 'magic', 8, 'ascii', `"${SUMMARY_MAGIC}"`],
+    ['checksum', 'u32', 4, 'crc32c', 'of bytes 12 to 511'],
+    ['version', 'u16', 2, 'version', 'format version'],
+    ['padding', 'zero', 2, 'zero', 'written and checked as zero'],
+    ['volume', 'uuid', 16, 'uuid', 'identity of the volume'],
+    ['sequence', 'u64', 8, 'segment', 'sequence of the segment'],
+    ['end_lsn', 'u64', 8, 'bytes', 'position in the stream where the segment ends'],
+    ['body_bytes', 'u32', 4, 'bytes', 'length of the body'],
+    ['body_checksum', 'u32', 4, 'crc32c', 'of the body'],
+    ['batch_count', 'u32', 4, 'batches', 'headers in the body'],
+  ],
+);
+
+export const SUMS_MAGIC = 'VSUM';
+export const SUMS_SECTOR_BYTES = 512;
+export const SUMS_ENTRY_BYTES = 16;
+export const SUMS_ENTRIES = 31;
+export const sumsHeader = table(
+  'sums_sector_header',
+  16,
+  'Begins each 512-byte sector of final.sums; 31 entries follow. One sector, because a torn write' +
+    ' leaves sectors whole: the checksums of neighbours survive it. All zero: never written.',
+  [
+    ['magic', 'magic', 4, 'ascii', `"${SUMS_MAGIC}"`],
+    ['checksum', 'u32', 4, 'crc32c', 'of bytes 8 to 511, XOR a mix of the volume'],
+    ['sector', 'u48', 6, 'sector', 'its own number'],
+    ['version', 'u16', 2, 'version', 'format version'],
+  ],
+);
+
+export const SUM_NEVER = 0;
+export const SUM_ZERO = 1;
+export const SUM_DATA = 2;
+export const SUM_LOST = 3;
+/** Zeros that stay allocated. */
+export const SUM_ALLOCATED = 4;
+export const sumsEntry = table(
+  'sums_entry',
+  SUMS_ENTRY_BYTES,
+  'What final storage holds at one block. Entry i of sector s is block 31 s + i.',
+  [
+    ['kind', 'u8', 1, 'kind', '0 never written, 1 zero, 2 data, 3 lost, 4 zero and allocated'],
+    ['padding', 'zero', 1, 'zero', 'written and checked as zero'],
+    ['generation', 'u48', 6, 'generation', 'the request whose content it is'],
+    ['checksum', 'u32', 4, 'crc32c', 'data: of the block, as in the log; else 0'],
+  ],
+);
+
+export const FORMATS = [
+  superblock,
+  checkpointHeader,
+  catalogueEntry,
+  segmentHeader,
+  batchHeader,
+  batchEntry,
+  segmentSummary,
+  sumsHeader,
+  sumsEntry,
+] as const;
