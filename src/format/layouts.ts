@@ -27,12 +27,12 @@ function table(name: string, size: number, note: string, rows: readonly Row[]): 
 
 export const SUPERBLOCK_MAGIC = 'VARVESUP';
 /** Positions of the two copies on the log device, in blocks. */
-export const SUPERBLOCK_BLOCKS: readonly number[] = [0, 1];
+export const SUPERBLOCK_BLOCKS = [0, 8] as const;
 
 export const superblock = table(
   'superblock',
   512,
-  'Two copies, in blocks 0 and 1 of the log device; the valid one with the higher sequence counts.' +
+  'Two copies, in blocks 0 and 8 of the log device; the valid one with the higher sequence counts.' +
     ' Each fits one sector, so that a torn write leaves it whole or fails its checksum.',
   [
     ['magic', 'magic', 8, 'ascii', `"${SUPERBLOCK_MAGIC}"`],
@@ -49,7 +49,9 @@ export const superblock = table(
     ['request_bytes_max', 'u32', 4, 'bytes', 'largest payload of one request'],
     ['checkpoint_bytes', 'u64', 8, 'bytes', 'size of each checkpoint area'],
     ['checkpoint_sequence', 'u64', 8, 'count', 'the checkpoint that counts'],
-    ['tail_sequence', 'u64', 8, 'segment', 'oldest segment that replay reads; 0: none was written'],
+    ['tail_sequence', 'u64', 8, 'segment', 'oldest segment that replay reads'],
+    ['tail_lsn', 'u64', 8, 'bytes', 'position in the stream where that segment begins'],
+    ['tail_chain', 'u32', 4, 'crc32c', 'checksum of the last header before it'],
     ['horizon', 'u64', 8, 'generation', 'oldest moment that can be opened'],
     ['horizon_lineage', 'uuid', 16, 'uuid', 'lineage of the horizon'],
     ['horizon_wall_us', 'u64', 8, 'us', 'wall clock at the horizon'],
