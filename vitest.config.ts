@@ -1,0 +1,40 @@
+/**
+ * How the tests run: everything in test/ side by side, then the end-to-end tests with real clients
+ * one after the other, since they share ports, loop devices and the machine's patience.
+ *
+ * VARVE_TEST_REPORT names a file for vitest's JSON report, from which .ci/run takes its counts.
+ */
+import { defineConfig } from 'vitest/config';
+
+const report = process.env['VARVE_TEST_REPORT'];
+
+export default defineConfig({
+  test: {
+    pool: 'forks',
+    reporters: report === undefined ? ['default'] : ['default', ['json', { outputFile: report }]],
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'parts',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/e2e/**'],
+          testTimeout: 60_000,
+          hookTimeout: 30_000,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'clients',
+          include: ['test/e2e/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 60_000,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
+  },
+});
