@@ -1,0 +1,234 @@
+/**
+ * The log of one volume: ring, stream, writer and segments over one device, with its superblock.
+ *
+ * Invariants:
+ *   - The superblock is written by `publish` alone, one at a time, and each states what is durable.
+ *   - Where a position lies (ring or slot) is known here and nowhere else.
+ */
+import { assert } from '../src/base/assert.ts';
+import type { Uuid } from '../src/base/identity.ts';
+import { Mutex } from '../src/base/mutex.ts';
+import {
+  byteOffset,
+  checksum,
+  generation,
+  lsn,
+  segmentSequence,
+  type ByteCount,
+  type Generation,
+  type Lsn,
+  type SegmentSequence,
+} from '../src/base/units.ts';
+import type { VarveError } from '../src/base/errors.ts';
+import type { Timers } from '../src/base/world.ts';
+import type { LowerDevice, SyncPoint } from '../src/device/lower-device.ts';
+import { readCheckpoint, writeCheckpoint, type Checkpoint } from './checkpoint.ts';
+import type { LogGeometry } from './geometry.ts';
+import { erase, Replay, type Replayed, type ReplayHandler } from './replay.ts';
+import { Ring } from './ring.ts';
+import { SegmentTable, type Segment } from './segments.ts';
+import { LogStream, type SealedBatch, type Times } from './stream.ts';
+import { readSuperblock, writeSuperblock, type Superblock } from './superblock.ts';
+import { LogWriter } from './writer.ts';
+
+/** What replay found, before the log goes on from there. */
+export interface OpenedLog {
+  readonly device: LowerDevice;
+  readonly superblock: Superblock;
+  readonly checkpoint: Checkpoint;
+  readonly replayed: Replayed;
+}
+
+export interface LogOptions {
+  readonly ringBytes: ByteCount;
+  readonly timers: Timers;
+  readonly now: () => Times;
+  /** The newest request that is whole, and its lineage, after replay. */
+  readonly generation: Generation;
+  readonly lineage: Uuid;
+  readonly onSegment: (segment: Segment) => void;
+  readonly onSeal: (sealed: SealedBatch) => void;
+  readonly onDurable: () => void;
+  readonly onFail: (error: VarveError) => void;
+}
+
+type Patch = Partial<
+  Pick<
+    Superblock,
+    | 'clean'
+    | 'horizon'
+    | 'settled'
+    | 'tailSequence'
+    | 'tailLsn'
+    | 'tailChain'
+    | 'checkpointArea'
+    | 'checkpointSequence'
+  >
+>;
+
+export class Log {
+  readonly geometry: LogGeometry;
+  readonly device: LowerDevice;
+  readonly ring: Ring;
+  readonly segments: SegmentTable;
+  readonly stream: LogStream;
+  readonly writer: LogWriter;
+  readonly #publishing = new Mutex();
+  #superblock: Superblock;
+
+  private constructor(opened: OpenedLog, options: LogOptions) {
+    const { superblock, replayed, device } = opened;
+    this.geometry = superblock.geometry;
+    this.device = device;
+    this.#superblock = superblock;
+    this.segments = new SegmentTable(superblock.geometry, replayed.segments);
+    this.ring = new Ring(options.ringBytes, replayed.endLsn);
+    const durable = { generation: options.generation, lsn: replayed.endLsn };
+    this.writer = new LogWriter({
+      volume: superblock.volume,
+      device,
+      ring: this.ring,
+      segments: this.segments,
+      timers: options.timers,
+      durable,
+      onDurable: options.onDurable,
+      onFail: options.onFail,
+    });
+    this.stream = new LogStream({
+      volume: superblock.volume,
+      ring: this.ring,
+      segments: this.segments,
+      generation: options.generation,
+      lineage: options.lineage,
+      chain: replayed.chain,
+      firstSequence: superblock.tailSequence,
+      now: options.now,
+      durable: () => this.writer.durable,
+      onSegment: options.onSegment,
+      onSeal: (sealed) => {
+        this.writer.onSeal(sealed);
+        options.onSeal(sealed);
+      },
+    });
+    this.writer.attach(this.stream);
+  }
+
+  /** Reads superblock and catalogue, then every batch since; writes nothing. */
+  static async replay(
+    device: LowerDevice,
+    makeHandler: (superblock: Superblock, checkpoint: Checkpoint) => ReplayHandler,
+  ): Promise<OpenedLog> {
+    const superblock = await readSuperblock(device);
+    const place = {
+      volume: superblock.volume,
+      geometry: superblock.geometry,
+      area: superblock.checkpointArea,
+    };
+    const checkpoint = await readCheckpoint(device, place, superblock.checkpointSequence);
+    const handler = makeHandler(superblock, checkpoint);
+    const replayed = await Replay.run(device, superblock, handler);
+    return { device, superblock, checkpoint, replayed };
+  }
+
+  /** What replay accepted becomes lasting before anybody is told of it. */
+  static async settleRecovery(opened: OpenedLog): Promise<void> {
+    await erase(opened.device, opened.superblock.geometry, opened.replayed);
+    await opened.device.sync('recovery');
+  }
+
+  static start(opened: OpenedLog, options: LogOptions): Log {
+    return new Log(opened, options);
+  }
+
+  get superblock(): Superblock {
+    return this.#superblock;
+  }
+
+  /** Writes and syncs the next superblock with these changes. */
+  async publish(patch: Patch, point: SyncPoint): Promise<void> {
+    await this.#publishing.run(async () => {
+      const next: Superblock = {
+        ...this.#superblock,
+        ...patch,
+        sequence: this.#superblock.sequence + 1,
+        durable: this.writer.durable.generation,
+        durableLsn: this.writer.durable.lsn,
+        headLineage: this.stream.lineage,
+        chain: this.stream.chain,
+      };
+      await writeSuperblock(this.device, next, point);
+      this.#superblock = next;
+    });
+  }
+
+  /** Writes and syncs a checkpoint into the free area; it counts once `publish` names it. */
+  async writeCheckpoint(entries: Checkpoint['entries'], streamLsn: Lsn): Promise<Patch> {
+    const area = this.#superblock.checkpointArea === 0 ? 1 : 0;
+    const sequence = this.#superblock.checkpointSequence + 1;
+    const place = { volume: this.#superblock.volume, geometry: this.geometry, area } as const;
+    await writeCheckpoint(this.device, place, { sequence, streamLsn, entries });
+    return { checkpointArea: area, checkpointSequence: sequence };
+  }
+
+  /** The patch that makes `segment` the oldest one of a replay. */
+  tailAt(segment: Segment): Patch {
+    return {
+      tailSequence: segment.sequence,
+      tailLsn: segment.firstLsn,
+      tailChain: checksum(segment.chain),
+    };
+  }
+
+  /**
+   * Reads `target.length` bytes of the stream from the device; all in one segment.
+   * The caller holds the segment as a reader.
+   */
+  async readSlot(position: Lsn, target: Uint8Array): Promise<void> {
+    const segment = this.segments.find(position);
+    const end = position + target.length;
+    assert(segment.endLsn === undefined || end <= segment.endLsn, 'a read stays in its segment');
+    await this.device.read(this.segments.place(segment, position), target);
+  }
+
+  async close(): Promise<void> {
+    await this.writer.close();
+    if (this.writer.failure === undefined) await this.publish({ clean: true }, 'close');
+  }
+}
+
+/** A blank log: zeros, an empty checkpoint, both superblocks; synced. */
+export async function formatLog(
+  device: LowerDevice,
+  { volume, geometry, times }: { volume: Uuid; geometry: LogGeometry; times: Times },
+  progress?: (done: number, total: number) => void,
+): Promise<void> {
+  const zeros = new Uint8Array(Math.min(4 * 1024 * 1024, geometry.logBytes));
+  for (let at = 0; at < geometry.logBytes; at += zeros.length) {
+    const length = Math.min(zeros.length, geometry.logBytes - at);
+    await device.write(byteOffset(at), [zeros.subarray(0, length)]);
+    progress?.(at + length, geometry.logBytes);
+  }
+  const place = { volume, geometry, area: 0 } as const;
+  await writeCheckpoint(device, place, { sequence: 1, streamLsn: lsn(0), entries: [] });
+  const blank: Superblock = {
+    volume,
+    geometry,
+    sequence: 1,
+    clean: true,
+    checkpointArea: 0,
+    checkpointSequence: 1,
+    tailSequence: FIRST_SEQUENCE,
+    tailLsn: lsn(0),
+    tailChain: checksum(0),
+    horizon: { generation: generation(0), lineage: volume, ...times },
+    settled: generation(0),
+    durable: generation(0),
+    durableLsn: lsn(0),
+    headLineage: volume,
+    chain: checksum(0),
+  };
+  await writeSuperblock(device, blank, 'create-log');
+  await writeSuperblock(device, { ...blank, sequence: 2 }, 'create-log');
+}
+
+const FIRST_SEQUENCE: SegmentSequence = segmentSequence(1);

@@ -1,0 +1,268 @@
+/**
+ * Recovery: which part of what the log device holds is the history.
+ *
+ * Invariants:
+ *   - Batches are taken in stream order, each chained to the one before; the first that fails ends
+ *     the history.
+ *   - Above the highest position that any header or superblock states to be durable, payloads are
+ *     read and verified too.
+ *   - Where something states that the bad batch was durable, it is damage: VOLUME_CORRUPT, and
+ *     nothing is cut. Else it is a torn tail. A read error is neither, and is passed on.
+ */
+import { VarveError } from '../src/base/errors.ts';
+import {
+  BLOCK_BYTES,
+  byteOffset,
+  generation,
+  segmentSequence,
+  type Checksum,
+  type Lsn,
+  type Slot,
+} from '../src/base/units.ts';
+import type { LowerDevice } from '../src/device/lower-device.ts';
+import { FLAG_FUA, KIND_FLUSH } from '../src/format/layouts.ts';
+import { endOf, entryOf, type Batch } from './batch.ts';
+import { slotOffset, type LogGeometry } from './geometry.ts';
+import { SlotReader } from './scan.ts';
+import type { Segment } from './segments.ts';
+import type { Superblock } from './superblock.ts';
+import type { SegmentHeader } from './summary.ts';
+
+export interface ReplayHandler {
+  segment(segment: SegmentHeader): void;
+  /** @param payloads - reads the batch's payload blocks, for its records */
+  batch(batch: Batch, payloads: () => Promise<Uint8Array>): Promise<void> | undefined;
+}
+
+export interface Cut {
+  readonly lsn: Lsn;
+  /** Flush boundaries and FUA marks behind the cut: flushes that were never answered. */
+  readonly flushMarks: number;
+  /** Batches of this volume behind the cut. */
+  readonly batches: number;
+}
+
+export interface Replayed {
+  readonly segments: Segment[];
+  readonly endLsn: Lsn;
+  readonly chain: Checksum;
+  readonly batches: number;
+  readonly verified: number;
+  readonly cut: Cut | undefined;
+  /** Slots whose headers must not be believed again, because they lie behind the end. */
+  readonly discarded: readonly Slot[];
+}
+
+interface Found {
+  readonly segment: SegmentHeader;
+  end: Lsn;
+  chain: Checksum;
+  batches: number;
+  headerBytes: Uint8Array[];
+  lastGeneration: number;
+}
+
+export class Replay {
+  readonly #reader: SlotReader;
+  readonly #super: Superblock;
+  readonly #handler: ReplayHandler;
+  #claimed: Lsn;
+  #claimedBy: string;
+  #batches = 0;
+  #verified = 0;
+
+  private constructor(reader: SlotReader, superblock: Superblock, handler: ReplayHandler) {
+    this.#reader = reader;
+    this.#super = superblock;
+    this.#handler = handler;
+    this.#claimed = superblock.durableLsn;
+    this.#claimedBy = `superblock ${superblock.sequence}`;
+  }
+
+  /** @throws VarveError VOLUME_CORRUPT, DEVICE_IO */
+  static async run(
+    device: LowerDevice,
+    superblock: Superblock,
+    handler: ReplayHandler,
+  ): Promise<Replayed> {
+    const reader = new SlotReader(device, superblock.geometry, superblock.volume);
+    return await new Replay(reader, superblock, handler).#run();
+  }
+
+  async #run(): Promise<Replayed> {
+    const headers = await this.#reader.headers();
+    const candidates = [...headers.values()]
+      .filter((header) => header.sequence >= this.#super.tailSequence)
+      .sort((a, b) => a.sequence - b.sequence);
+    for (const header of candidates) this.#claim(header.durableLsn, `segment ${header.sequence}`);
+    const newest = candidates.at(-1);
+    if (newest !== undefined) await this.#claimsOf(newest);
+
+    const found: Found[] = [];
+    let position = this.#super.tailLsn;
+    let chain = this.#super.tailChain;
+    let sequence: number = this.#super.tailSequence;
+    for (;;) {
+      const segment = headers.get(segmentSequence(sequence));
+      if (segment === undefined) break;
+      if (segment.firstLsn !== position || segment.chain !== chain) break;
+      this.#handler.segment(segment);
+      const walked = await this.#walk(segment, chain);
+      found.push(walked);
+      position = walked.end;
+      chain = walked.chain;
+      sequence += 1;
+      const next = headers.get(segmentSequence(sequence));
+      if (next === undefined || next.firstLsn !== position) break;
+    }
+    return await this.#finish(found, candidates, position, chain);
+  }
+
+  #claim(position: Lsn, by: string): void {
+    if (position > this.#claimed) {
+      this.#claimed = position;
+      this.#claimedBy = by;
+    }
+  }
+
+  /** What the newest segment's headers state, before its payloads are judged. */
+  async #claimsOf(segment: SegmentHeader): Promise<void> {
+    for await (const batch of this.#reader.leftovers(segment, segment.firstLsn)) {
+      this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);
+    }
+  }
+
+  async #walk(segment: SegmentHeader, chain: Checksum): Promise<Found> {
+    const found: Found = {
+      segment,
+      end: segment.firstLsn,
+      chain,
+      batches: 0,
+      headerBytes: [],
+      lastGeneration: segment.generation,
+    };
+    const summary = await this.#reader.summary(segment);
+    if (summary !== undefined) {
+      for (const batch of summary) {
+        if (!(await this.#take(found, batch))) return found;
+      }
+      return found;
+    }
+    for (;;) {
+      const batch = await this.#reader.batchAt(segment, found.end);
+      if (batch === undefined || !(await this.#take(found, batch))) return found;
+    }
+  }
+
+  /** @returns false when the batch does not go on from what was taken */
+  async #take(found: Found, batch: Batch): Promise<boolean> {
+    const { header } = batch;
+    if (header.chain !== found.chain || header.lsn !== found.end) return false;
+    this.#claim(header.durableLsn, `batch at LSN ${header.lsn}`);
+    const end = endOf(batch);
+    if (end > this.#claimed) {
+      if (!(await this.#reader.isWhole(found.segment, batch))) return false;
+      this.#verified += 1;
+    }
+    await this.#handler.batch(batch, () => this.#reader.payloads(found.segment, batch));
+    found.end = end;
+    found.chain = batch.checksum;
+    found.batches += 1;
+    found.headerBytes.push(batch.bytes);
+    found.lastGeneration = header.generation;
+    for (let i = 0; i < header.entryCount; i++) {
+      if ((entryOf(batch, i).flags & 1) !== 0) found.lastGeneration += 1;
+    }
+    this.#batches += 1;
+    return true;
+  }
+
+  async #finish(
+    found: Found[],
+    candidates: readonly SegmentHeader[],
+    end: Lsn,
+    chain: Checksum,
+  ): Promise<Replayed> {
+    const taken = new Set(found.map(({ segment }) => segment.sequence));
+    const behind = candidates.filter(({ sequence }) => !taken.has(sequence));
+    let flushMarks = 0;
+    let batches = 0;
+    const last = found.at(-1);
+    const regions = [
+      ...(last === undefined ? [] : [{ segment: last.segment, from: end }]),
+      ...behind.map((segment) => ({ segment, from: segment.firstLsn })),
+    ];
+    for (const { segment, from } of regions) {
+      for await (const batch of this.#reader.leftovers(segment, from)) {
+        if (batch.header.lsn < end) continue;
+        batches += 1;
+        flushMarks += flushMarksOf(batch);
+        this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);
+      }
+    }
+    if (this.#claimed > end) {
+      throw new VarveError(
+        'VOLUME_CORRUPT',
+        `the log ends at LSN ${end}, but ${this.#claimedBy} states that it was durable up to ` +
+          `LSN ${this.#claimed}: the batch at LSN ${end}` +
+          `${last === undefined ? '' : `, segment ${last.segment.sequence}, slot ${last.segment.slot}`}` +
+          `, is damaged or missing`,
+      );
+    }
+    const segments = found.map((one, i): Segment => this.#segmentOf(one, i === found.length - 1));
+    const cut = batches > 0 || behind.length > 0 ? { lsn: end, flushMarks, batches } : undefined;
+    return {
+      segments,
+      endLsn: end,
+      chain,
+      batches: this.#batches,
+      verified: this.#verified,
+      cut,
+      discarded: behind.map(({ slot }) => slot),
+    };
+  }
+
+  #segmentOf(found: Found, open: boolean): Segment {
+    const summaryBytes = found.headerBytes.reduce((sum, bytes) => sum + bytes.length, 0);
+    return {
+      sequence: found.segment.sequence,
+      slot: found.segment.slot,
+      firstLsn: found.segment.firstLsn,
+      chain: found.segment.chain,
+      endLsn: open ? undefined : found.end,
+      lastGeneration: generation(found.lastGeneration),
+      summaryBytes,
+      summary: open ? found.headerBytes : undefined,
+      batches: found.batches,
+    };
+  }
+}
+
+function flushMarksOf(batch: Batch): number {
+  let marks = 0;
+  for (let i = 0; i < batch.header.entryCount; i++) {
+    const entry = entryOf(batch, i);
+    if (entry.kind === KIND_FLUSH || (entry.flags & FLAG_FUA) !== 0) marks += 1;
+  }
+  return marks;
+}
+
+/**
+ * Makes a cut lasting: headers of discarded segments and a summary that may list more than the
+ * open segment still holds are erased, so that no later replay meets them. The caller syncs.
+ */
+export async function erase(
+  device: LowerDevice,
+  geometry: LogGeometry,
+  replayed: Replayed,
+): Promise<void> {
+  const zeros = new Uint8Array(BLOCK_BYTES);
+  for (const slot of replayed.discarded) {
+    await device.write(slotOffset(geometry, slot), [zeros]);
+  }
+  const open = replayed.segments.at(-1);
+  if (open !== undefined) {
+    const end = slotOffset(geometry, open.slot) + geometry.segmentBytes;
+    await device.write(byteOffset(end - BLOCK_BYTES), [zeros]);
+  }
+}

@@ -1,0 +1,178 @@
+/**
+ * Reading a slot back: its header, its summary, its batches one after the other. Nothing here
+ * decides what to believe; that is `replay.ts`.
+ */
+import { crc32c } from '../src/base/crc32c.ts';
+import { uuidBytes, type Uuid } from '../src/base/identity.ts';
+import {
+  BLOCK_BYTES,
+  byteOffset,
+  lsn,
+  slot as slotOf,
+  type Lsn,
+  type SegmentSequence,
+} from '../src/base/units.ts';
+import type { LowerDevice } from '../src/device/lower-device.ts';
+import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
+import { BATCH_PREFIX_BYTES, KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
+import { viewOf } from '../src/format/record.ts';
+import {
+  decodeBatch,
+  endOf,
+  entryOf,
+  startsWithBatchMagic,
+  usedBytes,
+  type Batch,
+} from './batch.ts';
+import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
+import { decodeSegmentHeader, decodeSummaryFooter, type SegmentHeader } from './summary.ts';
+
+const WINDOW_BYTES = 1024 * 1024;
+
+export class SlotReader {
+  readonly #device: LowerDevice;
+  readonly #geometry: LogGeometry;
+  readonly #volume: Uuid;
+  readonly #volumeBytes: Uint8Array;
+  readonly #seed: number;
+  #window = new Uint8Array(0);
+  #windowAt = -1;
+
+  constructor(device: LowerDevice, geometry: LogGeometry, volume: Uuid) {
+    this.#device = device;
+    this.#geometry = geometry;
+    this.#volume = volume;
+    this.#volumeBytes = uuidBytes(volume);
+    this.#seed = volumeSeed(volume);
+  }
+
+  /** Headers of all slots that hold a segment of this volume in its right place. */
+  async headers(): Promise<Map<SegmentSequence, SegmentHeader>> {
+    const found = new Map<SegmentSequence, SegmentHeader>();
+    for (let i = 0; i < this.#geometry.slotCount; i++) {
+      const block = new Uint8Array(BLOCK_BYTES);
+      await this.#device.read(slotOffset(this.#geometry, slotOf(i)), block);
+      const header = decodeSegmentHeader(block, this.#volume);
+      if (header !== undefined && header.slot === i) found.set(header.sequence, header);
+    }
+    return found;
+  }
+
+  /**
+   * The batches of a closed segment as its summary lists them.
+   * @returns undefined when there is none that belongs to this segment and is whole
+   */
+  async summary(segment: SegmentHeader): Promise<readonly Batch[] | undefined> {
+    const end = slotOffset(this.#geometry, segment.slot) + this.#geometry.segmentBytes;
+    const block = new Uint8Array(BLOCK_BYTES);
+    await this.#device.read(byteOffset(end - BLOCK_BYTES), block);
+    const footer = decodeSummaryFooter(block, this.#volume);
+    if (footer === undefined || footer.sequence !== segment.sequence) return undefined;
+    if (footer.bodyBytes > summaryBlocksMax(this.#geometry) * BLOCK_BYTES) return undefined;
+    const body = new Uint8Array(footer.bodyBytes);
+    await this.#device.read(byteOffset(end - BLOCK_BYTES - footer.bodyBytes), body);
+    if (crc32c(body) !== footer.bodyChecksum) return undefined;
+    const batches: Batch[] = [];
+    let position = segment.firstLsn;
+    for (let at = 0; at < body.length;) {
+      const batch = decodeBatch(body.subarray(at), this.#volumeBytes);
+      if (batch === undefined || batch.header.lsn !== position) return undefined;
+      if (batch.header.segment !== segment.sequence) return undefined;
+      batches.push(batch);
+      position = endOf(batch);
+      at += usedBytes(batch.header.entryCount);
+    }
+    return position === footer.endLsn && batches.length === footer.batchCount ? batches : undefined;
+  }
+
+  /** The batch header at `position` of a segment, or undefined when there is none of this volume. */
+  async batchAt(segment: SegmentHeader, position: Lsn): Promise<Batch | undefined> {
+    const inside = BLOCK_BYTES + (position - segment.firstLsn);
+    if (inside + BLOCK_BYTES > this.#geometry.segmentBytes) return undefined;
+    const bytes = await this.#block(slotOffset(this.#geometry, segment.slot) + inside);
+    const batch = decodeBatch(bytes, this.#volumeBytes);
+    if (batch === undefined) return undefined;
+    const { header } = batch;
+    if (header.segment !== segment.sequence || header.lsn !== position) return undefined;
+    if (inside + (1 + header.payloadBlocks) * BLOCK_BYTES > this.#geometry.segmentBytes) {
+      return undefined;
+    }
+    // The window moves on; the batch keeps its own copy.
+    return { ...batch, bytes: batch.bytes.slice() };
+  }
+
+  /** Payload blocks of a batch, in entry order. */
+  async payloads(segment: SegmentHeader, batch: Batch): Promise<Uint8Array> {
+    const bytes = new Uint8Array(batch.header.payloadBlocks * BLOCK_BYTES);
+    const inside = 2 * BLOCK_BYTES + (batch.header.lsn - segment.firstLsn);
+    if (bytes.length > 0) {
+      const at = slotOffset(this.#geometry, segment.slot) + inside;
+      await this.#device.read(byteOffset(at), bytes);
+    }
+    return bytes;
+  }
+
+  /** Whether each payload matches the checksum of its entry, and the header's padding is zero. */
+  async isWhole(segment: SegmentHeader, batch: Batch): Promise<boolean> {
+    const bytes = await this.payloads(segment, batch);
+    return payloadProblems(batch, bytes, this.#seed).length === 0;
+  }
+
+  /** Every batch header of this segment from `from` on, at any block: also behind a gap. */
+  async *leftovers(segment: SegmentHeader, from: Lsn): AsyncGenerator<Batch> {
+    const first = BLOCK_BYTES + (from - segment.firstLsn);
+    for (let inside = first; inside < this.#geometry.segmentBytes; inside += BLOCK_BYTES) {
+      const bytes = await this.#block(slotOffset(this.#geometry, segment.slot) + inside);
+      if (!startsWithBatchMagic(bytes)) continue;
+      const batch = decodeBatch(bytes, this.#volumeBytes);
+      const position = segment.firstLsn + inside - BLOCK_BYTES;
+      if (batch === undefined || batch.header.segment !== segment.sequence) continue;
+      if (batch.header.lsn === position) yield { ...batch, bytes: batch.bytes.slice() };
+    }
+  }
+
+  /** One block of the device through a window of 1 MiB. */
+  async #block(at: number): Promise<Uint8Array> {
+    const inWindow = at - this.#windowAt;
+    if (this.#windowAt < 0 || inWindow < 0 || inWindow + BLOCK_BYTES > this.#window.length) {
+      const length = Math.min(WINDOW_BYTES, this.#geometry.logBytes - at);
+      const window = new Uint8Array(length);
+      await this.#device.read(byteOffset(at), window);
+      this.#window = window;
+      this.#windowAt = at;
+      return window.subarray(0, BLOCK_BYTES);
+    }
+    return this.#window.subarray(inWindow, inWindow + BLOCK_BYTES);
+  }
+}
+
+/** @returns one line for each payload that does not match its entry */
+export function payloadProblems(batch: Batch, payloads: Uint8Array, seed: number): string[] {
+  const problems: string[] = [];
+  let generation: number = batch.header.generation;
+  let at = 0;
+  for (let i = 0; i < batch.header.entryCount; i++) {
+    const entry = entryOf(batch, i);
+    if ((entry.flags & 1) !== 0) generation += 1;
+    if (entry.kind !== KIND_DATA && entry.kind !== KIND_RECORD) continue;
+    const position = lsn(batch.header.lsn + BLOCK_BYTES + at);
+    const place = entry.kind === KIND_DATA ? entry.block : position / BLOCK_BYTES;
+    const crc = crc32c(payloads.subarray(at, at + BLOCK_BYTES));
+    if (bindChecksum(crc, seed, place, generation) !== entry.checksum) {
+      problems.push(
+        `block ${entry.block}, generation ${generation}, LSN ${position}: bad checksum`,
+      );
+    }
+    at += BLOCK_BYTES;
+  }
+  return problems;
+}
+
+/** Whether the block behind the used part of a full header block is zero. */
+export function paddingIsZero(block: Uint8Array): boolean {
+  const count = viewOf(block).getUint16(14, true);
+  for (let at = BATCH_PREFIX_BYTES + count * 16; at < block.length; at++) {
+    if (block[at] !== 0) return false;
+  }
+  return true;
+}

@@ -1,0 +1,140 @@
+/**
+ * The table of segments: which slot of the log device holds which part of the stream. The only
+ * place that knows where an LSN lies.
+ *
+ * Invariants:
+ *   - Live segments have consecutive sequences, and each begins in the stream where the one before
+ *     it ends; only the newest is open.
+ *   - A slot holds at most one live segment; a slot that is free is in the free list once.
+ */
+import { assert } from '../src/base/assert.ts';
+import {
+  BLOCK_BYTES,
+  byteOffset,
+  segmentSequence,
+  slot as slotOf,
+  type ByteOffset,
+  type Generation,
+  type Lsn,
+  type SegmentSequence,
+  type Slot,
+} from '../src/base/units.ts';
+import { slotOffset, type LogGeometry } from './geometry.ts';
+
+export interface Segment {
+  readonly sequence: SegmentSequence;
+  readonly slot: Slot;
+  readonly firstLsn: Lsn;
+  /** Chain value before its first batch. */
+  readonly chain: number;
+  /** End in the stream; undefined while it is open. */
+  endLsn: Lsn | undefined;
+  /** Newest request that begins in it or before it. */
+  lastGeneration: Generation;
+  /** Bytes of its headers' used parts: the body of its summary. */
+  summaryBytes: number;
+  /** Copies of those used parts; undefined once the summary was given up or written. */
+  summary: Uint8Array[] | undefined;
+  batches: number;
+}
+
+export class SegmentTable {
+  readonly geometry: LogGeometry;
+  readonly #live: Segment[] = [];
+  readonly #free: Slot[] = [];
+
+  constructor(geometry: LogGeometry, live: readonly Segment[]) {
+    this.geometry = geometry;
+    this.#live.push(...live);
+    const taken = new Set(live.map((segment) => segment.slot));
+    assert(taken.size === live.length, 'a slot holds at most one live segment');
+    const after = (live.at(-1)?.slot ?? -1) + 1;
+    for (let i = 0; i < geometry.slotCount; i++) {
+      const slot = slotOf((after + i) % geometry.slotCount);
+      if (!taken.has(slot)) this.#free.push(slot);
+    }
+    this.check();
+  }
+
+  get live(): readonly Segment[] {
+    return this.#live;
+  }
+
+  get freeSlots(): number {
+    return this.#free.length;
+  }
+
+  get newest(): Segment | undefined {
+    return this.#live.at(-1);
+  }
+
+  get oldest(): Segment | undefined {
+    return this.#live[0];
+  }
+
+  open(segment: Omit<Segment, 'slot' | 'sequence'>, first: SegmentSequence): Segment {
+    const before = this.newest;
+    assert(before === undefined || before.endLsn === segment.firstLsn, 'segments meet');
+    const slot = this.#free.shift();
+    assert(slot !== undefined, 'a free slot was reserved before a segment opens');
+    const sequence = before === undefined ? first : segmentSequence(before.sequence + 1);
+    const opened = { ...segment, slot, sequence };
+    this.#live.push(opened);
+    return opened;
+  }
+
+  /** Gives back the slots of all segments before `sequence`. @returns the segments that went */
+  recycle(sequence: SegmentSequence): readonly Segment[] {
+    const gone: Segment[] = [];
+    while (this.#live[0] !== undefined && this.#live[0].sequence < sequence) {
+      const segment = this.#live.shift();
+      if (segment === undefined) break;
+      assert(segment.endLsn !== undefined, 'an open segment is not recycled');
+      gone.push(segment);
+      this.#free.push(segment.slot);
+    }
+    return gone;
+  }
+
+  /** The live segment that holds `position`. */
+  find(position: Lsn): Segment {
+    let low = 0;
+    let high = this.#live.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if ((this.#live[middle]?.firstLsn ?? 0) <= position) low = middle;
+      else high = middle - 1;
+    }
+    const segment = this.#live[low];
+    assert(
+      segment !== undefined && segment.firstLsn <= position,
+      'a position that is read lies in a live segment',
+    );
+    assert(segment.endLsn === undefined || position < segment.endLsn, 'and before its end');
+    return segment;
+  }
+
+  place(segment: Segment, position: Lsn): ByteOffset {
+    const inside = BLOCK_BYTES + (position - segment.firstLsn);
+    assert(inside < this.geometry.segmentBytes, 'a position lies inside its slot');
+    return byteOffset(slotOffset(this.geometry, segment.slot) + inside);
+  }
+
+  check(): void {
+    let previous: Segment | undefined;
+    for (const segment of this.#live) {
+      if (previous !== undefined) {
+        assert(segment.sequence === previous.sequence + 1, 'sequences have no gap');
+        assert(previous.endLsn === segment.firstLsn, 'segments meet in the stream');
+        assert(segment.firstLsn >= previous.firstLsn, 'the stream only grows');
+      }
+      previous = segment;
+    }
+    assert(
+      new Set([...this.#free, ...this.#live.map((segment) => segment.slot)]).size ===
+        this.geometry.slotCount &&
+        this.#free.length + this.#live.length === this.geometry.slotCount,
+      'every slot is either free or live, once',
+    );
+  }
+}

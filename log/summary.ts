@@ -1,0 +1,137 @@
+/**
+ * What lies at the two ends of a slot: the segment header before the first batch, and the summary
+ * behind the last. Bytes in, values out.
+ */
+import { crc32c } from '../src/base/crc32c.ts';
+import type { Uuid } from '../src/base/identity.ts';
+import {
+  BLOCK_BYTES,
+  checksum,
+  generation,
+  lsn,
+  segmentSequence,
+  slot,
+  type Checksum,
+  type Generation,
+  type Lsn,
+  type SegmentSequence,
+  type Slot,
+} from '../src/base/units.ts';
+import {
+  FORMAT_VERSION,
+  SEGMENT_MAGIC,
+  SUMMARY_MAGIC,
+  segmentHeader,
+  segmentSummary,
+} from '../src/format/layouts.ts';
+import {
+  decode,
+  encode,
+  numberOf,
+  textOf,
+  viewOf,
+  type RecordLayout,
+  type Values,
+} from '../src/format/record.ts';
+
+export interface SegmentHeader {
+  readonly sequence: SegmentSequence;
+  readonly slot: Slot;
+  readonly chain: Checksum;
+  readonly firstLsn: Lsn;
+  readonly generation: Generation;
+  readonly durableLsn: Lsn;
+}
+
+export interface SummaryFooter {
+  readonly sequence: SegmentSequence;
+  readonly endLsn: Lsn;
+  readonly bodyBytes: number;
+  readonly bodyChecksum: Checksum;
+  readonly batchCount: number;
+}
+
+function sealed(of: RecordLayout, values: Values): Uint8Array {
+  const bytes = new Uint8Array(BLOCK_BYTES);
+  encode(of, { checksum: 0, version: FORMAT_VERSION, ...values }, bytes);
+  viewOf(bytes).setUint32(8, crc32c(bytes.subarray(12, of.size)), true);
+  return bytes;
+}
+
+function opened(
+  of: RecordLayout,
+  magic: string,
+  volume: Uuid,
+  bytes: Uint8Array,
+): Values | undefined {
+  if (bytes.length < of.size) return undefined;
+  if (crc32c(bytes.subarray(12, of.size)) !== viewOf(bytes).getUint32(8, true)) return undefined;
+  const values = decode(of, bytes);
+  if (values === undefined || textOf(values, 'magic') !== magic) return undefined;
+  if (numberOf(values, 'version') !== FORMAT_VERSION) return undefined;
+  return textOf(values, 'volume') === volume ? values : undefined;
+}
+
+export function encodeSegmentHeader(volume: Uuid, header: SegmentHeader): Uint8Array {
+  return sealed(segmentHeader, {
+    magic: SEGMENT_MAGIC,
+    volume,
+    sequence: header.sequence,
+    slot: header.slot,
+    chain: header.chain,
+    first_lsn: header.firstLsn,
+    generation: header.generation,
+    durable_lsn: header.durableLsn,
+  });
+}
+
+export function decodeSegmentHeader(bytes: Uint8Array, volume: Uuid): SegmentHeader | undefined {
+  const values = opened(segmentHeader, SEGMENT_MAGIC, volume, bytes);
+  if (values === undefined) return undefined;
+  return {
+    sequence: segmentSequence(numberOf(values, 'sequence')),
+    slot: slot(numberOf(values, 'slot')),
+    chain: checksum(numberOf(values, 'chain')),
+    firstLsn: lsn(numberOf(values, 'first_lsn')),
+    generation: generation(numberOf(values, 'generation')),
+    durableLsn: lsn(numberOf(values, 'durable_lsn')),
+  };
+}
+
+/** Body, padded to whole blocks in front, then the footer block: ends exactly at the slot's end. */
+export function encodeSummary(
+  volume: Uuid,
+  sequence: SegmentSequence,
+  endLsn: Lsn,
+  headers: readonly Uint8Array[],
+): Uint8Array {
+  const body = Buffer.concat(headers);
+  const padded = Math.ceil(body.length / BLOCK_BYTES) * BLOCK_BYTES;
+  const bytes = new Uint8Array(padded + BLOCK_BYTES);
+  bytes.set(body, padded - body.length);
+  bytes.set(
+    sealed(segmentSummary, {
+      magic: SUMMARY_MAGIC,
+      volume,
+      sequence,
+      end_lsn: endLsn,
+      body_bytes: body.length,
+      body_checksum: crc32c(body),
+      batch_count: headers.length,
+    }),
+    padded,
+  );
+  return bytes;
+}
+
+export function decodeSummaryFooter(bytes: Uint8Array, volume: Uuid): SummaryFooter | undefined {
+  const values = opened(segmentSummary, SUMMARY_MAGIC, volume, bytes);
+  if (values === undefined) return undefined;
+  return {
+    sequence: segmentSequence(numberOf(values, 'sequence')),
+    endLsn: lsn(numberOf(values, 'end_lsn')),
+    bodyBytes: numberOf(values, 'body_bytes'),
+    bodyChecksum: checksum(numberOf(values, 'body_checksum')),
+    batchCount: numberOf(values, 'batch_count'),
+  };
+}
