@@ -1,0 +1,86 @@
+/**
+ * The checksum sidecar of final storage: sectors of 31 entries, one per block. Pure.
+ *
+ * Invariants:
+ *   - A sector is written whole, and is one device sector: a torn write leaves it old or new.
+ *   - An all-zero sector says "never written" for all its blocks; any other is checked.
+ */
+import { crc32c } from '../base/crc32c.ts';
+import {
+  byteCount,
+  checksum,
+  generation,
+  type Block,
+  type ByteCount,
+  type Checksum,
+  type Generation,
+} from '../base/units.ts';
+import {
+  FORMAT_VERSION,
+  SUMS_ENTRIES,
+  SUMS_ENTRY_BYTES,
+  SUMS_MAGIC,
+  SUMS_SECTOR_BYTES,
+  sumsHeader,
+} from './layouts.ts';
+import { readU48, viewOf, writeU48 } from './record.ts';
+
+export interface Sum {
+  readonly kind: number;
+  readonly generation: Generation;
+  readonly checksum: Checksum;
+}
+
+export function sumsBytes(blocks: number): ByteCount {
+  const sectors = Math.ceil(blocks / SUMS_ENTRIES);
+  return byteCount(Math.ceil((sectors * SUMS_SECTOR_BYTES) / 4096) * 4096);
+}
+
+export function sectorOf(block: Block): number {
+  return Math.floor(block / SUMS_ENTRIES);
+}
+
+function entryOffset(block: Block): number {
+  return sumsHeader.size + (block % SUMS_ENTRIES) * SUMS_ENTRY_BYTES;
+}
+
+/** @param bytes - one sector that `isSector` accepted */
+export function readSum(bytes: Uint8Array, block: Block): Sum {
+  const view = viewOf(bytes);
+  const at = entryOffset(block);
+  return {
+    kind: view.getUint8(at),
+    generation: generation(readU48(view, at + 2)),
+    checksum: checksum(view.getUint32(at + 8, true)),
+  };
+}
+
+export function writeSum(bytes: Uint8Array, block: Block, sum: Sum): void {
+  const view = viewOf(bytes);
+  const at = entryOffset(block);
+  bytes.fill(0, at, at + SUMS_ENTRY_BYTES);
+  view.setUint8(at, sum.kind);
+  writeU48(view, at + 2, sum.generation);
+  view.setUint32(at + 8, sum.checksum, true);
+}
+
+/** Completes a sector after its entries were changed. */
+export function sealSector(bytes: Uint8Array, sector: number, seed: number): void {
+  const view = viewOf(bytes);
+  bytes.set(Buffer.from(SUMS_MAGIC, 'latin1'), 0);
+  writeU48(view, 8, sector);
+  view.setUint16(14, FORMAT_VERSION, true);
+  view.setUint32(4, (crc32c(bytes.subarray(8, SUMS_SECTOR_BYTES)) ^ seed) >>> 0, true);
+}
+
+/** Whether these 512 bytes are sector `sector` of this volume, or were never written. */
+export function isSector(bytes: Uint8Array, sector: number, seed: number): boolean {
+  const view = viewOf(bytes);
+  if (view.getUint32(0, true) === 0) return bytes.every((byte) => byte === 0);
+  const sum = (crc32c(bytes.subarray(8, SUMS_SECTOR_BYTES)) ^ seed) >>> 0;
+  return (
+    Buffer.from(bytes.subarray(0, 4)).toString('latin1') === SUMS_MAGIC &&
+    view.getUint32(4, true) === sum &&
+    readU48(view, 8) === sector
+  );
+}

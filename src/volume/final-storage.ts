@@ -1,0 +1,170 @@
+/**
+ * Final storage with its checksum sidecar: blocks at home locations, every read verified.
+ *
+ * Invariants:
+ *   - A block is served only when it is what its sum says: data with the right checksum, or zeros.
+ *   - Pages of the sidecar in the cache are never changed in place: a round replaces them.
+ */
+import { LRUCache } from 'lru-cache';
+import { crc32c } from '../base/crc32c.ts';
+import { VarveError } from '../base/errors.ts';
+import type { Uuid } from '../base/identity.ts';
+import {
+  BLOCK_BYTES,
+  block as blockOf,
+  byteCount,
+  byteOffset,
+  checksum,
+  generation,
+  type Block,
+  type ByteCount,
+} from '../base/units.ts';
+import type { LowerDevice } from '../device/lower-device.ts';
+import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
+import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUM_DATA, SUM_LOST } from '../format/layouts.ts';
+import { isSector, readSum, sealSector, sectorOf, writeSum, type Sum } from '../format/sums.ts';
+
+const PAGE_SECTORS = BLOCK_BYTES / SUMS_SECTOR_BYTES;
+const ZEROS = new Uint8Array(BLOCK_BYTES);
+
+export class FinalStorage {
+  readonly blocks: number;
+  readonly #final: LowerDevice;
+  readonly #sums: LowerDevice;
+  readonly #seed: number;
+  readonly #pages: LRUCache<number, Uint8Array>;
+
+  constructor(devices: {
+    readonly final: LowerDevice;
+    readonly sums: LowerDevice;
+    readonly volume: Uuid;
+    readonly blocks: number;
+    readonly cacheBytes: ByteCount;
+  }) {
+    this.blocks = devices.blocks;
+    this.#final = devices.final;
+    this.#sums = devices.sums;
+    this.#seed = volumeSeed(devices.volume);
+    this.#pages = new LRUCache({
+      maxSize: Math.max(devices.cacheBytes, BLOCK_BYTES),
+      sizeCalculation: (page) => page.length,
+    });
+  }
+
+  /**
+   * Fills `target` with the blocks from `first` on; `target` is whole blocks.
+   * @throws VarveError BLOCK_CORRUPT naming the first block that is not what its sum says
+   */
+  async read(first: Block, target: Uint8Array): Promise<void> {
+    const count = target.length / BLOCK_BYTES;
+    const sums: Sum[] = [];
+    for (let i = 0; i < count; i++) sums.push(await this.sum(blockOf(first + i)));
+    await this.#final.read(byteOffset(first * BLOCK_BYTES), target);
+    for (let i = 0; i < count; i++) {
+      const at = i * BLOCK_BYTES;
+      const sum = sums[i];
+      if (sum === undefined) continue;
+      const problem = this.problem(blockOf(first + i), target.subarray(at, at + BLOCK_BYTES), sum);
+      if (problem !== undefined) throw new VarveError('BLOCK_CORRUPT', problem);
+    }
+  }
+
+  /** What is wrong with a block's content, or undefined. */
+  problem(block: Block, content: Uint8Array, sum: Sum): string | undefined {
+    const where = `block ${block} of final storage, generation ${sum.generation}`;
+    if (sum.kind === SUM_LOST) return `${where}: lost when it was moved there from the log`;
+    if (sum.kind === SUM_DATA) {
+      const got = bindChecksum(crc32c(content), this.#seed, block, sum.generation);
+      if (got === sum.checksum) return undefined;
+      return `${where}: got checksum ${got}, expected ${sum.checksum}`;
+    }
+    if (Buffer.compare(content, ZEROS) === 0) return undefined;
+    return `${where}: expected zeros, as its sum (kind ${sum.kind}) says`;
+  }
+
+  /** @throws VarveError BLOCK_CORRUPT when the sector of the sidecar is damaged */
+  async sum(block: Block): Promise<Sum> {
+    const sector = sectorOf(block);
+    const page = await this.#page(Math.floor(sector / PAGE_SECTORS));
+    const at = (sector % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
+    const bytes = page.subarray(at, at + SUMS_SECTOR_BYTES);
+    if (!isSector(bytes, sector, this.#seed)) {
+      throw new VarveError('BLOCK_CORRUPT', `block ${block}: sector ${sector} of its checksums`);
+    }
+    return readSum(bytes, block);
+  }
+
+  async #page(number: number): Promise<Uint8Array> {
+    const known = this.#pages.get(number);
+    if (known !== undefined) return known;
+    const page = new Uint8Array(BLOCK_BYTES);
+    await this.#sums.read(byteOffset(number * BLOCK_BYTES), page);
+    // A round may have replaced it meanwhile; what it put there is newer.
+    const newer = this.#pages.get(number);
+    if (newer !== undefined) return newer;
+    this.#pages.set(number, page);
+    return page;
+  }
+
+  /** Data to home locations, as one write of adjacent blocks; durable after `sync`. */
+  async write(first: Block, sources: readonly Uint8Array[]): Promise<void> {
+    await this.#final.write(byteOffset(first * BLOCK_BYTES), sources);
+  }
+
+  async punch(first: Block, count: number): Promise<void> {
+    const length = count * BLOCK_BYTES;
+    await this.#final.punch(byteOffset(first * BLOCK_BYTES), byteCount(length));
+  }
+
+  /**
+   * New sums for blocks in ascending order. A damaged sector keeps its other entries unreadable:
+   * they become `lost`, because nothing says what they were.
+   */
+  async writeSums(changes: readonly { readonly block: Block; readonly sum: Sum }[]): Promise<void> {
+    let i = 0;
+    while (i < changes.length) {
+      const sector = sectorOf(changes[i]?.block ?? blockOf(0));
+      const number = Math.floor(sector / PAGE_SECTORS);
+      const page = Uint8Array.from(await this.#page(number));
+      let touched = -1;
+      for (; i < changes.length; i++) {
+        const change = changes[i];
+        if (change === undefined) break;
+        const at = sectorOf(change.block);
+        if (Math.floor(at / PAGE_SECTORS) !== number) break;
+        const offset = (at % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
+        const bytes = page.subarray(offset, offset + SUMS_SECTOR_BYTES);
+        if (at !== touched && !isSector(bytes, at, this.#seed)) this.#giveUp(bytes, at);
+        touched = at;
+        writeSum(bytes, change.block, change.sum);
+      }
+      this.#sealPage(page, number);
+      await this.#sums.write(byteOffset(number * BLOCK_BYTES), [page]);
+      this.#pages.set(number, page);
+    }
+  }
+
+  #giveUp(bytes: Uint8Array, sector: number): void {
+    bytes.fill(0);
+    for (let i = 0; i < SUMS_ENTRIES; i++) {
+      const block = blockOf(sector * SUMS_ENTRIES + i);
+      writeSum(bytes, block, { kind: SUM_LOST, generation: generation(0), checksum: checksum(0) });
+    }
+  }
+
+  #sealPage(page: Uint8Array, number: number): void {
+    for (let i = 0; i < PAGE_SECTORS; i++) {
+      const bytes = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
+      if (bytes.some((byte) => byte !== 0))
+        sealSector(bytes, number * PAGE_SECTORS + i, this.#seed);
+    }
+  }
+
+  async syncFinal(point: 'final' | 'create-final'): Promise<void> {
+    await this.#final.sync(point);
+  }
+
+  async syncSums(point: 'sums' | 'create-sums'): Promise<void> {
+    await this.#sums.sync(point);
+  }
+}
