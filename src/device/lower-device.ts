@@ -53,3 +53,17 @@ export interface LowerDevice {
   /** Ends all use; idempotent; syncs nothing. */
   close(): Promise<void>;
 }
+
+export interface OpenDeviceOptions {
+  /** What it must hold, in bytes; with `create` what it shall hold. A block device may be larger. */
+  readonly size?: ByteCount;
+  /** Makes a sparse file, durable in its directory; FILE_EXISTS if there is one. */
+  readonly create?: boolean;
+  /** Nothing is written by us: any write is a bug. */
+  readonly readOnly?: boolean;
+  /** Refuses a block device that is mounted or opened in this way by others. On if not given. */
+  readonly exclusiveBlockDevice?: boolean;
+}
+
+/** How a device is had by its path: `FileDevice.open`, or that of a simulation. */
+export type OpenDevice = (path: string, options?: OpenDeviceOptions) => Promise<LowerDevice>;

@@ -1,0 +1,169 @@
+/**
+ * A volume directory's small files, on a real file system.
+ *
+ * Invariant: a change settles only when it is durable: the content is synced before the name, and
+ * the name's directory after it.
+ */
+import fs from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { VarveError } from '../base/errors.ts';
+import { syncDirectory } from '../device/file-device.ts';
+import type { FileLock, MetaFiles, PathKind } from '../device/meta-files.ts';
+import { platform, type Platform } from '../device/platform.ts';
+import { fromSystemError, systemCode } from '../device/system-error.ts';
+
+/** A lock file is opened again so often when it was replaced meanwhile. */
+const LOCK_TRIES_MAX = 10;
+
+/** Runs `work`; its errors name what was tried. `missing` answers for what is not there. */
+async function attempt<T>(doing: string, work: () => Promise<T>, missing?: () => T): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (missing !== undefined && systemCode(error) === 'ENOENT') return missing();
+    throw fromSystemError(error, doing);
+  }
+}
+
+async function writeNew(path: string, text: string): Promise<void> {
+  const file = await fs.open(path, 'w', 0o644);
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+class NodeFileLock implements FileLock {
+  #file: fs.FileHandle | undefined;
+
+  constructor(file: fs.FileHandle) {
+    this.#file = file;
+  }
+
+  async release(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    if (file === undefined) return;
+    await attempt('releasing a lock', async () => {
+      // The number in it would mislead; the file stays, as removing it would race with the next.
+      await file.truncate(0);
+      await file.close();
+    });
+  }
+}
+
+export class NodeFiles implements MetaFiles {
+  readonly #platform: Platform | undefined;
+
+  /** @param means - the best platform there is, if not given */
+  constructor(means?: Platform) {
+    this.#platform = means;
+  }
+
+  async kind(path: string): Promise<PathKind> {
+    return attempt<PathKind>(
+      `looking at ${path}`,
+      async () => {
+        const stats = await fs.stat(path);
+        if (stats.isFile()) return 'file';
+        if (stats.isDirectory()) return 'directory';
+        return stats.isBlockDevice() ? 'block-device' : 'other';
+      },
+      () => 'none',
+    );
+  }
+
+  async readText(path: string): Promise<string | undefined> {
+    return attempt<string | undefined>(
+      `reading ${path}`,
+      () => fs.readFile(path, 'utf8'),
+      () => undefined,
+    );
+  }
+
+  async writeAtomically(path: string, text: string): Promise<void> {
+    const directory = dirname(path);
+    const temporary = join(directory, `.${basename(path)}.new`);
+    await attempt(`writing ${path}`, async () => {
+      try {
+        await writeNew(temporary, text);
+        await fs.rename(temporary, path);
+      } catch (error) {
+        await fs.rm(temporary, { force: true });
+        throw error;
+      }
+      await syncDirectory(directory);
+    });
+  }
+
+  async list(path: string): Promise<readonly string[]> {
+    return attempt<readonly string[]>(
+      `listing ${path}`,
+      async () => (await fs.readdir(path)).sort(),
+      () => [],
+    );
+  }
+
+  async createDirectory(path: string): Promise<void> {
+    await attempt(`making ${path}`, async () => {
+      const first = await fs.mkdir(path, { recursive: true });
+      if (first === undefined) return;
+      // Each new directory's name is durable in the one above it.
+      const top = dirname(resolve(first));
+      for (let at = dirname(resolve(path)); at.length >= top.length; at = dirname(at)) {
+        await syncDirectory(at);
+        if (at === top) return;
+      }
+    });
+  }
+
+  async remove(path: string): Promise<void> {
+    await attempt(
+      `removing ${path}`,
+      async () => {
+        const isDirectory = (await fs.lstat(path)).isDirectory();
+        await (isDirectory ? fs.rmdir(path) : fs.unlink(path));
+        await syncDirectory(dirname(path));
+      },
+      () => undefined,
+    );
+  }
+
+  async lock(path: string): Promise<FileLock> {
+    return attempt(`locking ${path}`, async () => {
+      for (let tries = 0; tries < LOCK_TRIES_MAX; tries++) {
+        const file = await this.#tryLock(path);
+        if (file !== undefined) return new NodeFileLock(file);
+      }
+      throw new VarveError('VOLUME_LOCKED', `${path} is being replaced all the time`);
+    });
+  }
+
+  /** @returns undefined when another file has taken the name while this one was locked */
+  async #tryLock(path: string): Promise<fs.FileHandle | undefined> {
+    const { O_RDWR, O_CREAT } = fs.constants;
+    const file = await fs.open(path, O_RDWR | O_CREAT, 0o644);
+    let isHeld = false;
+    try {
+      if (!(await (this.#platform ?? (await platform())).lockExclusive(file.fd))) {
+        throw new VarveError('VOLUME_LOCKED', `${path} ${await holder(file)}`);
+      }
+      const [locked, named] = await Promise.all([file.stat(), fs.stat(path).catch(() => null)]);
+      if (locked.ino !== named?.ino || locked.dev !== named.dev) return undefined;
+      await file.truncate(0);
+      await file.write(`${process.pid}\n`, 0);
+      isHeld = true;
+      return file;
+    } finally {
+      if (!isHeld) await file.close();
+    }
+  }
+}
+
+async function holder(file: fs.FileHandle): Promise<string> {
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(32), 0, 32, 0);
+  const text = buffer.toString('utf8', 0, bytesRead).trim();
+  return /^\d+$/.test(text) ? `is held by process ${text}` : 'is held by another process';
+}

@@ -1,0 +1,35 @@
+/**
+ * The port to a volume directory's small files: names, text, a lock. The real one is in src/app,
+ * the simulated one in test/sim. Devices are opened beside it, by `OpenDevice`.
+ *
+ * Promises of every implementation:
+ *   - What has settled is durable: a power cut leaves the state before or after a call, never one
+ *     in between.
+ *   - Errors are VarveErrors that name the path.
+ */
+export type PathKind = 'none' | 'file' | 'directory' | 'block-device' | 'other';
+
+export interface FileLock {
+  /** Idempotent. A process that ends, however it does, releases its locks too. */
+  release(): Promise<void>;
+}
+
+export interface MetaFiles {
+  /** What is at `path`, links followed. */
+  kind(path: string): Promise<PathKind>;
+  /** Undefined when there is no such file. */
+  readText(path: string): Promise<string | undefined>;
+  /** Puts `text` in place of what was there; a reader finds the old or the new text, whole. */
+  writeAtomically(path: string, text: string): Promise<void>;
+  /** Names in a directory, sorted; none when it does not exist. */
+  list(path: string): Promise<readonly string[]>;
+  /** Makes the directory and those above it; one that exists is left alone. */
+  createDirectory(path: string): Promise<void>;
+  /** Removes a file or an empty directory; nothing there is fine. */
+  remove(path: string): Promise<void>;
+  /**
+   * Takes a lock file, made if missing, without waiting; it is never removed.
+   * @throws VarveError VOLUME_LOCKED, naming the process that holds it where known
+   */
+  lock(path: string): Promise<FileLock>;
+}
