@@ -39,6 +39,11 @@ interface Operation {
   reject: (error: Error) => void;
 }
 
+export interface ReopenOptions {
+  /** A write or punch is then a bug. */
+  readonly readOnly?: boolean;
+}
+
 type Request = Omit<Operation, 'isEffective' | 'reject'>;
 
 function sourcesChecksum(sources: readonly Uint8Array[]): number {
@@ -52,11 +57,13 @@ export class SimDisk implements LowerDevice, Handle {
   readonly size: ByteCount;
   readonly #medium: Medium;
   readonly #life: Life;
+  readonly #readOnly: boolean;
   readonly #inFlight = new Set<Operation>();
   #open = true;
 
-  private constructor(medium: Medium) {
+  private constructor(medium: Medium, { readOnly = false }: ReopenOptions = {}) {
     this.#medium = medium;
+    this.#readOnly = readOnly;
     this.name = medium.options.name;
     this.size = byteCount(medium.options.size);
     this.#life = medium.power.life;
@@ -78,9 +85,9 @@ export class SimDisk implements LowerDevice, Handle {
   }
 
   /** A fresh handle on the same disk, for the current life. Faults and counters stay. */
-  reopen(): SimDisk {
+  reopen(options: ReopenOptions = {}): SimDisk {
     assert(this.#medium.power.alive, 'power is restored before a disk is opened again');
-    return new SimDisk(this.#medium);
+    return new SimDisk(this.#medium, options);
   }
 
   /** An independent copy of the disk, such as a backup or another machine's. */
@@ -281,7 +288,10 @@ export class SimDisk implements LowerDevice, Handle {
     const { kind, offset, length, sourceChecksum } = request;
     const { power, random, nameChecksum } = this.#medium;
     const { world } = power;
-    assert(offset >= 0 && offset + length <= this.size, `${kind} lies inside ${this.name}`);
+    const isInside = offset >= 0 && length >= 0 && offset + length <= this.size;
+    assert(isInside, `${kind} at ${offset} of ${length} bytes lies inside ${this.name}`);
+    const isChange = kind === 'write' || kind === 'punch';
+    assert(!isChange || !this.#readOnly, `${this.name}, opened to be read, is not written`);
     this.#countOverlap(request);
     world.note(OPERATION[kind], nameChecksum, offset, length, sourceChecksum);
     return new Promise((resolve, reject) => {
