@@ -156,7 +156,7 @@ export class Log {
         headLineage: this.stream.lineage,
         chain: this.stream.chain,
       };
-      await writeSuperblock(this.device, next, point);
+      await this.#guard(writeSuperblock(this.device, next, point));
       this.#superblock = next;
     });
   }
@@ -166,8 +166,18 @@ export class Log {
     const area = this.#superblock.checkpointArea === 0 ? 1 : 0;
     const sequence = this.#superblock.checkpointSequence + 1;
     const place = { volume: this.#superblock.volume, geometry: this.geometry, area } as const;
-    await writeCheckpoint(this.device, place, { sequence, streamLsn, entries });
+    await this.#guard(writeCheckpoint(this.device, place, { sequence, streamLsn, entries }));
     return { checkpointArea: area, checkpointSequence: sequence };
+  }
+
+  /** A sync that failed may have been the one that says so for batches of the stream, too. */
+  async #guard(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      this.writer.fail(error, 'writing superblock or checkpoint');
+      throw error;
+    }
   }
 
   /** The patch that makes `segment` the oldest one of a replay. */

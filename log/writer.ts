@@ -217,7 +217,7 @@ export class LogWriter {
         } else return;
       }
     } catch (error) {
-      this.#fail(error, 'writing the log');
+      this.fail(error, 'writing the log');
     }
   }
 
@@ -290,7 +290,7 @@ export class LogWriter {
         if (this.#failure === undefined) this.#advance(target);
       }
     } catch (error) {
-      this.#fail(error, 'syncing the log');
+      this.fail(error, 'syncing the log');
     }
   }
 
@@ -327,7 +327,8 @@ export class LogWriter {
     });
   }
 
-  #fail(cause: unknown, doing: string): void {
+  /** Nothing is claimed durable from here on. */
+  fail(cause: unknown, doing: string): void {
     if (!isVarveError(cause)) throw cause;
     if (this.#failure !== undefined) return;
     this.#failure = new VarveError('VOLUME_FAILED', `${doing}: ${cause.message}`, { cause });

@@ -50,6 +50,8 @@ export interface LowerDevice {
   punch(offset: ByteOffset, length: ByteCount): Promise<void>;
   /** Makes all writes and punches durable that had settled before. Never call it again to retry. */
   sync(point: SyncPoint): Promise<void>;
+  /** Bytes that it really takes below, holes left out; `size` where that is not known. */
+  allocated(): Promise<ByteCount>;
   /** Ends all use; idempotent; syncs nothing. */
   close(): Promise<void>;
 }

@@ -55,6 +55,10 @@ export class Catalogue {
     this.#witnesses = witnesses;
   }
 
+  get #lineagesMax(): number {
+    return Math.floor((this.entriesMax * 3) / 8);
+  }
+
   get lineages(): readonly Lineage[] {
     return this.#lineages;
   }
@@ -75,6 +79,7 @@ export class Catalogue {
         if (known) return;
         const { parent } = entry;
         this.#lineages.push({ uuid: lineage, parent, parentGeneration: generation, createdWallUs });
+        if (this.#lineages.length > this.#lineagesMax) this.#lineages.shift();
         return;
       }
       case RECORD_SNAPSHOT:
@@ -91,17 +96,12 @@ export class Catalogue {
     }
   }
 
-  /** @throws VarveError CATALOGUE_FULL */
+  /** Half of the area is for snapshots and marks; lineages and witnesses have the rest. */
   needRoom(): void {
-    const used = this.snapshots.size + this.marks.size + this.#lineages.length;
-    // Lineages come by themselves, so a part of the area stays free for them and for witnesses.
-    if (used >= this.entriesMax - this.#reserve()) {
-      throw new VarveError('CATALOGUE_FULL', `${used} entries`);
+    const used = this.snapshots.size + this.marks.size;
+    if (used >= Math.floor(this.entriesMax / 2)) {
+      throw new VarveError('CATALOGUE_FULL', `${used} snapshots and marks`);
     }
-  }
-
-  #reserve(): number {
-    return Math.min(256, Math.floor(this.entriesMax / 2));
   }
 
   get witnessesMax(): number {

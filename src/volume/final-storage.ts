@@ -21,7 +21,13 @@ import {
 } from '../base/units.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
-import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUM_DATA, SUM_LOST } from '../format/layouts.ts';
+import {
+  SUMS_ENTRIES,
+  SUMS_SECTOR_BYTES,
+  SUM_DATA,
+  SUM_LOST,
+  SUM_ZERO,
+} from '../format/layouts.ts';
 import { isSector, readSum, sealSector, sectorOf, writeSum, type Sum } from '../format/sums.ts';
 
 const PAGE_SECTORS = BLOCK_BYTES / SUMS_SECTOR_BYTES;
@@ -67,6 +73,11 @@ export class FinalStorage {
       const problem = this.problem(blockOf(first + i), target.subarray(at, at + BLOCK_BYTES), sum);
       if (problem !== undefined) throw new VarveError('BLOCK_CORRUPT', problem);
     }
+  }
+
+  /** Unverified: for those who compare with `problem` themselves. */
+  async readRaw(first: Block, target: Uint8Array): Promise<void> {
+    await this.#final.read(byteOffset(first * BLOCK_BYTES), target);
   }
 
   /** What is wrong with a block's content, or undefined. */
@@ -144,6 +155,39 @@ export class FinalStorage {
     }
   }
 
+  /**
+   * One sum for a range of any length. Zeros over whole pages of the sidecar are punched there,
+   * which says "never written": so a trim of everything stays one step.
+   */
+  async fillSums(first: Block, count: number, sum: Sum): Promise<void> {
+    const step = PAGE_SECTORS * SUMS_ENTRIES;
+    const end = first + count;
+    const wholeFrom = Math.ceil(first / step);
+    const wholeTo = Math.floor(end / step);
+    if (sum.kind !== SUM_ZERO || wholeTo <= wholeFrom) {
+      await this.#fillEntries(first, end, sum);
+      return;
+    }
+    await this.#fillEntries(first, wholeFrom * step, sum);
+    const length = byteCount((wholeTo - wholeFrom) * BLOCK_BYTES);
+    await this.#sums.punch(byteOffset(wholeFrom * BLOCK_BYTES), length);
+    for (const number of [...this.#pages.keys()]) {
+      if (number >= wholeFrom && number < wholeTo) this.#pages.delete(number);
+    }
+    await this.#fillEntries(wholeTo * step, end, sum);
+  }
+
+  async #fillEntries(first: number, end: number, sum: Sum): Promise<void> {
+    const step = PAGE_SECTORS * SUMS_ENTRIES;
+    for (let at = first; at < end;) {
+      const stop = Math.min(end, (Math.floor(at / step) + 1) * step);
+      const changes: { block: Block; sum: Sum }[] = [];
+      for (let block = at; block < stop; block++) changes.push({ block: blockOf(block), sum });
+      await this.writeSums(changes);
+      at = stop;
+    }
+  }
+
   #giveUp(bytes: Uint8Array, sector: number): void {
     bytes.fill(0);
     for (let i = 0; i < SUMS_ENTRIES; i++) {
@@ -158,6 +202,11 @@ export class FinalStorage {
       if (bytes.some((byte) => byte !== 0))
         sealSector(bytes, number * PAGE_SECTORS + i, this.#seed);
     }
+  }
+
+  /** Bytes that final storage takes, holes left out. */
+  async allocated(): Promise<ByteCount> {
+    return await this.#final.allocated();
   }
 
   async syncFinal(point: 'final' | 'create-final'): Promise<void> {

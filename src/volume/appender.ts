@@ -1,0 +1,357 @@
+/**
+ * The write path: requests of any offset and length become one generation each, whole or not at
+ * all, in the order in which they find room.
+ *
+ * Invariants:
+ *   - `put` runs without an await: generation, ring and index change together.
+ *   - A partial block was merged with the newest version, and that is still the newest when it is
+ *     put; else it is read again. Content that can't be verified is never merged.
+ *   - Who waits for room waits in order of arrival; nobody overtakes.
+ */
+import { assert } from '../base/assert.ts';
+import { crc32c } from '../base/crc32c.ts';
+import { VarveError } from '../base/errors.ts';
+import { newUuid } from '../base/identity.ts';
+import { Mutex } from '../base/mutex.ts';
+import {
+  block as blockOf,
+  BLOCK_BYTES,
+  blockCount,
+  byteOffset,
+  type Block,
+  type BlockCount,
+  type ByteCount,
+  type ByteOffset,
+  type Generation,
+} from '../base/units.ts';
+import type { Done } from '../device/block-device.ts';
+import { KIND_ALLOCATE, KIND_TRIM, KIND_ZERO } from '../format/layouts.ts';
+import { RANGE_ALLOCATE, RANGE_TRIM, RANGE_ZERO, type RangeKind } from '../../index/found.ts';
+import { lineageEntry, recordBlock, type Lineage } from './catalogue.ts';
+import { RANGE_RECORDS_MAX, type Core } from './core.ts';
+import { LATEST, type Reader } from './reader.ts';
+
+/** A block that a request covers in part: its bytes, and where they go. */
+interface Edge {
+  readonly block: Block;
+  /** Where in the block the new bytes begin. */
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+interface Range {
+  readonly kind: number;
+  readonly start: Block;
+  readonly count: BlockCount;
+}
+
+/** A request, taken apart. */
+interface Parts {
+  readonly edges: readonly Edge[];
+  /** Whole blocks. */
+  readonly first: Block;
+  readonly body: Uint8Array;
+  readonly range: Range | undefined;
+  readonly fua: boolean;
+}
+
+interface Merged {
+  readonly block: Block;
+  readonly content: Uint8Array;
+  /** Newest version when it was read; 0: none in the window. */
+  readonly version: Generation;
+}
+
+const NOTHING = new Uint8Array(0);
+const RANGE_KINDS: ReadonlyMap<number, RangeKind> = new Map([
+  [KIND_TRIM, RANGE_TRIM],
+  [KIND_ZERO, RANGE_ZERO],
+  [KIND_ALLOCATE, RANGE_ALLOCATE],
+]);
+
+export function rangeKindOf(kind: number): RangeKind {
+  const found = RANGE_KINDS.get(kind);
+  assert(found !== undefined, 'a range entry is trim, zero or allocate');
+  return found;
+}
+
+export class Appender {
+  readonly #core: Core;
+  readonly #reader: Reader;
+  /** Starts a round if one can free something. @returns whether waiting makes sense */
+  readonly #makeRoom: () => boolean;
+  /** Why rounds can't go on at present. */
+  readonly #failedRound: () => VarveError | undefined;
+  readonly #admission = new Mutex();
+  #resume: (() => void) | undefined;
+  #lineageStarted = false;
+  #lastFlush: Generation;
+  #crcs = new Uint32Array(64);
+  payloadBytes = 0;
+
+  constructor(
+    core: Core,
+    reader: Reader,
+    rounds: { makeRoom: () => boolean; failure: () => VarveError | undefined },
+  ) {
+    this.#core = core;
+    this.#reader = reader;
+    this.#makeRoom = rounds.makeRoom;
+    this.#failedRound = rounds.failure;
+    this.#lastFlush = core.head;
+  }
+
+  write(offset: ByteOffset, source: Uint8Array, fua: boolean): Done {
+    const core = this.#core;
+    core.needWritable();
+    core.counters.writes += 1;
+    core.counters.writeBytes += source.length;
+    if (source.length === 0) return undefined;
+    const parts = splitWrite(offset, source, fua);
+    if (parts.edges.length === 0 && !this.#admission.busy) {
+      this.#checksum(parts.body);
+      if (this.#roomFor(parts) === 'yes') {
+        this.#put(parts, []);
+        return this.#acknowledge(fua);
+      }
+    }
+    return this.#writeSlowly(parts);
+  }
+
+  /** Whole blocks only; what a trim covers in part stays. */
+  trim(offset: ByteOffset, length: ByteCount, fua: boolean): Done {
+    this.#core.needWritable();
+    this.#core.counters.trims += 1;
+    const first = Math.ceil(offset / BLOCK_BYTES);
+    const volumeEnd = offset + length >= this.#core.size;
+    const end = volumeEnd ? this.#core.blocks : Math.floor((offset + length) / BLOCK_BYTES);
+    if (end <= first) return undefined;
+    const range = { kind: KIND_TRIM, start: blockOf(first), count: blockCount(end - first) };
+    return this.#putRange({ edges: [], first: range.start, body: NOTHING, range, fua });
+  }
+
+  zero(offset: ByteOffset, length: ByteCount, options: { fua: boolean; allocate: boolean }): Done {
+    this.#core.needWritable();
+    this.#core.counters.zeroes += 1;
+    if (length === 0) return undefined;
+    return this.#putRange(splitZero(offset, length, options, this.#core.size));
+  }
+
+  flush(): Done {
+    const core = this.#core;
+    if (core.closed) throw new VarveError('CLOSED', 'the volume is closed');
+    if (core.failure !== undefined) throw core.failure;
+    core.counters.flushes += 1;
+    if (core.readOnly) return undefined;
+    const { stream, writer } = core.log;
+    const head = core.head;
+    // Only a flush after new requests is a boundary that somebody may want to go back to.
+    if (head > this.#lastFlush && stream.room(0, 1, false) === 'yes') {
+      stream.putFlush();
+      core.timeline.addFlush(head);
+      this.#lastFlush = head;
+    }
+    const end = writer.contentEnd;
+    return end <= writer.durable.lsn ? undefined : writer.waitDurable(end);
+  }
+
+  /** After a sync, a round or a failure: who waits for room looks again. */
+  wake(): void {
+    this.#resume?.();
+    this.#resume = undefined;
+  }
+
+  #putRange(parts: Parts): Done {
+    if (parts.edges.length === 0 && !this.#admission.busy && this.#roomFor(parts) === 'yes') {
+      this.#put(parts, []);
+      return this.#acknowledge(parts.fua);
+    }
+    return this.#writeSlowly(parts);
+  }
+
+  #roomFor(parts: Parts): 'yes' | 'ring' | 'log' {
+    const payloads = parts.body.length / BLOCK_BYTES + parts.edges.length;
+    const ranges = parts.range === undefined ? 0 : 1;
+    if (ranges === 1 && this.#core.index.rangeRecords >= RANGE_RECORDS_MAX) return 'log';
+    // The first write of an opening brings a lineage record, and closes the open batch for it.
+    const more = this.#lineageStarted ? 0 : 2;
+    return this.#core.log.stream.room(payloads + more, payloads + ranges + more, false);
+  }
+
+  async #writeSlowly(parts: Parts): Promise<void> {
+    const early = await this.#mergeAll(parts.edges);
+    await this.#admission.run(async () => {
+      await this.#waitForRoom(parts);
+      let merged = early;
+      // While this request holds the admission nothing else is put, so one more reading is enough.
+      while (merged.some(({ block, version }) => this.#newest(block) !== version)) {
+        merged = await this.#mergeAll(parts.edges);
+        await this.#waitForRoom(parts);
+      }
+      this.#checksum(parts.body);
+      this.#put(parts, merged);
+    });
+    await this.#acknowledge(parts.fua);
+  }
+
+  async #mergeAll(edges: readonly Edge[]): Promise<readonly Merged[]> {
+    const merged: Merged[] = [];
+    for (const edge of edges) merged.push(await this.#merge(edge));
+    return merged;
+  }
+
+  /** Returns with room that is still there, because nothing awaits between here and `put`. */
+  async #waitForRoom(parts: Parts): Promise<void> {
+    const { log } = this.#core;
+    for (;;) {
+      this.#core.needWritable();
+      const room = this.#roomFor(parts);
+      if (room === 'yes') return;
+      if (room === 'ring') log.writer.requestDurable(log.stream.nextLsn);
+      else if (!this.#makeRoom()) throw this.#full();
+      await new Promise<void>((resume) => {
+        this.#resume = resume;
+      });
+    }
+  }
+
+  #full(): VarveError {
+    const failure = this.#failedRound();
+    if (failure !== undefined) return failure;
+    const snapshot = this.#core.oldestSnapshot;
+    if (snapshot === undefined) return new VarveError('LOG_FULL', 'no segment can be recycled');
+    return new VarveError(
+      'LOG_FULL',
+      `snapshot "${snapshot.label}" at generation ${snapshot.generation} stops recycling`,
+    );
+  }
+
+  #newest(block: Block): Generation {
+    const { index } = this.#core;
+    return index.find(block, LATEST) === 0 ? this.#core.settled : index.foundGeneration;
+  }
+
+  async #merge(edge: Edge): Promise<Merged> {
+    const content = new Uint8Array(BLOCK_BYTES);
+    const version = this.#newest(edge.block);
+    await this.#reader.read(byteOffset(edge.block * BLOCK_BYTES), content, LATEST);
+    content.set(edge.bytes, edge.at);
+    return { block: edge.block, content, version };
+  }
+
+  #checksum(body: Uint8Array): void {
+    const count = body.length / BLOCK_BYTES;
+    if (this.#crcs.length < count) this.#crcs = new Uint32Array(count * 2);
+    if (count === 1) {
+      this.#crcs[0] = crc32c(body);
+      return;
+    }
+    for (let i = 0; i < count; i++) {
+      this.#crcs[i] = crc32c(body.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES));
+    }
+  }
+
+  /** One step without an await: generation, ring, index. */
+  #put(parts: Parts, merged: readonly Merged[]): void {
+    const core = this.#core;
+    const { stream } = core.log;
+    if (!this.#lineageStarted) this.#startLineage();
+    const { body, range, fua, first } = parts;
+    const bodyCount = body.length / BLOCK_BYTES;
+    let left = bodyCount + merged.length + (range === undefined ? 0 : 1);
+    const generation = stream.beginRequest();
+    for (const { block, content } of merged) {
+      left -= 1;
+      const position = stream.putData(block, content, 0, crc32c(content), left === 0, fua);
+      core.index.putBlock(block, generation, position, stream.lastChecksum);
+    }
+    for (let i = 0; i < bodyCount; i++) {
+      left -= 1;
+      const block = blockOf(first + i);
+      const crc = this.#crcs[i] ?? 0;
+      const position = stream.putData(block, body, i * BLOCK_BYTES, crc, left === 0, fua);
+      core.index.putBlock(block, generation, position, stream.lastChecksum);
+    }
+    if (range !== undefined) {
+      stream.putRange(range.kind, range.start, range.count, true, fua);
+      core.index.putRange(range.start, range.count, generation, rangeKindOf(range.kind));
+    }
+    this.payloadBytes += (bodyCount + merged.length) * BLOCK_BYTES;
+  }
+
+  /** Generations that a crash took are never confused with those that are given out now. */
+  #startLineage(): void {
+    const core = this.#core;
+    const { stream } = core.log;
+    const lineage: Lineage = {
+      uuid: newUuid(core.world.random),
+      parent: stream.lineage,
+      parentGeneration: core.head,
+      createdWallUs: core.world.clock.wallUs(),
+    };
+    stream.startLineage(lineage.uuid);
+    const entry = lineageEntry(lineage);
+    stream.putRecord(recordBlock(entry));
+    core.catalogue.apply(entry);
+    this.#lineageStarted = true;
+  }
+
+  #acknowledge(fua: boolean): Done {
+    const { writer, stream } = this.#core.log;
+    const end = stream.nextLsn;
+    if (fua || this.#core.writeMode === 'through') return writer.waitDurable(end);
+    if (this.#core.writeMode === 'written') return writer.waitWritten(end);
+    writer.linger();
+    return undefined;
+  }
+}
+
+/** Partial blocks at either end, whole blocks between. */
+function splitWrite(offset: ByteOffset, source: Uint8Array, fua: boolean): Parts {
+  const edges: Edge[] = [];
+  let at = 0;
+  const into = offset % BLOCK_BYTES;
+  const firstBlock = Math.floor(offset / BLOCK_BYTES);
+  if (into !== 0 || source.length < BLOCK_BYTES) {
+    at = Math.min(source.length, BLOCK_BYTES - into);
+    edges.push({ block: blockOf(firstBlock), at: into, bytes: source.subarray(0, at) });
+  }
+  const first = blockOf((offset + at) / BLOCK_BYTES);
+  const whole = Math.floor((source.length - at) / BLOCK_BYTES) * BLOCK_BYTES;
+  if (at + whole < source.length) {
+    edges.push({
+      block: blockOf(first + whole / BLOCK_BYTES),
+      at: 0,
+      bytes: source.subarray(at + whole),
+    });
+  }
+  const body = at === 0 && whole === source.length ? source : source.subarray(at, at + whole);
+  return { edges, first, body, range: undefined, fua };
+}
+
+function splitZero(
+  offset: ByteOffset,
+  length: ByteCount,
+  { fua, allocate }: { fua: boolean; allocate: boolean },
+  size: ByteCount,
+): Parts {
+  const end = offset + length;
+  const first = Math.ceil(offset / BLOCK_BYTES);
+  // The volume's last block may be a partial one: to its end is to the block's end.
+  const last = end === size ? Math.ceil(end / BLOCK_BYTES) : Math.floor(end / BLOCK_BYTES);
+  const edges: Edge[] = [];
+  const edge = (block: number, from: number, to: number): void => {
+    edges.push({ block: blockOf(block), at: from, bytes: new Uint8Array(to - from) });
+  };
+  if (first > last) {
+    edge(last, offset - last * BLOCK_BYTES, end - last * BLOCK_BYTES);
+  } else {
+    if (first * BLOCK_BYTES > offset)
+      edge(first - 1, offset - (first - 1) * BLOCK_BYTES, BLOCK_BYTES);
+    if (end > last * BLOCK_BYTES) edge(last, 0, end - last * BLOCK_BYTES);
+  }
+  const kind = allocate ? KIND_ALLOCATE : KIND_ZERO;
+  const range =
+    last > first ? { kind, start: blockOf(first), count: blockCount(last - first) } : undefined;
+  return { edges, first: blockOf(first), body: NOTHING, range, fua };
+}

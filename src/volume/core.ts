@@ -1,0 +1,161 @@
+/**
+ * What the parts of an open volume share: log, index, final storage, catalogue, pins, and the
+ * numbers that say where the window stands. The parts are reader, appender, destager, moments.
+ *
+ * Invariants:
+ *   - settled <= horizon <= durable <= head; each only grows.
+ *   - Between rounds settled equals the horizon.
+ */
+import { assert } from '../base/assert.ts';
+import { VarveError } from '../base/errors.ts';
+import type { Uuid } from '../base/identity.ts';
+import {
+  BLOCK_BYTES,
+  blockCount,
+  type BlockCount,
+  type ByteCount,
+  type Generation,
+  type Lsn,
+} from '../base/units.ts';
+import type { World } from '../base/world.ts';
+import type { BlockIndex } from '../../index/block-index.ts';
+import type { Pins } from '../../index/pins.ts';
+import type { SegmentReferences } from '../../index/segment-references.ts';
+import type { Timeline } from '../../index/timeline.ts';
+import type { Log } from '../../log/log.ts';
+import type { StampedMoment } from '../../log/superblock.ts';
+import type { Catalogue } from './catalogue.ts';
+import type { FinalStorage } from './final-storage.ts';
+import type { ReadCache } from './read-cache.ts';
+import type { RecoveryReport, WriteMode } from './report.ts';
+
+/** Why a moment is kept. */
+export type PinReason =
+  | { readonly kind: 'snapshot'; readonly label: string }
+  /** An open export: never stops writers; `end` tells it that its moment is gone. */
+  | { readonly kind: 'open'; readonly end: () => void };
+
+/** Trims carry no payload, so log bytes alone don't bound the records of the window. */
+export const RANGE_RECORDS_MAX = 262_144;
+
+export class Counters {
+  reads = 0;
+  readBytes = 0;
+  writes = 0;
+  writeBytes = 0;
+  trims = 0;
+  zeroes = 0;
+  flushes = 0;
+  rounds = 0;
+  settledBlocks = 0;
+  readErrors = 0;
+}
+
+export interface CoreParts {
+  readonly uuid: Uuid;
+  readonly size: ByteCount;
+  readonly world: World;
+  readonly log: Log;
+  readonly index: BlockIndex;
+  readonly references: SegmentReferences;
+  readonly timeline: Timeline;
+  readonly pins: Pins<PinReason>;
+  readonly catalogue: Catalogue;
+  readonly final: FinalStorage;
+  readonly cache: ReadCache;
+  readonly horizon: StampedMoment;
+  readonly settled: Generation;
+  readonly recovery: RecoveryReport;
+  readonly readOnly: boolean;
+  readonly writeMode: WriteMode;
+}
+
+export class Core {
+  readonly uuid: Uuid;
+  readonly size: ByteCount;
+  readonly blocks: BlockCount;
+  readonly world: World;
+  readonly log: Log;
+  readonly index: BlockIndex;
+  readonly references: SegmentReferences;
+  readonly timeline: Timeline;
+  readonly pins: Pins<PinReason>;
+  readonly catalogue: Catalogue;
+  readonly final: FinalStorage;
+  readonly cache: ReadCache;
+  readonly recovery: RecoveryReport;
+  readonly readOnly: boolean;
+  readonly counters = new Counters();
+  writeMode: WriteMode;
+  horizon: StampedMoment;
+  settled: Generation;
+  /** Grows when a round begins to overwrite final storage and when it ends. */
+  roundEpoch = 0;
+  /** Positions of catalogue records that are put and not yet applied. */
+  readonly pendingRecords = new Set<Lsn>();
+  #closed = false;
+
+  constructor(parts: CoreParts) {
+    this.uuid = parts.uuid;
+    this.size = parts.size;
+    this.blocks = blockCount(Math.ceil(parts.size / BLOCK_BYTES));
+    this.world = parts.world;
+    this.log = parts.log;
+    this.index = parts.index;
+    this.references = parts.references;
+    this.timeline = parts.timeline;
+    this.pins = parts.pins;
+    this.catalogue = parts.catalogue;
+    this.final = parts.final;
+    this.cache = parts.cache;
+    this.horizon = parts.horizon;
+    this.settled = parts.settled;
+    this.recovery = parts.recovery;
+    this.readOnly = parts.readOnly;
+    this.writeMode = parts.writeMode;
+  }
+
+  get head(): Generation {
+    return this.log.stream.generation;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  markClosed(): void {
+    this.#closed = true;
+  }
+
+  get failure(): VarveError | undefined {
+    return this.log.writer.failure;
+  }
+
+  /** @throws VarveError CLOSED, READ_ONLY, VOLUME_FAILED */
+  needWritable(): void {
+    if (this.#closed) throw new VarveError('CLOSED', 'the volume is closed');
+    if (this.readOnly) throw new VarveError('READ_ONLY', 'the volume was opened read-only');
+    if (this.failure !== undefined) throw this.failure;
+  }
+
+  /** The snapshot that stops settling first, or undefined. */
+  get oldestSnapshot(): { readonly generation: Generation; readonly label: string } | undefined {
+    let pin = this.pins.smallest();
+    while (pin !== undefined) {
+      const { generation } = pin;
+      for (const reason of pin.reasons) {
+        if (reason.kind === 'snapshot') return { generation, label: reason.label };
+      }
+      pin = this.pins.smallestAbove(generation);
+    }
+    return undefined;
+  }
+
+  check(): void {
+    assert(this.settled <= this.horizon.generation, 'settled never passes the horizon');
+    assert(this.horizon.generation <= this.log.writer.durable.generation, 'a horizon is durable');
+    assert(this.log.writer.durable.generation <= this.head, 'durable never passes the head');
+    this.log.segments.check();
+    this.index.check();
+  }
+}

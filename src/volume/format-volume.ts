@@ -1,0 +1,41 @@
+/** Making a blank volume on three devices. Nothing exists until the log's superblocks are synced. */
+import type { Uuid } from '../base/identity.ts';
+import { BLOCK_BYTES, byteCount, micros, type ByteCount } from '../base/units.ts';
+import type { World } from '../base/world.ts';
+import type { LowerDevice } from '../device/lower-device.ts';
+import { sumsBytes as sumsBytesOfBlocks } from '../format/sums.ts';
+import type { LogGeometry } from '../../log/geometry.ts';
+import { formatLog } from '../../log/log.ts';
+import type { Progress } from './report.ts';
+
+export interface VolumeDevices {
+  readonly log: LowerDevice;
+  readonly final: LowerDevice;
+  readonly sums: LowerDevice;
+}
+
+/** Size of final storage: the volume's, in whole blocks. */
+export function finalBytes(size: ByteCount): ByteCount {
+  return byteCount(Math.ceil(size / BLOCK_BYTES) * BLOCK_BYTES);
+}
+
+/** Size of the checksum sidecar of a volume. */
+export function sumsBytes(size: ByteCount): ByteCount {
+  return sumsBytesOfBlocks(finalBytes(size) / BLOCK_BYTES);
+}
+
+/**
+ * @param devices - final storage and sums read as zeros already
+ * @throws VarveError DISK_FULL, DEVICE_IO
+ */
+export async function formatVolume(
+  devices: VolumeDevices,
+  { uuid, geometry }: { readonly uuid: Uuid; readonly geometry: LogGeometry },
+  world: World,
+  progress?: Progress,
+): Promise<void> {
+  await devices.final.sync('create-final');
+  await devices.sums.sync('create-sums');
+  const times = { wallUs: world.clock.wallUs(), elapsedUs: micros(0) };
+  await formatLog(devices.log, { volume: uuid, geometry, times }, progress);
+}

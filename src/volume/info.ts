@@ -1,0 +1,108 @@
+/** What a volume tells of itself: numbers gathered from its parts. Changes nothing. */
+import type { VarveError } from '../base/errors.ts';
+import {
+  BLOCK_BYTES,
+  byteCount,
+  micros,
+  type ByteCount,
+  type Generation,
+  type Micros,
+} from '../base/units.ts';
+import type { Core } from './core.ts';
+import type { Moments } from './moments.ts';
+import type { HistoryInterval, PointInTime, VolumeCounters, VolumeInfo } from './report.ts';
+
+export async function describe(
+  core: Core,
+  moments: Moments,
+  roundFailure: VarveError | undefined,
+): Promise<VolumeInfo> {
+  const { log, catalogue } = core;
+  const { geometry, segments, ring, writer, stream } = log;
+  const at = (generation: Generation): PointInTime => ({
+    generation,
+    wallUs: core.timeline.wallAt(generation),
+  });
+  const writable = writableOf(core);
+  return {
+    uuid: core.uuid,
+    size: core.size,
+    writeMode: core.writeMode,
+    readOnly: core.readOnly || core.failure !== undefined,
+    failure: core.failure?.message ?? roundFailure?.message,
+    lineage: catalogue.lineageOf(core.head, core.horizon.lineage),
+    head: at(core.head),
+    durable: at(writer.durable.generation),
+    horizon: { generation: core.horizon.generation, wallUs: core.horizon.wallUs },
+    settled: at(core.settled),
+    uncommittedBytes: byteCount(stream.nextLsn - writer.durable.lsn),
+    ring: { usedBytes: byteCount(ring.head - ring.tail), sizeBytes: ring.size },
+    log: {
+      usedBytes: byteCount(segments.live.length * geometry.segmentBytes),
+      sizeBytes: byteCount(geometry.slotCount * geometry.segmentBytes),
+    },
+    final: {
+      usedBytes: await core.final.allocated(),
+      sizeBytes: byteCount(core.blocks * BLOCK_BYTES),
+    },
+    writableBytes: writable?.bytes,
+    writableReason: writable?.label,
+    versions: core.index.versions,
+    indexBytes: core.index.bytes,
+    snapshots: moments.snapshots(),
+    marks: moments.marks(),
+    openMoments: core.pins.count - catalogue.snapshots.size,
+    counters: countersOf(core),
+    recovery: core.recovery,
+  };
+}
+
+/**
+ * Bytes of stream until ENOSPC: what is free, and what rounds can still free below the oldest
+ * snapshot. Headers count too, so small writes get less payload in.
+ */
+function writableOf(core: Core): { bytes: ByteCount; label: string } | undefined {
+  const snapshot = core.oldestSnapshot;
+  if (snapshot === undefined) return undefined;
+  const { stream, segments, geometry } = core.log;
+  let bytes = stream.writableBytes;
+  for (const segment of segments.live) {
+    if (segment.endLsn === undefined || segment.lastGeneration > snapshot.generation) break;
+    bytes += geometry.segmentBytes;
+  }
+  return { bytes: byteCount(bytes), label: snapshot.label };
+}
+
+function countersOf(core: Core): VolumeCounters {
+  const { reads, readBytes, writes, writeBytes, trims, zeroes, flushes } = core.counters;
+  const { rounds, settledBlocks, readErrors } = core.counters;
+  return {
+    reads,
+    readBytes,
+    writes,
+    writeBytes,
+    trims,
+    zeroes,
+    flushes,
+    logBytes: core.log.writer.bytesWritten,
+    logSyncs: core.log.writer.syncs,
+    rounds,
+    settledBlocks,
+    readErrors,
+  };
+}
+
+export interface HistoryQuery {
+  readonly intervals: number;
+  /** Default: the window's ends. */
+  readonly fromWallUs?: Micros | undefined;
+  readonly toWallUs?: Micros | undefined;
+}
+
+export function historyOf(core: Core, query: HistoryQuery): readonly HistoryInterval[] {
+  core.log.stream.seal();
+  const fromWallUs = query.fromWallUs ?? core.horizon.wallUs;
+  const head = core.timeline.wallAt(core.head);
+  const toWallUs = query.toWallUs ?? micros(Math.max(head + 1, fromWallUs + 1));
+  return core.timeline.intervals({ fromWallUs, toWallUs, count: query.intervals });
+}

@@ -1,0 +1,97 @@
+/** The volume as a block device: readable and writable, the newest state. */
+import { VarveError } from '../base/errors.ts';
+import type { ByteCount, ByteOffset } from '../base/units.ts';
+import type {
+  BlockDevice,
+  Done,
+  StatusRun,
+  WriteOptions,
+  ZeroOptions,
+} from '../device/block-device.ts';
+import type { Appender } from './appender.ts';
+import type { Core } from './core.ts';
+import { LATEST, type Reader } from './reader.ts';
+import type { Status } from './status.ts';
+
+/** @throws VarveError REQUEST_BAD; `READ` and others beyond the end are told apart by the caller */
+export function needInside(offset: ByteOffset, length: number, size: ByteCount): void {
+  const inside = offset >= 0 && length >= 0 && offset + length <= size;
+  if (!inside) throw new VarveError('REQUEST_BAD', `[${offset}, +${length}) of ${size} bytes`);
+}
+
+export class LiveDevice implements BlockDevice {
+  readonly size: ByteCount;
+  readonly requestBytesMax: ByteCount;
+  readonly #core: Core;
+  readonly #reader: Reader;
+  readonly #appender: Appender;
+  readonly #status: Status;
+
+  constructor(core: Core, reader: Reader, appender: Appender, status: Status) {
+    this.size = core.size;
+    this.requestBytesMax = core.log.geometry.requestBytesMax;
+    this.#core = core;
+    this.#reader = reader;
+    this.#appender = appender;
+    this.#status = status;
+  }
+
+  get readOnly(): boolean {
+    return this.#core.readOnly;
+  }
+
+  read(offset: ByteOffset, target: Uint8Array): Done {
+    needInside(offset, target.length, this.size);
+    if (this.#core.closed) throw new VarveError('CLOSED', 'the volume is closed');
+    this.#core.counters.reads += 1;
+    this.#core.counters.readBytes += target.length;
+    return this.#reader.read(offset, target, LATEST);
+  }
+
+  write(offset: ByteOffset, source: Uint8Array, { fua }: WriteOptions): Done {
+    needInside(offset, source.length, this.size);
+    if (source.length > this.requestBytesMax) {
+      throw new VarveError('REQUEST_TOO_LONG', `${source.length} > ${this.requestBytesMax} bytes`);
+    }
+    return this.#appender.write(offset, source, fua);
+  }
+
+  trim(offset: ByteOffset, length: ByteCount, { fua }: WriteOptions): Done {
+    needInside(offset, length, this.size);
+    return this.#appender.trim(offset, length, fua);
+  }
+
+  zero(offset: ByteOffset, length: ByteCount, options: ZeroOptions): Done {
+    needInside(offset, length, this.size);
+    return this.#appender.zero(offset, length, options);
+  }
+
+  flush(): Done {
+    return this.#appender.flush();
+  }
+
+  cache(offset: ByteOffset, length: ByteCount): Done {
+    needInside(offset, length, this.size);
+    const wanted = Math.min(length, this.requestBytesMax);
+    return wanted === 0 ? undefined : this.#reader.read(offset, new Uint8Array(wanted), LATEST);
+  }
+
+  contexts(query: string | undefined): Promise<readonly string[]> {
+    return Promise.resolve(this.#status.contexts(query, LATEST));
+  }
+
+  status(
+    context: string,
+    offset: ByteOffset,
+    length: ByteCount,
+    runsMax: number,
+  ): Promise<readonly StatusRun[]> {
+    needInside(offset, length, this.size);
+    return this.#status.runs(context, offset, length, runsMax, LATEST);
+  }
+
+  /** The volume itself is closed by whoever opened it. */
+  async close(): Promise<void> {
+    await this.flush();
+  }
+}

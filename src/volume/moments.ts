@@ -1,0 +1,241 @@
+/**
+ * Moments of an open volume: resolving names, snapshots, marks, and the pins that keep them.
+ *
+ * Invariants:
+ *   - What resolves lies in the window, or the error names the window.
+ *   - A snapshot's pin is there before its record is, and its record is durable before the answer.
+ */
+import { VarveError } from '../base/errors.ts';
+import type { Uuid } from '../base/identity.ts';
+import { byteCount, micros, type Generation, type Micros } from '../base/units.ts';
+import { BLANK_ENTRY, type CatalogueEntry } from '../format/catalogue.ts';
+import { RECORD_MARK, RECORD_SNAPSHOT, RECORD_SNAPSHOT_DELETED } from '../format/layouts.ts';
+import type { PinHandle } from '../../index/pins.ts';
+import { recordBlock, type Snapshot } from './catalogue.ts';
+import type { Core, PinReason } from './core.ts';
+import { checkLabel, parseMoment, timeText, type Moment } from './moment.ts';
+import type { MarkInfo, SnapshotInfo } from './report.ts';
+
+export interface ResolvedMoment {
+  readonly generation: Generation;
+  readonly lineage: Uuid;
+  readonly wallUs: Micros;
+  /** The same text gives the same moment on every connection. */
+  readonly stable: boolean;
+}
+
+export class Moments {
+  readonly #core: Core;
+  readonly #elapsedUs: () => Micros;
+  /** Space may be free again. */
+  readonly #onUnpin: () => void;
+  readonly #pins = new Map<string, PinHandle<PinReason>>();
+
+  constructor(core: Core, elapsedUs: () => Micros, onUnpin: () => void) {
+    this.#core = core;
+    this.#elapsedUs = elapsedUs;
+    this.#onUnpin = onUnpin;
+    for (const { label, generation } of core.catalogue.snapshots.values()) {
+      this.#pins.set(label, core.pins.add(generation, { kind: 'snapshot', label }));
+    }
+  }
+
+  /** @throws VarveError MOMENT_BAD, _UNKNOWN, _OUTSIDE, _FUTURE, _AMBIGUOUS */
+  resolve(text: string): ResolvedMoment {
+    const core = this.#core;
+    const moment = parseMoment(text);
+    // What is accepted has its time once its batch is sealed.
+    core.log.stream.seal();
+    const generation = this.#generationOf(moment, text);
+    const { generation: horizon } = core.horizon;
+    if (generation < horizon || generation > core.head) throw this.#outside(text, generation);
+    const snapshot = moment.kind === 'label' && core.catalogue.snapshots.has(moment.label);
+    return {
+      generation,
+      lineage: core.catalogue.lineageOf(generation, core.horizon.lineage),
+      wallUs: core.timeline.wallAt(generation),
+      stable: snapshot || moment.kind === 'generation',
+    };
+  }
+
+  #generationOf(moment: Moment, text: string): Generation {
+    const { catalogue, timeline, head, world } = this.#core;
+    switch (moment.kind) {
+      case 'generation':
+        return moment.generation;
+      case 'label': {
+        const found = catalogue.snapshots.get(moment.label) ?? catalogue.marks.get(moment.label);
+        if (found === undefined) throw new VarveError('MOMENT_UNKNOWN', `"${moment.label}"`);
+        return found.generation;
+      }
+      case 'ago': {
+        const at = micros(Math.max(0, this.#elapsedUs() - moment.agoUs));
+        const found = timeline.newestAtElapsed(at);
+        if (found === undefined) throw this.#outside(text);
+        return found;
+      }
+      case 'time': {
+        if (moment.wallUs > world.clock.wallUs()) throw new VarveError('MOMENT_FUTURE', text);
+        const found = timeline.newestAtWall(moment.wallUs);
+        if (found.length > 1) {
+          throw new VarveError('MOMENT_AMBIGUOUS', `${text} fits generations ${found.join(', ')}`);
+        }
+        if (found[0] === undefined) throw this.#outside(text);
+        return found[0];
+      }
+      case 'flush': {
+        const found = timeline.flushFromEnd(moment.fromEnd, head);
+        if (found === undefined) throw this.#outside(text);
+        return found;
+      }
+    }
+  }
+
+  #outside(text: string, generation?: Generation): VarveError {
+    const { horizon, head, timeline } = this.#core;
+    const which = generation === undefined ? '' : ` (generation ${generation})`;
+    return new VarveError(
+      'MOMENT_OUTSIDE',
+      `${text}${which}; the window is gen=${horizon.generation} (${timeText(horizon.wallUs)})` +
+        ` to gen=${head} (${timeText(timeline.wallAt(head))})`,
+    );
+  }
+
+  /** @param at - a moment's text; default: now */
+  async createSnapshot(label: string, at?: string): Promise<SnapshotInfo> {
+    const core = this.#core;
+    core.needWritable();
+    this.#needFree(label);
+    const moment = this.resolve(at ?? `gen=${core.head}`);
+    const entry: CatalogueEntry = {
+      ...BLANK_ENTRY,
+      type: RECORD_SNAPSHOT,
+      label,
+      generation: moment.generation,
+      lineage: moment.lineage,
+      momentWallUs: moment.wallUs,
+      createdWallUs: core.world.clock.wallUs(),
+    };
+    const { generation } = moment;
+    this.#pins.set(label, core.pins.add(generation, { kind: 'snapshot', label }));
+    try {
+      await this.#record(entry, false);
+    } catch (error) {
+      this.#unpin(label);
+      throw error;
+    }
+    return this.#info({ ...entry });
+  }
+
+  async deleteSnapshot(label: string): Promise<void> {
+    const core = this.#core;
+    core.needWritable();
+    const snapshot = core.catalogue.snapshots.get(label);
+    if (snapshot === undefined) throw new VarveError('SNAPSHOT_UNKNOWN', `"${label}"`);
+    const entry = {
+      ...BLANK_ENTRY,
+      type: RECORD_SNAPSHOT_DELETED,
+      label,
+      generation: snapshot.generation,
+      lineage: snapshot.lineage,
+    };
+    await this.#record(entry, true);
+    this.#unpin(label);
+  }
+
+  /** A name for the newest generation that pins nothing. */
+  async mark(label: string): Promise<MarkInfo> {
+    const core = this.#core;
+    core.needWritable();
+    this.#needFree(label);
+    const moment = this.resolve(`gen=${core.head}`);
+    const { generation, lineage } = moment;
+    const wallUs = core.world.clock.wallUs();
+    await this.#record(
+      {
+        ...BLANK_ENTRY,
+        type: RECORD_MARK,
+        label,
+        generation,
+        lineage,
+        momentWallUs: wallUs,
+        createdWallUs: wallUs,
+      },
+      false,
+    );
+    return { label, generation, wallUs };
+  }
+
+  snapshots(): readonly SnapshotInfo[] {
+    const all = [...this.#core.catalogue.snapshots.values()].map((one) => this.#info(one));
+    return all.sort((a, b) => a.generation - b.generation || (a.label < b.label ? -1 : 1));
+  }
+
+  marks(): readonly MarkInfo[] {
+    return [...this.#core.catalogue.marks.values()]
+      .filter(({ generation }) => generation >= this.#core.horizon.generation)
+      .map(({ label, generation, momentWallUs }) => ({ label, generation, wallUs: momentWallUs }));
+  }
+
+  /** Bytes of the stream behind the snapshot's segment: what can't be recycled because of it. */
+  #info(snapshot: Snapshot): SnapshotInfo {
+    const { live } = this.#core.log.segments;
+    const next = this.#core.log.stream.nextLsn;
+    const first = live.find(({ lastGeneration }) => lastGeneration > snapshot.generation);
+    const holdsBytes = first === undefined ? 0 : next - first.firstLsn;
+    const { label, generation, lineage, momentWallUs, createdWallUs } = snapshot;
+    return {
+      label,
+      generation,
+      lineage,
+      momentWallUs,
+      createdWallUs,
+      holdsBytes: byteCount(holdsBytes),
+    };
+  }
+
+  #needFree(label: string): void {
+    const { catalogue } = this.#core;
+    checkLabel(label);
+    if (catalogue.snapshots.has(label) || catalogue.marks.has(label) || this.#pins.has(label)) {
+      throw new VarveError('SNAPSHOT_EXISTS', `"${label}"`);
+    }
+    catalogue.needRoom();
+  }
+
+  #unpin(label: string): void {
+    const handle = this.#pins.get(label);
+    if (handle !== undefined) this.#core.pins.remove(handle);
+    this.#pins.delete(label);
+    this.#onUnpin();
+  }
+
+  /**
+   * A change of the catalogue: applied when its record is durable.
+   * @param reserved - it frees space, so it may use the slot kept back, and has another way when
+   *   even that is full: a checkpoint
+   */
+  async #record(entry: CatalogueEntry, reserved: boolean): Promise<void> {
+    const { log, catalogue, pendingRecords } = this.#core;
+    let room = log.stream.room(1, 1, reserved);
+    if (room === 'ring') {
+      await log.writer.waitDurable(log.writer.contentEnd);
+      room = log.stream.room(1, 1, reserved);
+    }
+    if (room === 'log' && reserved) {
+      catalogue.apply(entry);
+      const patch = await log.writeCheckpoint(catalogue.entries(), log.writer.durable.lsn);
+      await log.publish(patch, 'settled');
+      return;
+    }
+    if (room !== 'yes') throw new VarveError('LOG_FULL', 'no room for a catalogue record');
+    const position = log.stream.putRecord(recordBlock(entry));
+    pendingRecords.add(position);
+    try {
+      await log.writer.waitDurable(log.stream.nextLsn);
+      catalogue.apply(entry);
+    } finally {
+      pendingRecords.delete(position);
+    }
+  }
+}

@@ -1,0 +1,42 @@
+/**
+ * Blocks that were read from log or final storage and verified. Keyed by LSN, or by block with its
+ * generation, so what it holds can't go stale.
+ */
+import { LRUCache } from 'lru-cache';
+import {
+  BLOCK_BYTES,
+  type Block,
+  type ByteCount,
+  type Generation,
+  type Lsn,
+} from '../base/units.ts';
+
+export class ReadCache {
+  readonly #log: LRUCache<Lsn, Uint8Array>;
+  readonly #final: LRUCache<Block, { readonly generation: Generation; readonly data: Uint8Array }>;
+
+  /** @param size - bytes; half for the log, half for final storage */
+  constructor(size: ByteCount) {
+    const maxSize = Math.max(BLOCK_BYTES, Math.floor(size / 2));
+    this.#log = new LRUCache({ maxSize, sizeCalculation: () => BLOCK_BYTES });
+    this.#final = new LRUCache({ maxSize, sizeCalculation: () => BLOCK_BYTES });
+  }
+
+  atLsn(position: Lsn): Uint8Array | undefined {
+    return this.#log.get(position);
+  }
+
+  keepLsn(position: Lsn, data: Uint8Array): void {
+    this.#log.set(position, data.slice());
+  }
+
+  /** The block as final storage held it with this generation. */
+  atHome(block: Block, generation: Generation): Uint8Array | undefined {
+    const found = this.#final.get(block);
+    return found !== undefined && found.generation === generation ? found.data : undefined;
+  }
+
+  keepHome(block: Block, generation: Generation, data: Uint8Array): void {
+    this.#final.set(block, { generation, data: data.slice() });
+  }
+}

@@ -1,0 +1,199 @@
+/**
+ * Opening: what replay reads goes into index, timeline and catalogue, as the write path put it.
+ *
+ * Invariants:
+ *   - A request is applied when its last entry was seen, whole; one that a lineage left unfinished
+ *     is dropped when the next lineage begins, or at the end.
+ *   - Generations follow each other without a gap, whatever lineage they are of.
+ */
+import { VarveError } from '../base/errors.ts';
+import type { Uuid } from '../base/identity.ts';
+import {
+  BLOCK_BYTES,
+  block as blockOf,
+  blockCount,
+  generation as generationOf,
+  lsn as lsnOf,
+  type BlockCount,
+  type ByteCount,
+  type Generation,
+} from '../base/units.ts';
+import { decodeCatalogueEntry } from '../format/catalogue.ts';
+import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
+import { crc32c } from '../base/crc32c.ts';
+import { FLAG_END, FLAG_START, KIND_DATA, KIND_FLUSH, KIND_RECORD } from '../format/layouts.ts';
+import { BlockIndex } from '../../index/block-index.ts';
+import { SegmentReferences } from '../../index/segment-references.ts';
+import { Timeline } from '../../index/timeline.ts';
+import { entryOf, type Batch, type Entry } from '../../log/batch.ts';
+import type { Checkpoint } from '../../log/checkpoint.ts';
+import { catalogueEntriesMax } from '../../log/geometry.ts';
+import type { ReplayHandler } from '../../log/replay.ts';
+import type { Superblock } from '../../log/superblock.ts';
+import type { SegmentHeader } from '../../log/summary.ts';
+import { rangeKindOf } from './appender.ts';
+import { Catalogue } from './catalogue.ts';
+
+interface Pending {
+  readonly entry: Entry;
+  readonly lsn: number;
+}
+
+export class Recovery implements ReplayHandler {
+  readonly index: BlockIndex;
+  readonly references = new SegmentReferences();
+  readonly timeline = new Timeline();
+  readonly catalogue: Catalogue;
+  readonly blocks: BlockCount;
+  readonly #superblock: Superblock;
+  readonly #checkpoint: Checkpoint;
+  readonly #seed: number;
+  #pending: Pending[] = [];
+  #started = false;
+  #first = true;
+  generation: Generation;
+  lineage: Uuid;
+  requests = 0;
+  #timed: Generation | undefined;
+  payloadBytes = 0;
+  lastWallUs: number;
+  lastElapsedUs: number;
+
+  constructor(superblock: Superblock, checkpoint: Checkpoint, size: ByteCount) {
+    this.#superblock = superblock;
+    this.#checkpoint = checkpoint;
+    this.#seed = volumeSeed(superblock.volume);
+    this.blocks = blockCount(Math.ceil(size / BLOCK_BYTES));
+    this.index = new BlockIndex({ blocks: this.blocks, segments: this.references });
+    this.catalogue = new Catalogue(catalogueEntriesMax(superblock.geometry), checkpoint.entries);
+    this.generation = superblock.settled;
+    this.lineage = superblock.horizon.lineage;
+    const { horizon } = superblock;
+    this.lastWallUs = horizon.wallUs;
+    this.lastElapsedUs = horizon.elapsedUs;
+    this.timeline.add({ ...horizon, payloadBytes: 0, requests: horizon.generation });
+  }
+
+  segment(segment: SegmentHeader): void {
+    this.references.open(segment.sequence, segment.firstLsn);
+  }
+
+  batch(batch: Batch, payloads: () => Promise<Uint8Array>): Promise<void> | undefined {
+    const { header } = batch;
+    if (this.#first) {
+      // The oldest segment may begin inside what is settled already.
+      this.generation = header.generation;
+      this.lineage = header.lineage;
+      this.#first = false;
+    } else if (header.lineage !== this.lineage) {
+      this.#pending = [];
+      this.#started = false;
+      this.lineage = header.lineage;
+    }
+    const expected = this.#started ? this.generation + 1 : this.generation;
+    if (header.generation !== expected) {
+      throw new VarveError(
+        'VOLUME_CORRUPT',
+        `the batch at LSN ${header.lsn} begins after generation ${header.generation}, ` +
+          `expected ${expected}`,
+      );
+    }
+    let position: number = header.lsn + BLOCK_BYTES;
+    const records: number[] = [];
+    for (let i = 0; i < header.entryCount; i++) {
+      const entry = entryOf(batch, i);
+      if (entry.kind === KIND_RECORD) records.push(position);
+      else this.#entry(entry, position);
+      if (entry.kind === KIND_DATA || entry.kind === KIND_RECORD) position += BLOCK_BYTES;
+    }
+    this.#times(batch);
+    if (records.length === 0) return undefined;
+    return this.#records(batch, records, payloads);
+  }
+
+  /** The times of generations that are already in final storage are not needed. */
+  #times({ header }: Batch): void {
+    this.lastWallUs = header.wallUs;
+    this.lastElapsedUs = Math.max(this.lastElapsedUs, header.elapsedUs);
+    if (this.generation <= this.#superblock.horizon.generation) return;
+    if (this.generation === this.#timed) return;
+    this.#timed = this.generation;
+    this.timeline.add({
+      generation: this.generation,
+      wallUs: header.wallUs,
+      elapsedUs: header.elapsedUs,
+      payloadBytes: this.payloadBytes,
+      requests: this.generation,
+    });
+  }
+
+  #entry(entry: Entry, position: number): void {
+    if (entry.kind === KIND_FLUSH) {
+      if (this.generation >= this.#superblock.horizon.generation) {
+        this.timeline.addFlush(this.generation);
+      }
+      return;
+    }
+    if ((entry.flags & FLAG_START) !== 0) {
+      this.#pending = [];
+      this.#started = true;
+    }
+    // What goes on from before the oldest segment belongs to a settled request.
+    if (!this.#started) return;
+    this.#pending.push({ entry, lsn: position });
+    if ((entry.flags & FLAG_END) === 0) return;
+    this.generation = generationOf(this.generation + 1);
+    this.#apply();
+    this.#pending = [];
+    this.#started = false;
+  }
+
+  #apply(): void {
+    this.requests += 1;
+    for (const { entry } of this.#pending) {
+      if (entry.kind === KIND_DATA) this.payloadBytes += BLOCK_BYTES;
+    }
+    if (this.generation <= this.#superblock.settled) return;
+    for (const { entry, lsn } of this.#pending) {
+      if (entry.block >= this.blocks) {
+        throw new VarveError('VOLUME_CORRUPT', `block ${entry.block} lies beyond the volume`);
+      }
+      if (entry.kind === KIND_DATA) {
+        this.index.putBlock(blockOf(entry.block), this.generation, lsnOf(lsn), entry.checksum);
+      } else {
+        const kind = rangeKindOf(entry.kind);
+        this.index.putRange(entry.block, entry.count, this.generation, kind);
+      }
+    }
+  }
+
+  async #records(
+    { header, bytes, checksum }: Batch,
+    positions: readonly number[],
+    payloads: () => Promise<Uint8Array>,
+  ): Promise<void> {
+    const content = await payloads();
+    const batch = { header, bytes, checksum };
+    let record = 0;
+    let at = 0;
+    let generation: number = header.generation;
+    for (let i = 0; i < header.entryCount; i++) {
+      const entry = entryOf(batch, i);
+      if ((entry.flags & FLAG_START) !== 0) generation += 1;
+      if (entry.kind !== KIND_DATA && entry.kind !== KIND_RECORD) continue;
+      const block = content.subarray(at, at + BLOCK_BYTES);
+      at += BLOCK_BYTES;
+      if (entry.kind === KIND_DATA) continue;
+      const position = positions[record++] ?? 0;
+      const sum = bindChecksum(crc32c(block), this.#seed, position / BLOCK_BYTES, generation);
+      const decoded = sum === entry.checksum ? decodeCatalogueEntry(block) : undefined;
+      if (decoded === undefined) {
+        throw new VarveError(
+          'VOLUME_CORRUPT',
+          `the catalogue record at LSN ${position} is damaged`,
+        );
+      }
+      if (position >= this.#checkpoint.streamLsn) this.catalogue.apply(decoded);
+    }
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * The middle of a round: the newest version of each block at or before the target goes to its
+ * home location, with its checksum; holes are punched for trims.
+ *
+ * Invariants:
+ *   - Ranges come first and blocks after them: a block that is newer than a range is not lost.
+ *   - What could not be read from the log is stamped `lost`, never left with its old content.
+ *   - Everything is synced when it returns.
+ */
+import { crc32c } from '../base/crc32c.ts';
+import {
+  block as blockOf,
+  BLOCK_BYTES,
+  checksum as checksumOf,
+  generation as generationOf,
+  lsn as lsnOf,
+  type Block,
+  type Generation,
+  type Lsn,
+} from '../base/units.ts';
+import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
+import { SUM_ALLOCATED, SUM_DATA, SUM_LOST, SUM_ZERO } from '../format/layouts.ts';
+import type { Sum } from '../format/sums.ts';
+import { RANGE_ALLOCATE } from '../../index/found.ts';
+import type { Core } from './core.ts';
+
+/** Blocks in memory at once: 4 MiB. */
+const CHUNK_BLOCKS = 1024;
+const PARALLEL = 16;
+const ZERO_CHUNK = new Uint8Array(256 * BLOCK_BYTES);
+
+type Newest = ReturnType<Core['index']['newestUpTo']>;
+
+/** @returns how many blocks were written */
+export async function settleBlocks(core: Core, target: Generation): Promise<number> {
+  await settleRanges(core, target);
+  const newest = core.index.newestUpTo(target);
+  for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
+    await settleChunk(core, newest, from, Math.min(newest.length, from + CHUNK_BLOCKS));
+  }
+  await core.final.syncFinal('final');
+  await core.final.syncSums('sums');
+  const step = Math.max(1, Math.ceil(newest.length / Math.max(1, core.catalogue.witnessesMax)));
+  const witnesses: Block[] = [];
+  for (let i = 0; i < newest.length; i += step) witnesses.push(blockOf(newest.blocks[i] ?? 0));
+  core.catalogue.witnesses = witnesses;
+  return newest.length;
+}
+
+/** Trims and zeroes, in generation order. */
+async function settleRanges(core: Core, target: Generation): Promise<void> {
+  for (const range of core.index.rangesUpTo(target)) {
+    const end = Math.min(range.start + range.count, core.blocks);
+    if (range.kind === RANGE_ALLOCATE) await writeZeros(core, range.start, end);
+    else await core.final.punch(range.start, end - range.start);
+    const kind = range.kind === RANGE_ALLOCATE ? SUM_ALLOCATED : SUM_ZERO;
+    await core.final.fillSums(range.start, end - range.start, {
+      kind,
+      generation: range.generation,
+      checksum: checksumOf(0),
+    });
+  }
+}
+
+async function writeZeros(core: Core, start: number, end: number): Promise<void> {
+  const step = ZERO_CHUNK.length / BLOCK_BYTES;
+  for (let at = start; at < end; at += step) {
+    const count = Math.min(step, end - at);
+    await core.final.write(blockOf(at), [ZERO_CHUNK.subarray(0, count * BLOCK_BYTES)]);
+  }
+}
+
+/** Versions [from, to) of the sorted list: read, verify, write in runs, then their sums. */
+async function settleChunk(core: Core, newest: Newest, from: number, to: number): Promise<void> {
+  const buffer = new Uint8Array((to - from) * BLOCK_BYTES);
+  const changes: { block: Block; sum: Sum }[] = [];
+  const good = await readVersions(core, newest, from, to, buffer);
+  let runStart = from;
+  for (let i = from; i < to; i++) {
+    const block = blockOf(newest.blocks[i] ?? 0);
+    changes.push({ block, sum: sumOf(newest, i, good[i - from] === 1) });
+    const next = i + 1 < to ? newest.blocks[i + 1] : undefined;
+    if (next === block + 1) continue;
+    const bytes = buffer.subarray((runStart - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES);
+    await core.final.write(blockOf(newest.blocks[runStart] ?? 0), [bytes]);
+    runStart = i + 1;
+  }
+  await core.final.writeSums(changes);
+}
+
+function sumOf(newest: Newest, i: number, good: boolean): Sum {
+  return {
+    kind: good ? SUM_DATA : SUM_LOST,
+    generation: generationOf(newest.generations[i] ?? 0),
+    checksum: good ? checksumOf(newest.checksums[i] ?? 0) : checksumOf(0),
+  };
+}
+
+/**
+ * Fills `buffer` with versions [from, to) from ring or log.
+ * @returns 1 for each that matched its checksum
+ */
+async function readVersions(
+  core: Core,
+  newest: Newest,
+  from: number,
+  to: number,
+  buffer: Uint8Array,
+): Promise<Uint8Array> {
+  const good = new Uint8Array(to - from);
+  const seed = volumeSeed(core.uuid);
+  let next = from;
+  const work = async (): Promise<void> => {
+    while (next < to) {
+      const first = next;
+      next = runEnd(core, newest, first, to);
+      const count = next - first;
+      const target = buffer.subarray(
+        (first - from) * BLOCK_BYTES,
+        (first - from + count) * BLOCK_BYTES,
+      );
+      await readPositions(core, lsnOf(newest.lsns[first] ?? 0), target);
+      for (let i = first; i < first + count; i++) {
+        const at = (i - from) * BLOCK_BYTES;
+        const crc = crc32c(buffer.subarray(at, at + BLOCK_BYTES));
+        const got = bindChecksum(crc, seed, newest.blocks[i] ?? 0, newest.generations[i] ?? 0);
+        if (got === newest.checksums[i]) good[i - from] = 1;
+        else core.counters.readErrors += 1;
+      }
+    }
+  };
+  const workers: Promise<void>[] = [];
+  for (let i = 0; i < PARALLEL; i++) workers.push(work());
+  await Promise.all(workers);
+  return good;
+}
+
+/** How far versions are adjacent in the same segment of the log. */
+function runEnd(core: Core, newest: Newest, first: number, to: number): number {
+  const position = newest.lsns[first] ?? 0;
+  const segment = core.references.segmentOf(lsnOf(position));
+  let end = first + 1;
+  while (
+    end < to &&
+    newest.lsns[end] === position + (end - first) * BLOCK_BYTES &&
+    core.references.segmentOf(lsnOf(newest.lsns[end] ?? 0)) === segment
+  ) {
+    end += 1;
+  }
+  return end;
+}
+
+async function readPositions(core: Core, position: Lsn, target: Uint8Array): Promise<void> {
+  const { ring } = core.log;
+  const last = lsnOf(position + target.length - BLOCK_BYTES);
+  if (ring.holds(position) && ring.holds(last)) {
+    for (let at = 0; at < target.length; at += BLOCK_BYTES) {
+      target.set(ring.blockAt(lsnOf(position + at)), at);
+    }
+    return;
+  }
+  await core.log.readSlot(position, target);
+}

@@ -1,0 +1,170 @@
+/**
+ * What a range holds, as NBD's metadata contexts see it.
+ *
+ *   base:allocation            zeros and holes
+ *   qemu:dirty-bitmap:LABEL    changed since the snapshot LABEL (bit 0)
+ *   varve:changed-since:MOMENT the same for any moment of the window
+ *   varve:space                bit 0: a write here may be refused with ENOSPC, because a snapshot
+ *                              stops recycling of the log
+ */
+import { isVarveError, VarveError } from '../base/errors.ts';
+import {
+  block as blockOf,
+  BLOCK_BYTES,
+  blockCount,
+  byteCount,
+  type Block,
+  type ByteCount,
+  type ByteOffset,
+  type Generation,
+} from '../base/units.ts';
+import { STATE_HOLE, STATE_ZERO, type StatusRun } from '../device/block-device.ts';
+import { SUM_ALLOCATED, SUM_DATA, SUM_LOST } from '../format/layouts.ts';
+import { FOUND_DATA, FOUND_NONE, RANGE_ALLOCATE } from '../../index/found.ts';
+import type { Core } from './core.ts';
+import type { Moments } from './moments.ts';
+
+export const BASE_ALLOCATION = 'base:allocation';
+const DIRTY_BITMAP = 'qemu:dirty-bitmap:';
+const CHANGED_SINCE = 'varve:changed-since:';
+const SPACE = 'varve:space';
+/** Blocks looked at for one answer: bounds its time. */
+const PROBES_MAX = 65_536;
+
+export class Status {
+  readonly #core: Core;
+  readonly #moments: Moments;
+
+  constructor(core: Core, moments: Moments) {
+    this.#core = core;
+    this.#moments = moments;
+  }
+
+  /** Names that match a query; a query that ends in a colon lists all below it. */
+  contexts(query: string | undefined, at: Generation): readonly string[] {
+    const labels = this.#moments
+      .snapshots()
+      .filter(({ generation }) => generation <= at)
+      .map(({ label }) => DIRTY_BITMAP + label);
+    const known = [BASE_ALLOCATION, ...labels, SPACE];
+    if (query === undefined) return known;
+    if (query === 'base:' || query === 'qemu:' || query === DIRTY_BITMAP || query === 'varve:') {
+      return known.filter((name) => name.startsWith(query));
+    }
+    if (known.includes(query)) return [query];
+    if (query.startsWith(CHANGED_SINCE) && this.#sinceOf(query, at) !== undefined) return [query];
+    return [];
+  }
+
+  #sinceOf(name: string, at: Generation): Generation | undefined {
+    const prefix = name.startsWith(DIRTY_BITMAP) ? DIRTY_BITMAP : CHANGED_SINCE;
+    try {
+      const { generation } = this.#moments.resolve(name.slice(prefix.length));
+      return generation <= at ? generation : undefined;
+    } catch (error) {
+      if (isVarveError(error)) return undefined;
+      throw error;
+    }
+  }
+
+  async runs(
+    context: string,
+    offset: ByteOffset,
+    length: ByteCount,
+    runsMax: number,
+    at: Generation,
+  ): Promise<readonly StatusRun[]> {
+    if (context === SPACE) {
+      return [{ length, flags: this.#core.oldestSnapshot === undefined ? 0 : 1 }];
+    }
+    const first = blockOf(Math.floor(offset / BLOCK_BYTES));
+    const end = Math.ceil((offset + length) / BLOCK_BYTES);
+    const blocks =
+      context === BASE_ALLOCATION
+        ? await this.#allocation(first, end, runsMax, at)
+        : this.#changed(context, first, end, runsMax, at);
+    return inBytes(blocks, offset, length);
+  }
+
+  #changed(
+    context: string,
+    first: Block,
+    end: number,
+    runsMax: number,
+    at: Generation,
+  ): BlockRun[] {
+    const since = this.#sinceOf(context, at);
+    if (since === undefined) {
+      throw new VarveError('MOMENT_OUTSIDE', `${context}: no longer in the window`);
+    }
+    const limits = { runsMax, probesMax: PROBES_MAX };
+    const found = this.#core.index.changed(first, blockCount(end - first), since, at, limits);
+    return found.runs.map(({ count, changed }) => ({ count, flags: changed ? 1 : 0 }));
+  }
+
+  async #allocation(
+    first: Block,
+    end: number,
+    runsMax: number,
+    at: Generation,
+  ): Promise<BlockRun[]> {
+    const limits = { runsMax, probesMax: PROBES_MAX };
+    const { index } = this.#core;
+    const found = index.runs(first, blockCount(end - first), at, limits);
+    const out: BlockRun[] = [];
+    let probes = 0;
+    for (const run of found.runs) {
+      if (run.found === FOUND_DATA) push(out, run.count, 0);
+      else if (run.found !== FOUND_NONE) {
+        push(
+          out,
+          run.count,
+          run.rangeKind === RANGE_ALLOCATE ? STATE_ZERO : STATE_ZERO | STATE_HOLE,
+        );
+      } else {
+        for (let i = 0; i < run.count; i++) {
+          if (out.length > runsMax || probes++ >= PROBES_MAX) return out;
+          push(out, 1, await this.#atHome(blockOf(run.start + i)));
+        }
+      }
+      if (out.length > runsMax) break;
+    }
+    return out.slice(0, runsMax);
+  }
+
+  async #atHome(block: Block): Promise<number> {
+    try {
+      const { kind } = await this.#core.final.sum(block);
+      if (kind === SUM_DATA || kind === SUM_LOST) return 0;
+      return kind === SUM_ALLOCATED ? STATE_ZERO : STATE_ZERO | STATE_HOLE;
+    } catch (error) {
+      // Whoever reads the block is told what is wrong with it.
+      if (isVarveError(error, 'BLOCK_CORRUPT')) return 0;
+      throw error;
+    }
+  }
+}
+
+interface BlockRun {
+  count: number;
+  readonly flags: number;
+}
+
+function push(runs: BlockRun[], count: number, flags: number): void {
+  const last = runs.at(-1);
+  if (last !== undefined && last.flags === flags) last.count += count;
+  else runs.push({ count, flags });
+}
+
+/** Runs of whole blocks, cut to the bytes that were asked for. */
+function inBytes(runs: readonly BlockRun[], offset: ByteOffset, length: ByteCount): StatusRun[] {
+  const out: StatusRun[] = [];
+  let at = Math.floor(offset / BLOCK_BYTES) * BLOCK_BYTES;
+  for (const { count, flags } of runs) {
+    const from = Math.max(at, offset);
+    at += count * BLOCK_BYTES;
+    const to = Math.min(at, offset + length);
+    if (to > from) out.push({ length: byteCount(to - from), flags });
+  }
+  return out;
+}

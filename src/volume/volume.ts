@@ -1,0 +1,349 @@
+/**
+ * A volume: the stages put together. What exists is open and recovered; what is closed says so.
+ *
+ * The parts and who owns which law (docs/ARCHITECTURE.md): appender (one order, atomic requests),
+ * log writer (prefix), reader (nothing silent), destager (bounded, pins hold), moments (any moment).
+ */
+import { VarveError } from '../base/errors.ts';
+import type { Uuid } from '../base/identity.ts';
+import { micros, type ByteCount, type Generation, type Micros } from '../base/units.ts';
+import type { World } from '../base/world.ts';
+import type { BlockDevice } from '../device/block-device.ts';
+import { Pins } from '../../index/pins.ts';
+import { Log, type OpenedLog } from '../../log/log.ts';
+import type { SealedBatch } from '../../log/stream.ts';
+import { Appender } from './appender.ts';
+import { checkVolume } from './check.ts';
+import { Core, type PinReason } from './core.ts';
+import { Destager } from './destager.ts';
+import { FinalStorage } from './final-storage.ts';
+import { finalBytes, sumsBytes, type VolumeDevices } from './format-volume.ts';
+import { describe, historyOf, type HistoryQuery } from './info.ts';
+import { LiveDevice } from './live-device.ts';
+import { MomentDevice } from './moment-device.ts';
+import { Moments, type ResolvedMoment } from './moments.ts';
+import { ReadCache } from './read-cache.ts';
+import { Reader } from './reader.ts';
+import { Recovery } from './recover.ts';
+import type {
+  CheckReport,
+  HistoryInterval,
+  MarkInfo,
+  Progress,
+  RecoveryReport,
+  SnapshotInfo,
+  VolumeInfo,
+  WriteMode,
+} from './report.ts';
+import { Status } from './status.ts';
+import { compareWitnesses } from './witness.ts';
+
+export interface VolumeOptions {
+  /** Identity that the log must have. */
+  readonly uuid: Uuid;
+  readonly name: string;
+  /** Size that the log must have been made for. */
+  readonly size: ByteCount;
+  readonly ringBytes: ByteCount;
+  readonly writeMode: WriteMode;
+  /** Replays in RAM and writes nothing. */
+  readonly readOnly: boolean;
+  readonly cacheBytes: ByteCount;
+}
+
+export class Volume {
+  readonly name: string;
+  readonly core: Core;
+  readonly #reader: Reader;
+  readonly #appender: Appender;
+  readonly #destager: Destager;
+  readonly #moments: Moments;
+  readonly #status: Status;
+  readonly #live: LiveDevice;
+  #closing: Promise<void> | undefined;
+
+  private constructor(name: string, core: Core, clock: ElapsedClock, hooks: Hooks) {
+    this.name = name;
+    this.core = core;
+    this.#reader = new Reader(core);
+    this.#destager = new Destager(core, () => this.#appender.wake());
+    this.#appender = new Appender(core, this.#reader, {
+      makeRoom: () => this.#destager.makeRoom(),
+      failure: () => this.#destager.failure,
+    });
+    this.#moments = new Moments(
+      core,
+      () => clock.elapsedUs(),
+      () => this.#roomMayBeFree(),
+    );
+    this.#status = new Status(core, this.#moments);
+    this.#live = new LiveDevice(core, this.#reader, this.#appender, this.#status);
+    this.#reader.onRelease = () => this.#destager.recycle();
+    hooks.onSegment = (sequence, firstLsn) => {
+      core.references.open(sequence, firstLsn);
+      this.#destager.poke();
+    };
+    hooks.onSeal = (sealed) => {
+      if (sealed.generation === hooks.timed) return;
+      hooks.timed = sealed.generation;
+      core.timeline.add({
+        generation: sealed.generation,
+        ...sealed.times,
+        payloadBytes: hooks.payloadBytes + this.#appender.payloadBytes,
+        requests: sealed.generation,
+      });
+    };
+    hooks.onDurable = () => {
+      this.#appender.wake();
+      this.#destager.poke();
+    };
+    hooks.onFail = () => this.#appender.wake();
+    if (!core.readOnly) this.#destager.redo();
+  }
+
+  /**
+   * @throws VarveError VOLUME_FOREIGN, VOLUME_CORRUPT, VERSION_UNKNOWN, RING_BAD, DEVICE_IO;
+   *   nothing was written then
+   */
+  static async open(devices: VolumeDevices, options: VolumeOptions, world: World): Promise<Volume> {
+    const startUs = world.clock.monotonicUs();
+    let recovery: Recovery | undefined;
+    const opened = await Log.replay(devices.log, (superblock, checkpoint) => {
+      checkFits(options, superblock, devices);
+      recovery = new Recovery(superblock, checkpoint, superblock.geometry.size);
+      return recovery;
+    });
+    if (recovery === undefined) throw new VarveError('VOLUME_CORRUPT', 'nothing was replayed');
+    const { uuid, size, cacheBytes } = options;
+    const { final, sums } = devices;
+    const home = new FinalStorage({
+      final,
+      sums,
+      volume: uuid,
+      blocks: recovery.blocks,
+      cacheBytes,
+    });
+    const { index, catalogue } = recovery;
+    const { witnesses } = catalogue;
+    await compareWitnesses({ final: home, index, witnesses, settled: opened.superblock.settled });
+    if (!options.readOnly) await Log.settleRecovery(opened);
+    const clock = new ElapsedClock(world, recovery);
+    const hooks = new Hooks(recovery);
+    const core = new Core({
+      uuid,
+      size,
+      world,
+      log: startLog(opened, recovery, { options, world, clock, hooks }),
+      index,
+      references: recovery.references,
+      timeline: recovery.timeline,
+      pins: new Pins<PinReason>(),
+      catalogue,
+      final: home,
+      cache: new ReadCache(cacheBytes),
+      horizon: opened.superblock.horizon,
+      settled: opened.superblock.settled,
+      recovery: reportOf(opened, recovery, (world.clock.monotonicUs() - startUs) / 1000),
+      readOnly: options.readOnly,
+      writeMode: options.writeMode,
+    });
+    return new Volume(options.name, core, clock, hooks);
+  }
+
+  get size(): ByteCount {
+    return this.core.size;
+  }
+
+  get uuid(): Uuid {
+    return this.core.uuid;
+  }
+
+  live(): BlockDevice {
+    return this.#live;
+  }
+
+  /** @param moment - what stands behind the `@` */
+  resolve(moment: string): Promise<ResolvedMoment> {
+    return Promise.resolve().then(() => this.#moments.resolve(moment));
+  }
+
+  /** Pins the moment until the device is closed. */
+  openMoment({ generation }: { readonly generation: Generation }): BlockDevice {
+    const { horizon } = this.core;
+    if (generation < horizon.generation || generation > this.core.head) {
+      throw new VarveError('MOMENT_OUTSIDE', `generation ${generation} left the window`);
+    }
+    const onUnpin = (): void => this.#roomMayBeFree();
+    return new MomentDevice(this.core, this.#reader, this.#status, { generation, onUnpin });
+  }
+
+  info(): Promise<VolumeInfo> {
+    return describe(this.core, this.#moments, this.#destager.failure);
+  }
+
+  history(query: HistoryQuery): readonly HistoryInterval[] {
+    return historyOf(this.core, query);
+  }
+
+  snapshots(): readonly SnapshotInfo[] {
+    return this.#moments.snapshots();
+  }
+
+  createSnapshot(label: string, moment?: string): Promise<SnapshotInfo> {
+    return this.#moments.createSnapshot(label, moment);
+  }
+
+  deleteSnapshot(label: string): Promise<void> {
+    return this.#moments.deleteSnapshot(label);
+  }
+
+  mark(label: string): Promise<MarkInfo> {
+    return this.#moments.mark(label);
+  }
+
+  get writeMode(): WriteMode {
+    return this.core.writeMode;
+  }
+
+  setWriteMode(mode: WriteMode): void {
+    this.core.writeMode = mode;
+  }
+
+  check(progress: Progress): Promise<CheckReport> {
+    return checkVolume(this.core, progress);
+  }
+
+  /** Everything accepted becomes durable, and the superblock says that the end was in order. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.core.markClosed();
+    this.#appender.wake();
+    await this.#destager.close();
+    if (!this.core.readOnly) await this.core.log.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #roomMayBeFree(): void {
+    this.#destager.poke();
+    this.#appender.wake();
+  }
+}
+
+/** Elapsed time goes on over restarts by the wall clock, and never back. */
+class ElapsedClock {
+  readonly #world: World;
+  readonly #base: number;
+
+  constructor(world: World, recovery: Recovery) {
+    this.#world = world;
+    const away = Math.max(0, world.clock.wallUs() - recovery.lastWallUs);
+    this.#base = recovery.lastElapsedUs + away - world.clock.monotonicUs();
+  }
+
+  elapsedUs(): Micros {
+    return micros(Math.max(0, Math.floor(this.#base + this.#world.clock.monotonicUs())));
+  }
+
+  wallUs(): Micros {
+    return this.#world.clock.wallUs();
+  }
+}
+
+/** What the log tells the volume: filled in when the volume is put together. */
+class Hooks {
+  onSegment: (
+    sequence: Parameters<Core['references']['open']>[0],
+    first: Parameters<Core['references']['open']>[1],
+  ) => void = () => undefined;
+  onSeal: (sealed: SealedBatch) => void = () => undefined;
+  onDurable: () => void = () => undefined;
+  onFail: () => void = () => undefined;
+  /** The generation that the timeline knows already. */
+  timed: Generation;
+  /** Written in the window before this opening. */
+  readonly payloadBytes: number;
+
+  constructor(recovery: Recovery) {
+    this.timed = recovery.generation;
+    this.payloadBytes = recovery.payloadBytes;
+  }
+}
+
+function startLog(
+  opened: OpenedLog,
+  recovery: Recovery,
+  {
+    options,
+    world,
+    clock,
+    hooks,
+  }: { options: VolumeOptions; world: World; clock: ElapsedClock; hooks: Hooks },
+): Log {
+  return Log.start(opened, {
+    ringBytes: options.ringBytes,
+    timers: world.timers,
+    now: () => ({ wallUs: clock.wallUs(), elapsedUs: clock.elapsedUs() }),
+    generation: recovery.generation,
+    lineage: recovery.lineage,
+    onSegment: (segment) => hooks.onSegment(segment.sequence, segment.firstLsn),
+    onSeal: (sealed) => hooks.onSeal(sealed),
+    onDurable: () => hooks.onDurable(),
+    onFail: () => hooks.onFail(),
+  });
+}
+
+function checkFits(
+  options: VolumeOptions,
+  superblock: OpenedLog['superblock'],
+  devices: VolumeDevices,
+): void {
+  const { geometry, volume } = superblock;
+  if (volume !== options.uuid) {
+    throw new VarveError('VOLUME_FOREIGN', `the log is of volume ${volume}, not ${options.uuid}`);
+  }
+  if (geometry.size !== options.size) {
+    throw new VarveError(
+      'VOLUME_FOREIGN',
+      `the log is for ${geometry.size} bytes, not ${options.size}`,
+    );
+  }
+  if (devices.final.size < finalBytes(options.size)) {
+    throw new VarveError(
+      'VOLUME_FOREIGN',
+      `${devices.final.name} is truncated: got ${devices.final.size} bytes, expected ${finalBytes(options.size)}`,
+    );
+  }
+  if (devices.sums.size < sumsBytes(options.size)) {
+    throw new VarveError('VOLUME_FOREIGN', `${devices.sums.name} is truncated`);
+  }
+  if (options.ringBytes < 2 * geometry.requestBytesMax) {
+    throw new VarveError(
+      'RING_BAD',
+      `got ${options.ringBytes} bytes, at least ${2 * geometry.requestBytesMax} are needed`,
+    );
+  }
+}
+
+function reportOf(opened: OpenedLog, recovery: Recovery, tookMs: number): RecoveryReport {
+  const { replayed, superblock } = opened;
+  const { cut } = replayed;
+  return {
+    clean: superblock.clean && superblock.durableLsn === replayed.endLsn,
+    segments: replayed.segments.length,
+    batches: replayed.batches,
+    requests: recovery.requests,
+    verifiedBatches: replayed.verified,
+    cut:
+      cut === undefined
+        ? undefined
+        : { lsn: cut.lsn, generation: recovery.generation, flushMarks: cut.flushMarks },
+    tookMs,
+  };
+}
