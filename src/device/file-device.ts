@@ -189,8 +189,7 @@ export class FileDevice implements LowerDevice {
     }
   }
 
-  /** Bytes that the file takes up; a block device takes all of its own. */
-  async allocatedBytes(): Promise<ByteCount> {
+  async allocated(): Promise<ByteCount> {
     return this.#use(`stat of ${this.name}`, async () => {
       if (this.isBlockDevice) return this.size;
       return byteCount((await statFile(this.#fd)).blocks * 512);

@@ -51,6 +51,12 @@ export class SliceDevice implements LowerDevice {
     await this.#below.sync(point);
   }
 
+  /** Not known of a part of a device: all of it. */
+  async allocated(): Promise<ByteCount> {
+    this.#checkOpen('space');
+    return this.size;
+  }
+
   async close(): Promise<void> {
     this.#isOpen = false;
   }

@@ -51,6 +51,12 @@ export function describeLowerDevice(name: string, open: () => Promise<Bench>): v
       expect(device.size).toBe(BENCH_BYTES);
       expect(device.name).not.toBe('');
     });
+    works('says what it takes up: what was written, at most all of it', async (device) => {
+      await device.write(byteOffset(0), [pattern(1, 500_000)]);
+      await device.sync('final');
+      expect(await device.allocated()).toBeGreaterThanOrEqual(500_000);
+      expect(await device.allocated()).toBeLessThanOrEqual(BENCH_BYTES);
+    });
     describeReadsAndWrites(works);
     describePunches(works);
     describeEnds(works);
@@ -196,5 +202,6 @@ function describeEnds(works: Works): void {
     await expect(device.write(byteOffset(0), [pattern(1, 1)])).rejects.toMatchObject(refused);
     await expect(device.punch(byteOffset(0), byteCount(1))).rejects.toMatchObject(refused);
     await expect(device.sync('close')).rejects.toMatchObject(refused);
+    await expect(device.allocated()).rejects.toMatchObject(refused);
   });
 }

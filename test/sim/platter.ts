@@ -49,10 +49,10 @@ const MOODS: readonly Mood[] = [
   { keep: 1, tear: 0 },
   { keep: 0, tear: 0 },
   { keep: 0.5, tear: 0 },
-  { keep: 0.5, tear: 0.2 },
+  { keep: 0.4, tear: 0.4 },
   { keep: 0.2, tear: 0.6 },
   { keep: 0.9, tear: 0.05 },
-  { keep: 0.05, tear: 0.15 },
+  { keep: 0.05, tear: 0.3 },
 ];
 
 /** Parts of [offset, offset + length) page by page. */

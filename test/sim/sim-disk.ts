@@ -232,6 +232,12 @@ export class SimDisk implements LowerDevice, Handle {
     });
   }
 
+  /** At once: it is not counted as an operation. */
+  async allocated(): Promise<ByteCount> {
+    await this.#refused('space');
+    return byteCount(this.platter.allocatedBytes);
+  }
+
   async close(): Promise<void> {
     this.#open = false;
   }
