@@ -16,7 +16,7 @@ import { VarveError } from '../base/errors.ts';
 import { byteCount, byteOffset, type ByteCount, type ByteOffset } from '../base/units.ts';
 import type { LowerDevice, OpenDeviceOptions, SyncPoint } from './lower-device.ts';
 import { platform, type Platform } from './platform.ts';
-import { fromSystemError } from './system-error.ts';
+import { fromSystemError, systemCode } from './system-error.ts';
 import { isZero, writeZeros } from './zeros.ts';
 
 /** The system takes no more buffers in one call. Source: IOV_MAX of linux/uio.h. */
@@ -67,23 +67,25 @@ async function blockDeviceSize(path: string, stats: fs.Stats): Promise<number> {
   }
 }
 
+function checkKind(path: string, stats: fs.Stats): void {
+  if (stats.isFile() || stats.isBlockDevice()) return;
+  throw new VarveError('FILE_BAD', `${path} is neither a file nor a block device`);
+}
+
 function checkSize(path: string, actual: number, stats: fs.Stats, wanted?: ByteCount): void {
-  if (!stats.isFile() && !stats.isBlockDevice()) {
-    throw new VarveError('FILE_BAD', `${path} is neither a file nor a block device`);
-  }
+  if (!Number.isSafeInteger(actual)) throw new Error(`its size is ${actual}`);
   if (wanted === undefined || actual === wanted) return;
   if (stats.isBlockDevice() && actual > wanted) return;
   throw new VarveError('VOLUME_FOREIGN', `${path} holds ${actual} bytes, expected ${wanted}`);
 }
 
-async function isThere(path: string): Promise<boolean> {
+/** Undefined when there is nothing of that name. */
+async function statPath(path: string): Promise<fs.Stats | undefined> {
   try {
-    await fs.promises.stat(path);
-    return true;
+    return await fs.promises.stat(path);
   } catch (error) {
-    const missing = fromSystemError(error, path);
-    if (missing.detail.endsWith('ENOENT')) return false;
-    throw missing;
+    if (systemCode(error) === 'ENOENT') return undefined;
+    throw error;
   }
 }
 
@@ -103,22 +105,19 @@ async function createFile(path: string, size: ByteCount): Promise<number> {
   }
 }
 
-async function isBlockDevice(path: string): Promise<boolean> {
-  return (await isThere(path)) && (await fs.promises.stat(path)).isBlockDevice();
-}
-
 async function openDescriptor(path: string, options: OpenDeviceOptions): Promise<number> {
-  const isBlock = await isBlockDevice(path);
+  const found = await statPath(path);
+  // Before it is opened: the opening of a pipe would wait for its other end.
+  if (found !== undefined) checkKind(path, found);
+  const isBlock = found?.isBlockDevice() === true;
   if (options.create === true && !isBlock) {
     assert(options.size !== undefined, 'a new file is given its size');
     return createFile(path, options.size);
   }
   const { O_RDWR, O_RDONLY, O_EXCL } = fs.constants;
   const access = options.readOnly === true ? O_RDONLY : O_RDWR;
-  return openFile(
-    path,
-    isBlock && options.exclusiveBlockDevice !== false ? access | O_EXCL : access,
-  );
+  const isExclusive = isBlock && options.exclusiveBlockDevice !== false;
+  return openFile(path, isExclusive ? access | O_EXCL : access);
 }
 
 interface Opened {
@@ -171,6 +170,7 @@ export class FileDevice implements LowerDevice {
     try {
       fd = await openDescriptor(path, options);
       const stats = await statFile(fd);
+      checkKind(path, stats);
       const actual = stats.isBlockDevice() ? await blockDeviceSize(path, stats) : stats.size;
       checkSize(path, actual, stats, options.size);
       return new FileDevice({
@@ -183,8 +183,7 @@ export class FileDevice implements LowerDevice {
       });
     } catch (error) {
       if (fd !== undefined) await closeFile(fd);
-      const failure = fromSystemError(error, `opening ${path}`);
-      if (!failure.detail.endsWith(': EBUSY')) throw failure;
+      if (systemCode(error) !== 'EBUSY') throw fromSystemError(error, `opening ${path}`);
       throw new VarveError('LOG_IN_USE', `${path} is mounted or open elsewhere`, { cause: error });
     }
   }

@@ -1,4 +1,5 @@
 /** Files and block devices: opening, errors, space, and what is in flight at the close. */
+import { execFileSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -46,6 +47,8 @@ describe('a file device', () => {
     await refused({}, 'FILE_BAD', join(directory.path, 'folder'));
     await refused({ readOnly: true }, 'FILE_BAD', join(directory.path, 'folder'));
     await refused({ readOnly: true }, 'FILE_BAD', '/dev/null');
+    execFileSync('mkfifo', [join(directory.path, 'pipe')]);
+    await refused({ readOnly: true }, 'FILE_BAD', join(directory.path, 'pipe'));
     writeFileSync(path, Buffer.alloc(1000));
     await refused({ size: byteCount(1001) }, 'VOLUME_FOREIGN');
     await refused({ size: byteCount(999) }, 'VOLUME_FOREIGN');
