@@ -38,7 +38,7 @@ const lines = (count: number, line: string): string => `${line}\n`.repeat(count)
 type Plant = readonly [file: string, text: string, rule: string];
 
 const GLOBALS: readonly Plant[] = [
-  ['log/date.ts', 'export const now = Date.now();\n', 'eslint(no-restricted-globals)'],
+  ['log/date.ts', 'export const now = Date.parse;\n', 'eslint(no-restricted-globals)'],
   ['index/date.ts', 'export const now = new Date();\n', 'eslint(no-restricted-globals)'],
   [
     'log/performance.ts',
@@ -65,6 +65,8 @@ const GLOBALS: readonly Plant[] = [
     'export const soon = AbortSignal.timeout(1);\n',
     'eslint(no-restricted-properties)',
   ],
+  // The calendar is allowed there, the time of day is not.
+  ['src/volume/moment.ts', 'export const now = Date.now();\n', 'eslint(no-restricted-properties)'],
   ['log/console.ts', "console.log('written');\n", 'eslint(no-console)'],
 ];
 
@@ -114,7 +116,6 @@ const TYPES: readonly Plant[] = [
     'typescript(no-unsafe-assignment)',
   ],
   ['log/floating.ts', `${later}later();\n`, 'typescript(no-floating-promises)'],
-  ['log/void.ts', `${later}void later();\n`, 'typescript(no-floating-promises)'],
   [
     'log/misused.ts',
     `${later}[1].forEach(async () => {\n  await later();\n});\n`,
@@ -168,6 +169,9 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'fuzz/world.ts': world,
   'bench/world.ts': world,
   'tools/world.ts': world,
+  // Said aloud: a rejection here is a bug, and stops the process.
+  'log/void.ts': `${later}void later();\n`,
+  'src/volume/moment.ts': "export const start = Date.parse('1970-01-01');\n",
   'log/hash.ts': "import { createHash } from 'node:crypto';\nexport const use = createHash;\n",
   'log/total.ts': `${state}export function f(s: State): number {\n  switch (s) {\n    case 'open':\n      return 1;\n    case 'closed':\n      return 2;\n    default:\n      return s;\n  }\n}\n`,
   'test/long-function.ts': `export function long(): number {\n  let n = 0;\n${lines(70, '  n += 1;')}  return n;\n}\n`,
