@@ -2,6 +2,7 @@
  * Every fuzzer of the house. A fuzzer that stands in no list is never run, so
  * test/fuzz/registry.test.ts compares this one with the files of fuzz/.
  */
+import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 
-export const FUZZERS: readonly Fuzzer[] = [];
+export const FUZZERS: readonly Fuzzer[] = [formatLayouts];

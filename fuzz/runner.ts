@@ -66,7 +66,8 @@ class Run {
     this.#plan.print('canary: it must fail and did not, so no result here means anything');
   }
 
-  async turn(fuzzer: Fuzzer, options: FuzzOptions, note = ''): Promise<void> {
+  /** @param note - what to print with a turn that held; undefined: nothing */
+  async turn(fuzzer: Fuzzer, options: FuzzOptions, note: string | undefined): Promise<void> {
     if (this.#failed.has(fuzzer.name)) return;
     const { print, nowMs } = this.#plan;
     const began = nowMs();
@@ -74,12 +75,13 @@ class Run {
     this.turns += 1;
     const took = `${Math.round(nowMs() - began)} ms`;
     if (result === true) {
+      if (note === undefined) return;
       print(`${fuzzer.name}: seed ${options.seed}, ${options.runs} runs, held (${took})${note}`);
       return;
     }
     this.#failed.add(fuzzer.name);
     const { error } = result;
-    print(`${fuzzer.name}: seed ${options.seed}, FAILED (${took})${note}`);
+    print(`${fuzzer.name}: seed ${options.seed}, FAILED (${took})${note ?? ''}`);
     print(error instanceof Error ? (error.stack ?? error.message) : String(error));
     print(`to repeat: ${replayCommand(fuzzer.name, options)}`);
     print('with the mend, add the seed to fuzz/seeds.json');
@@ -95,7 +97,9 @@ async function newTurns(run: Run, plan: RunPlan): Promise<void> {
     if (sound.length === 0) return;
     for (const fuzzer of sound) {
       if (round > 0 && !more()) return;
-      await run.turn(fuzzer, { seed: seedAt(plan.seed, round), runs: plan.runs });
+      const options = { seed: seedAt(plan.seed, round), runs: plan.runs };
+      // A long run says what it began with, and then only what fails.
+      await run.turn(fuzzer, options, round === 0 ? '' : undefined);
     }
   }
 }
