@@ -1,18 +1,23 @@
 /** What every text of the checkout keeps: it says what it is, and names no machine. */
-import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { REPOSITORY } from '../../tools/repository.ts';
 
-/** Text files that git tracks, or would track; images and other bytes are left out. */
-const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
-  cwd: REPOSITORY,
-  encoding: 'utf8',
-})
-  .split('\n')
-  .filter((path) => /\.(ts|cjs|mjs|json|md)$|^bin\/|^\.ci\//.test(path))
-  .filter((path) => existsSync(join(REPOSITORY, path)));
+const FOLDERS = ['src', 'log', 'index', 'test', 'fuzz', 'bench', 'tools', 'docs', 'bin', '.ci'];
+
+/** Text files of the checkout, by their path in it. */
+const files = [...FOLDERS.flatMap(filesOf), ...readdirSync(REPOSITORY)].filter((path) =>
+  /\.(ts|cjs|mjs|json|md)$|^bin\/|^\.ci\//.test(path),
+);
+
+function filesOf(folder: string): readonly string[] {
+  const path = join(REPOSITORY, folder);
+  if (!existsSync(path)) return [];
+  return readdirSync(path, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(REPOSITORY, join(entry.parentPath, entry.name)));
+}
 
 function filesWhere(holds: (text: string, path: string) => boolean): readonly string[] {
   return files.filter((path) => holds(readFileSync(join(REPOSITORY, path), 'utf8'), path));
