@@ -1,0 +1,271 @@
+/**
+ * Times to generations: which generation was the newest at a time, and the window's history.
+ *
+ * Invariants:
+ *   - Points are in generation order; elapsed time, payload bytes and requests never decrease along
+ *     them. A point holds the values as of its generation.
+ *   - Within POINT_US of elapsed time there is one point, that of the newest generation: so times
+ *     resolve to within POINT_US, always to a state that was the newest at some instant.
+ *   - The wall clock never decreases within a stretch; where it was set back by more than POINT_US
+ *     a new stretch begins. A time may lie in several stretches.
+ *   - The first point is the horizon, and is not updated.
+ */
+import { assert } from '../src/base/assert.ts';
+import {
+  byteCount,
+  generation as toGeneration,
+  micros,
+  type ByteCount,
+  type Generation,
+  type Micros,
+} from '../src/base/units.ts';
+import { RowDeque } from './row-deque.ts';
+
+export interface TimePoint {
+  readonly generation: Generation;
+  readonly wallUs: Micros;
+  /** Monotonic time of the volume, which goes on across restarts. */
+  readonly elapsedUs: Micros;
+  /** Cumulative, since any fixed start. */
+  readonly payloadBytes: ByteCount;
+  /** Cumulative count of mutating requests, since any fixed start. */
+  readonly requests: number;
+}
+
+export interface IntervalsAsked {
+  readonly fromWallUs: Micros;
+  readonly toWallUs: Micros;
+  readonly count: number;
+}
+
+export interface Interval {
+  readonly fromWallUs: Micros;
+  readonly toWallUs: Micros;
+  /** The newest at the end of the interval; the horizon when the interval ends before it. */
+  readonly generation: Generation;
+  readonly writes: number;
+  readonly bytes: ByteCount;
+  readonly flushes: number;
+}
+
+const POINT_US = 10_000;
+
+const GENERATION = 0;
+const WALL = 1;
+const ELAPSED = 2;
+const BYTES = 3;
+const REQUESTS = 4;
+const COLUMNS = 5;
+
+export class Timeline {
+  readonly #points = new RowDeque(COLUMNS);
+  readonly #flushes = new RowDeque(1);
+  /** Rows at which a stretch begins; the first is at or before the first point. */
+  #stretches: number[] = [];
+  /** Elapsed time at which the last point began. */
+  #beganUs = 0;
+
+  /** The horizon, once a point was added. */
+  get first(): TimePoint | undefined {
+    return this.#points.length === 0 ? undefined : this.#pointAt(this.#points.first);
+  }
+
+  get last(): TimePoint | undefined {
+    return this.#points.length === 0 ? undefined : this.#pointAt(this.#points.end - 1);
+  }
+
+  get bytes(): ByteCount {
+    return byteCount(this.#points.bytes + this.#flushes.bytes + this.#stretches.length * 8);
+  }
+
+  /** The first call gives the horizon; each later one a generation that was accepted. */
+  add(point: TimePoint): void {
+    const points = this.#points;
+    if (points.length === 0) {
+      this.#push(point, point.wallUs);
+      this.#stretches = [points.first];
+      return;
+    }
+    const row = points.end - 1;
+    assert(point.generation >= points.get(row, GENERATION), 'generations do not decrease');
+    assert(point.elapsedUs >= points.get(row, ELAPSED), 'elapsed time does not decrease');
+    assert(point.payloadBytes >= points.get(row, BYTES), 'payload is cumulative');
+    assert(point.requests >= points.get(row, REQUESTS), 'requests are cumulative');
+    const wallLast = points.get(row, WALL);
+    const isSetBack = point.wallUs < wallLast - POINT_US;
+    const wallUs = isSetBack ? point.wallUs : micros(Math.max(point.wallUs, wallLast));
+    if (isSetBack) this.#stretches.push(points.end);
+    const isNew = point.elapsedUs - this.#beganUs >= POINT_US || points.length === 1;
+    if (isSetBack || isNew) this.#push(point, wallUs);
+    else this.#write(row, point, wallUs);
+  }
+
+  /**
+   * A client's flush covers everything up to this generation. Two flushes with nothing written
+   * between them are one: they are the same moment.
+   */
+  addFlush(generation: Generation): void {
+    const flushes = this.#flushes;
+    if (flushes.length > 0) {
+      const last = flushes.get(flushes.end - 1, 0);
+      assert(generation >= last, 'flushes come in generation order');
+      if (generation === last) return;
+    }
+    flushes.set(flushes.push(), 0, generation);
+  }
+
+  /** @returns undefined when the time is before the window */
+  newestAtElapsed(elapsedUs: Micros): Generation | undefined {
+    const row = this.#points.firstAbove(ELAPSED, elapsedUs) - 1;
+    return row < this.#points.first ? undefined : this.#generationAt(row);
+  }
+
+  /**
+   * The newest generation at a wall time, in each stretch that the time lies in, oldest first. None
+   * when the time is before the window, several when the clock was set back over it. A time after
+   * the last point is the last point's: the caller refuses what is not yet past.
+   */
+  newestAtWall(wallUs: Micros): Generation[] {
+    const found: Generation[] = [];
+    for (const row of this.#rowsAtWall(wallUs)) {
+      const generation = this.#generationAt(row);
+      if (found[found.length - 1] !== generation) found.push(generation);
+    }
+    return found;
+  }
+
+  /** @param n - 1 is the last flush at or before `upTo` */
+  flushFromEnd(n: number, upTo: Generation): Generation | undefined {
+    assert(n >= 1, 'flushes are counted from 1');
+    const row = this.#flushes.firstAbove(0, upTo) - n;
+    return row < this.#flushes.first ? undefined : toGeneration(this.#flushes.get(row, 0));
+  }
+
+  /** When this generation was accepted, to within POINT_US; the window's ends, outside of it. */
+  wallAt(generation: Generation): Micros {
+    return micros(this.#points.get(this.#rowOf(generation), WALL));
+  }
+
+  elapsedAt(generation: Generation): Micros {
+    return micros(this.#points.get(this.#rowOf(generation), ELAPSED));
+  }
+
+  /** Equal parts of [fromWallUs, toWallUs]; where the clock was set back, the later stretch counts. */
+  intervals({ fromWallUs, toWallUs, count }: IntervalsAsked): Interval[] {
+    assert(count >= 1 && toWallUs >= fromWallUs, 'a history has at least one interval');
+    const intervals: Interval[] = [];
+    const edge = (part: number): Micros => {
+      return micros(Math.round(fromWallUs + ((toWallUs - fromWallUs) * part) / count));
+    };
+    if (this.#points.length === 0) return intervals;
+    let before = this.#rowAtWall(fromWallUs);
+    for (let part = 0; part < count; part++) {
+      const row = this.#rowAtWall(edge(part + 1));
+      intervals.push({
+        fromWallUs: edge(part),
+        toWallUs: edge(part + 1),
+        generation: this.#generationAt(row),
+        writes: this.#points.get(row, REQUESTS) - this.#points.get(before, REQUESTS),
+        bytes: byteCount(this.#points.get(row, BYTES) - this.#points.get(before, BYTES)),
+        flushes:
+          this.#flushes.firstAbove(0, this.#generationAt(row)) -
+          this.#flushes.firstAbove(0, this.#generationAt(before)),
+      });
+      before = row;
+    }
+    return intervals;
+  }
+
+  /** Forgets what is before the horizon; the horizon itself keeps a point and its flush. */
+  drop(horizon: Generation): void {
+    const points = this.#points;
+    if (points.length === 0) return;
+    const above = points.firstAbove(GENERATION, horizon);
+    const row = Math.max(above - 1, points.first);
+    // The horizon fell inside a later point: it takes that point's time, and its own counts stay.
+    if (points.get(row, GENERATION) < horizon && above < points.end) {
+      points.set(row, GENERATION, horizon);
+      points.set(row, WALL, points.get(above, WALL));
+      points.set(row, ELAPSED, points.get(above, ELAPSED));
+      if (this.#stretches.includes(above)) {
+        this.#stretches = this.#stretches.filter((stretch) => stretch !== above);
+        this.#stretches.push(row);
+        this.#stretches.sort((left, right) => left - right);
+      }
+    }
+    points.dropBefore(row);
+    const stretch = this.#stretches.findLastIndex((begin) => begin <= row);
+    this.#stretches.splice(0, Math.max(stretch, 0));
+    this.#flushes.dropBefore(
+      this.#flushes.firstAbove(0, horizon - 1, this.#flushes.first, this.#flushes.end),
+    );
+  }
+
+  check(): void {
+    const points = this.#points;
+    for (let row = points.first + 1; row < points.end; row++) {
+      for (const column of [GENERATION, ELAPSED, BYTES, REQUESTS]) {
+        assert(points.get(row, column) >= points.get(row - 1, column), 'points are in order');
+      }
+      if (!this.#stretches.includes(row)) {
+        assert(points.get(row, WALL) >= points.get(row - 1, WALL), 'a stretch goes forward');
+      }
+    }
+    for (let row = this.#flushes.first + 1; row < this.#flushes.end; row++) {
+      assert(this.#flushes.get(row, 0) > this.#flushes.get(row - 1, 0), 'flushes are in order');
+    }
+  }
+
+  #rowsAtWall(wallUs: Micros): number[] {
+    const points = this.#points;
+    const rows: number[] = [];
+    for (const [position, begin] of this.#stretches.entries()) {
+      const from = Math.max(begin, points.first);
+      const next = this.#stretches[position + 1];
+      const end = next ?? points.end;
+      const row = points.firstAbove(WALL, wallUs, from, end) - 1;
+      // The newest stretch goes on; an older one ended with its last point.
+      if (row < from || (next !== undefined && wallUs > points.get(end - 1, WALL))) continue;
+      rows.push(row);
+    }
+    return rows;
+  }
+
+  #rowAtWall(wallUs: Micros): number {
+    return this.#rowsAtWall(wallUs).pop() ?? this.#points.first;
+  }
+
+  /** The point that a generation is part of. */
+  #rowOf(generation: Generation): number {
+    const points = this.#points;
+    assert(points.length > 0, 'the horizon has a point');
+    return Math.min(points.firstAbove(GENERATION, generation - 1), points.end - 1);
+  }
+
+  #generationAt(row: number): Generation {
+    return toGeneration(this.#points.get(row, GENERATION));
+  }
+
+  #pointAt(row: number): TimePoint {
+    return {
+      generation: this.#generationAt(row),
+      wallUs: micros(this.#points.get(row, WALL)),
+      elapsedUs: micros(this.#points.get(row, ELAPSED)),
+      payloadBytes: byteCount(this.#points.get(row, BYTES)),
+      requests: this.#points.get(row, REQUESTS),
+    };
+  }
+
+  #push(point: TimePoint, wallUs: Micros): void {
+    this.#beganUs = point.elapsedUs;
+    this.#write(this.#points.push(), point, wallUs);
+  }
+
+  #write(row: number, point: TimePoint, wallUs: Micros): void {
+    this.#points.set(row, GENERATION, point.generation);
+    this.#points.set(row, WALL, wallUs);
+    this.#points.set(row, ELAPSED, point.elapsedUs);
+    this.#points.set(row, BYTES, point.payloadBytes);
+    this.#points.set(row, REQUESTS, point.requests);
+  }
+}
