@@ -46,6 +46,8 @@ export interface LogOptions {
   /** The newest request that is whole, and its lineage, after replay. */
   readonly generation: Generation;
   readonly lineage: Uuid;
+  /** Random, of this opening. */
+  readonly opening: number;
   readonly onSegment: (segment: Segment) => void;
   readonly onSeal: (sealed: SealedBatch) => void;
   readonly onDurable: () => void;
@@ -101,6 +103,7 @@ export class Log {
       generation: options.generation,
       lineage: options.lineage,
       chain: replayed.chain,
+      opening: options.opening,
       firstSequence: superblock.tailSequence,
       now: options.now,
       durable: () => this.writer.durable,
@@ -185,7 +188,7 @@ export class Log {
     return {
       tailSequence: segment.sequence,
       tailLsn: segment.firstLsn,
-      tailChain: checksum(segment.chain),
+      tailChain: segment.chain,
     };
   }
 

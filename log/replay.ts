@@ -26,10 +26,10 @@ import { slotOffset, type LogGeometry } from './geometry.ts';
 import { SlotReader } from './scan.ts';
 import type { Segment } from './segments.ts';
 import type { Superblock } from './superblock.ts';
-import type { SegmentHeader } from './summary.ts';
+import type { ReadSegmentHeader } from './summary.ts';
 
 export interface ReplayHandler {
-  segment(segment: SegmentHeader): void;
+  segment(segment: ReadSegmentHeader): void;
   /** @param payloads - reads the batch's payload blocks, for its records */
   batch(batch: Batch, payloads: () => Promise<Uint8Array>): Promise<void> | undefined;
 }
@@ -54,7 +54,7 @@ export interface Replayed {
 }
 
 interface Found {
-  readonly segment: SegmentHeader;
+  readonly segment: ReadSegmentHeader;
   end: Lsn;
   chain: Checksum;
   batches: number;
@@ -107,7 +107,7 @@ export class Replay {
       if (segment === undefined) break;
       if (segment.firstLsn !== position || segment.chain !== chain) break;
       this.#handler.segment(segment);
-      const walked = await this.#walk(segment, chain);
+      const walked = await this.#walk(segment);
       found.push(walked);
       position = walked.end;
       chain = walked.chain;
@@ -126,17 +126,17 @@ export class Replay {
   }
 
   /** What the newest segment's headers state, before its payloads are judged. */
-  async #claimsOf(segment: SegmentHeader): Promise<void> {
+  async #claimsOf(segment: ReadSegmentHeader): Promise<void> {
     for await (const batch of this.#reader.leftovers(segment, segment.firstLsn)) {
       this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);
     }
   }
 
-  async #walk(segment: SegmentHeader, chain: Checksum): Promise<Found> {
+  async #walk(segment: ReadSegmentHeader): Promise<Found> {
     const found: Found = {
       segment,
       end: segment.firstLsn,
-      chain,
+      chain: segment.checksum,
       batches: 0,
       headerBytes: [],
       lastGeneration: segment.generation,
@@ -179,7 +179,7 @@ export class Replay {
 
   async #finish(
     found: Found[],
-    candidates: readonly SegmentHeader[],
+    candidates: readonly ReadSegmentHeader[],
     end: Lsn,
     chain: Checksum,
   ): Promise<Replayed> {
@@ -229,6 +229,7 @@ export class Replay {
       slot: found.segment.slot,
       firstLsn: found.segment.firstLsn,
       chain: found.segment.chain,
+      header: undefined,
       endLsn: open ? undefined : found.end,
       lastGeneration: generation(found.lastGeneration),
       summaryBytes,

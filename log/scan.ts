@@ -25,7 +25,7 @@ import {
   type Batch,
 } from './batch.ts';
 import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
-import { decodeSegmentHeader, decodeSummaryFooter, type SegmentHeader } from './summary.ts';
+import { decodeSegmentHeader, decodeSummaryFooter, type ReadSegmentHeader } from './summary.ts';
 
 const WINDOW_BYTES = 1024 * 1024;
 
@@ -47,8 +47,8 @@ export class SlotReader {
   }
 
   /** Headers of all slots that hold a segment of this volume in its right place. */
-  async headers(): Promise<Map<SegmentSequence, SegmentHeader>> {
-    const found = new Map<SegmentSequence, SegmentHeader>();
+  async headers(): Promise<Map<SegmentSequence, ReadSegmentHeader>> {
+    const found = new Map<SegmentSequence, ReadSegmentHeader>();
     for (let i = 0; i < this.#geometry.slotCount; i++) {
       const block = new Uint8Array(BLOCK_BYTES);
       await this.#device.read(slotOffset(this.#geometry, slotOf(i)), block);
@@ -62,7 +62,7 @@ export class SlotReader {
    * The batches of a closed segment as its summary lists them.
    * @returns undefined when there is none that belongs to this segment and is whole
    */
-  async summary(segment: SegmentHeader): Promise<readonly Batch[] | undefined> {
+  async summary(segment: ReadSegmentHeader): Promise<readonly Batch[] | undefined> {
     const end = slotOffset(this.#geometry, segment.slot) + this.#geometry.segmentBytes;
     const block = new Uint8Array(BLOCK_BYTES);
     await this.#device.read(byteOffset(end - BLOCK_BYTES), block);
@@ -74,10 +74,15 @@ export class SlotReader {
     if (crc32c(body) !== footer.bodyChecksum) return undefined;
     const batches: Batch[] = [];
     let position = segment.firstLsn;
+    let chain = segment.checksum;
     for (let at = 0; at < body.length;) {
       const batch = decodeBatch(body.subarray(at), this.#volumeBytes);
       if (batch === undefined || batch.header.lsn !== position) return undefined;
-      if (batch.header.segment !== segment.sequence) return undefined;
+      // A summary that an earlier life left lists batches that are chained to another header.
+      if (batch.header.segment !== segment.sequence || batch.header.chain !== chain) {
+        return undefined;
+      }
+      chain = batch.checksum;
       batches.push(batch);
       position = endOf(batch);
       at += usedBytes(batch.header.entryCount);
@@ -86,7 +91,7 @@ export class SlotReader {
   }
 
   /** The batch header at `position` of a segment, or undefined when there is none of this volume. */
-  async batchAt(segment: SegmentHeader, position: Lsn): Promise<Batch | undefined> {
+  async batchAt(segment: ReadSegmentHeader, position: Lsn): Promise<Batch | undefined> {
     const inside = BLOCK_BYTES + (position - segment.firstLsn);
     if (inside + BLOCK_BYTES > this.#geometry.segmentBytes) return undefined;
     const bytes = await this.#block(slotOffset(this.#geometry, segment.slot) + inside);
@@ -102,7 +107,7 @@ export class SlotReader {
   }
 
   /** Payload blocks of a batch, in entry order. */
-  async payloads(segment: SegmentHeader, batch: Batch): Promise<Uint8Array> {
+  async payloads(segment: ReadSegmentHeader, batch: Batch): Promise<Uint8Array> {
     const bytes = new Uint8Array(batch.header.payloadBlocks * BLOCK_BYTES);
     const inside = 2 * BLOCK_BYTES + (batch.header.lsn - segment.firstLsn);
     if (bytes.length > 0) {
@@ -113,13 +118,13 @@ export class SlotReader {
   }
 
   /** Whether each payload matches the checksum of its entry, and the header's padding is zero. */
-  async isWhole(segment: SegmentHeader, batch: Batch): Promise<boolean> {
+  async isWhole(segment: ReadSegmentHeader, batch: Batch): Promise<boolean> {
     const bytes = await this.payloads(segment, batch);
     return payloadProblems(batch, bytes, this.#seed).length === 0;
   }
 
   /** Every batch header of this segment from `from` on, at any block: also behind a gap. */
-  async *leftovers(segment: SegmentHeader, from: Lsn): AsyncGenerator<Batch> {
+  async *leftovers(segment: ReadSegmentHeader, from: Lsn): AsyncGenerator<Batch> {
     const first = BLOCK_BYTES + (from - segment.firstLsn);
     for (let inside = first; inside < this.#geometry.segmentBytes; inside += BLOCK_BYTES) {
       const bytes = await this.#block(slotOffset(this.#geometry, segment.slot) + inside);

@@ -14,6 +14,7 @@ import {
   segmentSequence,
   slot as slotOf,
   type ByteOffset,
+  type Checksum,
   type Generation,
   type Lsn,
   type SegmentSequence,
@@ -25,8 +26,10 @@ export interface Segment {
   readonly sequence: SegmentSequence;
   readonly slot: Slot;
   readonly firstLsn: Lsn;
-  /** Chain value before its first batch. */
-  readonly chain: number;
+  /** Checksum of the last header before it. */
+  readonly chain: Checksum;
+  /** Its header block, until that is written. */
+  header: Uint8Array | undefined;
   /** End in the stream; undefined while it is open. */
   endLsn: Lsn | undefined;
   /** Newest request that begins in it or before it. */
@@ -72,13 +75,18 @@ export class SegmentTable {
     return this.#live[0];
   }
 
-  open(segment: Omit<Segment, 'slot' | 'sequence'>, first: SegmentSequence): Segment {
+  /** @param header - makes the header block, once sequence and slot are known */
+  open(
+    segment: Omit<Segment, 'slot' | 'sequence' | 'header'>,
+    first: SegmentSequence,
+    header: (sequence: SegmentSequence, slot: Slot) => Uint8Array,
+  ): Segment {
     const before = this.newest;
     assert(before === undefined || before.endLsn === segment.firstLsn, 'segments meet');
     const slot = this.#free.shift();
     assert(slot !== undefined, 'a free slot was reserved before a segment opens');
     const sequence = before === undefined ? first : segmentSequence(before.sequence + 1);
-    const opened = { ...segment, slot, sequence };
+    const opened = { ...segment, slot, sequence, header: header(sequence, slot) };
     this.#live.push(opened);
     return opened;
   }

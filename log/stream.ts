@@ -40,6 +40,7 @@ import { sealBatch, usedBytes, writeEntry } from './batch.ts';
 import { segmentBlocksSure, SLOTS_RESERVED, summaryBlocksMax } from './geometry.ts';
 import type { Ring } from './ring.ts';
 import type { Segment, SegmentTable } from './segments.ts';
+import { encodeSegmentHeader, segmentChecksum } from './summary.ts';
 
 export interface Times {
   readonly wallUs: Micros;
@@ -59,6 +60,8 @@ export interface StreamOptions {
   readonly generation: Generation;
   readonly lineage: Uuid;
   readonly chain: Checksum;
+  /** Random, of this opening. */
+  readonly opening: number;
   /** Sequence of the first segment, when none is live. */
   readonly firstSequence: SegmentSequence;
   readonly now: () => Times;
@@ -388,7 +391,19 @@ export class LogStream {
         batches: 0,
       },
       segmentSequence(this.#options.firstSequence),
+      (sequence, slot) =>
+        encodeSegmentHeader(this.#options.volume, {
+          sequence,
+          slot,
+          chain: this.#chain,
+          opening: this.#options.opening,
+          firstLsn: position,
+          generation: this.#completed,
+          durableLsn: this.#options.durable().lsn,
+        }),
     );
+    assert(opened.header !== undefined, 'a segment opens with its header');
+    this.#chain = segmentChecksum(opened.header);
     this.#options.onSegment(opened);
   }
 

@@ -37,10 +37,18 @@ import {
 export interface SegmentHeader {
   readonly sequence: SegmentSequence;
   readonly slot: Slot;
+  /** Checksum of the last header before the segment. */
   readonly chain: Checksum;
+  /** Random of the opening that began it. */
+  readonly opening: number;
   readonly firstLsn: Lsn;
   readonly generation: Generation;
   readonly durableLsn: Lsn;
+}
+
+export interface ReadSegmentHeader extends SegmentHeader {
+  /** Its own: the chain of its first batch. */
+  readonly checksum: Checksum;
 }
 
 export interface SummaryFooter {
@@ -79,19 +87,30 @@ export function encodeSegmentHeader(volume: Uuid, header: SegmentHeader): Uint8A
     sequence: header.sequence,
     slot: header.slot,
     chain: header.chain,
+    opening: header.opening,
     first_lsn: header.firstLsn,
     generation: header.generation,
     durable_lsn: header.durableLsn,
   });
 }
 
-export function decodeSegmentHeader(bytes: Uint8Array, volume: Uuid): SegmentHeader | undefined {
+/** @param bytes - what `encodeSegmentHeader` gave, or what was read */
+export function segmentChecksum(bytes: Uint8Array): Checksum {
+  return checksum(viewOf(bytes).getUint32(8, true));
+}
+
+export function decodeSegmentHeader(
+  bytes: Uint8Array,
+  volume: Uuid,
+): ReadSegmentHeader | undefined {
   const values = opened(segmentHeader, SEGMENT_MAGIC, volume, bytes);
   if (values === undefined) return undefined;
   return {
     sequence: segmentSequence(numberOf(values, 'sequence')),
     slot: slot(numberOf(values, 'slot')),
+    checksum: segmentChecksum(bytes),
     chain: checksum(numberOf(values, 'chain')),
+    opening: numberOf(values, 'opening'),
     firstLsn: lsn(numberOf(values, 'first_lsn')),
     generation: generation(numberOf(values, 'generation')),
     durableLsn: lsn(numberOf(values, 'durable_lsn')),

@@ -13,7 +13,6 @@ import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
   byteOffset,
-  checksum,
   lsn,
   mebibytes,
   type Generation,
@@ -25,7 +24,7 @@ import { slotOffset } from './geometry.ts';
 import type { Ring } from './ring.ts';
 import type { Segment, SegmentTable } from './segments.ts';
 import type { Durable, LogStream, SealedBatch } from './stream.ts';
-import { encodeSegmentHeader, encodeSummary } from './summary.ts';
+import { encodeSummary } from './summary.ts';
 
 /** Acknowledged writes that nobody waits for reach the device after this. */
 export const LINGER_MS = 2;
@@ -229,8 +228,9 @@ export class LogWriter {
     const to = lsn(Math.min(stream.sealedLsn, end, from + WRITE_BYTES_MAX));
     const sources = ring.slices(from, to);
     let at = segments.place(segment, from);
-    if (from === segment.firstLsn) {
-      sources.unshift(this.#header(segment));
+    if (from === segment.firstLsn && segment.header !== undefined) {
+      sources.unshift(segment.header);
+      segment.header = undefined;
       at = byteOffset(at - BLOCK_BYTES);
     }
     await device.write(at, sources);
@@ -238,17 +238,6 @@ export class LogWriter {
     if (segment.endLsn === to) await this.#writeSummary(segment);
     this.#written = to;
     wake(this.#writtenWaiters, to);
-  }
-
-  #header(segment: Segment): Uint8Array {
-    return encodeSegmentHeader(this.#options.volume, {
-      sequence: segment.sequence,
-      slot: segment.slot,
-      chain: checksum(segment.chain),
-      firstLsn: segment.firstLsn,
-      generation: segment.lastGeneration,
-      durableLsn: this.#durable.lsn,
-    });
   }
 
   async #writeSummary(segment: Segment): Promise<void> {

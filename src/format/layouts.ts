@@ -114,7 +114,8 @@ export const SEGMENT_MAGIC = 'VARVESEG';
 export const segmentHeader = table(
   'segment_header',
   512,
-  'First block of a slot (the rest of the block is zero); written together with the first batch.',
+  'First block of a slot (the rest of the block is zero); written together with the first batch,' +
+    ' which is chained to it. So what an earlier life left in the slot is never taken up again.',
   [
     ['magic', 'magic', 8, 'ascii', `"${SEGMENT_MAGIC}"`],
     ['checksum', 'u32', 4, 'crc32c', 'of bytes 12 to 511'],
@@ -123,7 +124,8 @@ export const segmentHeader = table(
     ['volume', 'uuid', 16, 'uuid', 'identity of the volume'],
     ['sequence', 'u64', 8, 'segment', 'number of the segment, from 1, without a gap'],
     ['slot', 'u32', 4, 'slot', 'where it lies; another place is misdirected'],
-    ['chain', 'u32', 4, 'crc32c', 'checksum of the last batch header of the segment before'],
+    ['chain', 'u32', 4, 'crc32c', 'checksum of the last header of the segment before'],
+    ['opening', 'u64', 8, 'random', 'of the opening that began it: no two segments are alike'],
     ['first_lsn', 'u64', 8, 'bytes', 'position of its first batch in the stream'],
     ['generation', 'u64', 8, 'generation', 'newest request that began before this segment'],
     ['durable_lsn', 'u64', 8, 'bytes', 'the stream was known durable up to here'],
@@ -155,7 +157,13 @@ export const batchHeader = table(
     ['elapsed_us', 'u64', 8, 'us', 'elapsed time of the volume; never goes back'],
     ['durable', 'u64', 8, 'generation', 'durable generation known when it was sealed'],
     ['durable_lsn', 'u64', 8, 'bytes', 'the stream was known durable up to here'],
-    ['chain', 'u32', 4, 'crc32c', 'checksum of the batch header before this one'],
+    [
+      'chain',
+      'u32',
+      4,
+      'crc32c',
+      'checksum of the header before this one: of a batch, or of the segment',
+    ],
     ['payload_blocks', 'u16', 2, 'blocks', 'payload blocks that follow the header'],
   ],
 );

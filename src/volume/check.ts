@@ -72,13 +72,16 @@ async function checkSegment(core: Core, segment: Segment, findings: Findings): P
   const reader = new SlotReader(core.log.device, core.log.geometry, core.uuid);
   const header = (await reader.headers()).get(segment.sequence);
   if (header === undefined) {
-    findings.problems.push(`segment ${segment.sequence}, slot ${segment.slot}: no header`);
+    // A segment that was opened a moment ago has none yet.
+    if (segment.header === undefined) {
+      findings.problems.push(`segment ${segment.sequence}, slot ${segment.slot}: no header`);
+    }
     return;
   }
   const seed = volumeSeed(core.uuid);
   const end = segment.endLsn ?? core.log.writer.written;
   let position = segment.firstLsn;
-  let chain: number = segment.chain;
+  let chain = header.checksum;
   while (position < end) {
     const batch = await reader.batchAt(header, position);
     if (batch === undefined || batch.header.chain !== chain) {

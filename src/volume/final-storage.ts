@@ -171,7 +171,7 @@ export class FinalStorage {
     await this.#fillEntries(first, wholeFrom * step, sum);
     const length = byteCount((wholeTo - wholeFrom) * BLOCK_BYTES);
     await this.#sums.punch(byteOffset(wholeFrom * BLOCK_BYTES), length);
-    for (const number of [...this.#pages.keys()]) {
+    for (const number of this.#pages.keys()) {
       if (number >= wholeFrom && number < wholeTo) this.#pages.delete(number);
     }
     await this.#fillEntries(wholeTo * step, end, sum);

@@ -1,6 +1,6 @@
 /** Making a blank volume on three devices. Nothing exists until the log's superblocks are synced. */
 import type { Uuid } from '../base/identity.ts';
-import { BLOCK_BYTES, byteCount, micros, type ByteCount } from '../base/units.ts';
+import { BLOCK_BYTES, byteCount, byteOffset, micros, type ByteCount } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
 import { sumsBytes as sumsBytesOfBlocks } from '../format/sums.ts';
@@ -25,7 +25,7 @@ export function sumsBytes(size: ByteCount): ByteCount {
 }
 
 /**
- * @param devices - final storage and sums read as zeros already
+ * Whatever the devices held is gone afterwards.
  * @throws VarveError DISK_FULL, DEVICE_IO
  */
 export async function formatVolume(
@@ -34,7 +34,9 @@ export async function formatVolume(
   world: World,
   progress?: Progress,
 ): Promise<void> {
+  await devices.final.punch(byteOffset(0), devices.final.size);
   await devices.final.sync('create-final');
+  await devices.sums.punch(byteOffset(0), devices.sums.size);
   await devices.sums.sync('create-sums');
   const times = { wallUs: world.clock.wallUs(), elapsedUs: micros(0) };
   await formatLog(devices.log, { volume: uuid, geometry, times }, progress);

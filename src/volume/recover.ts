@@ -12,8 +12,10 @@ import {
   BLOCK_BYTES,
   block as blockOf,
   blockCount,
+  byteCount,
   generation as generationOf,
   lsn as lsnOf,
+  micros,
   type BlockCount,
   type ByteCount,
   type Generation,
@@ -71,7 +73,7 @@ export class Recovery implements ReplayHandler {
     const { horizon } = superblock;
     this.lastWallUs = horizon.wallUs;
     this.lastElapsedUs = horizon.elapsedUs;
-    this.timeline.add({ ...horizon, payloadBytes: 0, requests: horizon.generation });
+    this.timeline.add({ ...horizon, payloadBytes: byteCount(0), requests: horizon.generation });
   }
 
   segment(segment: SegmentHeader): void {
@@ -121,8 +123,9 @@ export class Recovery implements ReplayHandler {
     this.timeline.add({
       generation: this.generation,
       wallUs: header.wallUs,
-      elapsedUs: header.elapsedUs,
-      payloadBytes: this.payloadBytes,
+      // The horizon's time is that of a point that may cover some milliseconds after it.
+      elapsedUs: micros(this.lastElapsedUs),
+      payloadBytes: byteCount(this.payloadBytes),
       requests: this.generation,
     });
   }

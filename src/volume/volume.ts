@@ -6,7 +6,7 @@
  */
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
-import { micros, type ByteCount, type Generation, type Micros } from '../base/units.ts';
+import { byteCount, micros, type ByteCount, type Generation, type Micros } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import { Pins } from '../../index/pins.ts';
@@ -89,7 +89,7 @@ export class Volume {
       core.timeline.add({
         generation: sealed.generation,
         ...sealed.times,
-        payloadBytes: hooks.payloadBytes + this.#appender.payloadBytes,
+        payloadBytes: byteCount(hooks.payloadBytes + this.#appender.payloadBytes),
         requests: sealed.generation,
       });
     };
@@ -292,11 +292,17 @@ function startLog(
     now: () => ({ wallUs: clock.wallUs(), elapsedUs: clock.elapsedUs() }),
     generation: recovery.generation,
     lineage: recovery.lineage,
+    opening: randomNumber(world.random),
     onSegment: (segment) => hooks.onSegment(segment.sequence, segment.firstLsn),
     onSeal: (sealed) => hooks.onSeal(sealed),
     onDurable: () => hooks.onDurable(),
     onFail: () => hooks.onFail(),
   });
+}
+
+/** 48 random bits. */
+function randomNumber(random: World['random']): number {
+  return random.bytes(6).reduce((sum, byte) => sum * 256 + byte, 0);
 }
 
 function checkFits(

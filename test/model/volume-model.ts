@@ -1,0 +1,112 @@
+/**
+ * The oracle: what a volume holds after each generation, kept the simplest way there is, as a list
+ * of contents for each block. Shares no code with the index.
+ */
+import { BLOCK_BYTES } from '../../src/base/units.ts';
+
+interface Version {
+  readonly generation: number;
+  /** Undefined: zeros. */
+  readonly content: Uint8Array | undefined;
+}
+
+const ZEROS = new Uint8Array(BLOCK_BYTES);
+
+export class VolumeModel {
+  readonly size: number;
+  readonly #blocks: Version[][] = [];
+  head = 0;
+
+  constructor(size: number) {
+    this.size = size;
+    for (let i = 0; i < Math.ceil(size / BLOCK_BYTES); i++) this.#blocks.push([]);
+  }
+
+  get blocks(): number {
+    return this.#blocks.length;
+  }
+
+  blockAt(block: number, generation: number): Uint8Array {
+    const versions = this.#blocks[block] ?? [];
+    for (let i = versions.length - 1; i >= 0; i--) {
+      const version = versions[i];
+      if (version !== undefined && version.generation <= generation) {
+        return version.content ?? ZEROS;
+      }
+    }
+    return ZEROS;
+  }
+
+  bytesAt(offset: number, length: number, generation: number): Uint8Array {
+    const out = new Uint8Array(length);
+    for (let at = offset; at < offset + length;) {
+      const block = Math.floor(at / BLOCK_BYTES);
+      const into = at - block * BLOCK_BYTES;
+      const take = Math.min(BLOCK_BYTES - into, offset + length - at);
+      const content = this.blockAt(block, generation);
+      out.set(content.subarray(into, into + take), at - offset);
+      at += take;
+    }
+    return out;
+  }
+
+  write(offset: number, source: Uint8Array): number {
+    const generation = ++this.head;
+    for (let at = 0; at < source.length;) {
+      const block = Math.floor((offset + at) / BLOCK_BYTES);
+      const into = offset + at - block * BLOCK_BYTES;
+      const take = Math.min(BLOCK_BYTES - into, source.length - at);
+      const content = this.blockAt(block, generation).slice();
+      content.set(source.subarray(at, at + take), into);
+      this.#push(block, { generation, content });
+      at += take;
+    }
+    return generation;
+  }
+
+  /** Exactly the range reads as zeros. */
+  zero(offset: number, length: number): number {
+    return this.write(offset, new Uint8Array(length));
+  }
+
+  /** Whole blocks only; the last block of the volume counts as whole. @returns undefined: nothing */
+  trim(offset: number, length: number): number | undefined {
+    const first = Math.ceil(offset / BLOCK_BYTES);
+    const end =
+      offset + length >= this.size ? this.blocks : Math.floor((offset + length) / BLOCK_BYTES);
+    if (end <= first) return undefined;
+    const generation = ++this.head;
+    for (let block = first; block < end; block++) {
+      this.#push(block, { generation, content: undefined });
+    }
+    return generation;
+  }
+
+  /** One generation from whole blocks, as the stream carries them. */
+  apply(
+    changes: readonly { readonly block: number; readonly content: Uint8Array | undefined }[],
+  ): void {
+    const generation = ++this.head;
+    for (const { block, content } of changes) this.#push(block, { generation, content });
+  }
+
+  /** A crash took everything after `generation`. */
+  cut(generation: number): void {
+    for (const versions of this.#blocks) {
+      while ((versions.at(-1)?.generation ?? 0) > generation) versions.pop();
+    }
+    this.head = generation;
+  }
+
+  /** Nobody asks for moments before this one again. */
+  forget(horizon: number): void {
+    this.#blocks.forEach((versions, block) => {
+      const keep = versions.findLastIndex((version) => version.generation <= horizon);
+      if (keep > 0) this.#blocks[block] = versions.slice(keep);
+    });
+  }
+
+  #push(block: number, version: Version): void {
+    this.#blocks[block]?.push(version);
+  }
+}
