@@ -1,0 +1,102 @@
+/**
+ * The exports of a directory: `VOLUME`, `VOLUME@MOMENT`, and the empty name for the only volume.
+ *
+ * Invariant: a name that may mean different content to two connections is never offered as safe
+ * for several of them.
+ */
+import { VarveError } from '../base/errors.ts';
+import type { ByteCount } from '../base/units.ts';
+import type { ExportDirectory, ExportListing, OpenExport } from '../device/block-device.ts';
+import { timeText } from '../volume/moment.ts';
+import type { Volume } from '../volume/volume.ts';
+
+export interface ExportName {
+  readonly volume: string;
+  readonly moment: string | undefined;
+}
+
+export function parseExportName(name: string): ExportName {
+  const at = name.indexOf('@');
+  if (at < 0) return { volume: name, moment: undefined };
+  return { volume: name.slice(0, at), moment: name.slice(at + 1) };
+}
+
+function sizeText(size: ByteCount): string {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+  let value: number = size;
+  let at = 0;
+  for (; value >= 1024 && at < units.length - 1; at++) value /= 1024;
+  return `${Number(value.toFixed(2))} ${units[at]}`;
+}
+
+/** @throws VarveError MOMENT_* */
+export async function openExport(volume: Volume, moment: string | undefined): Promise<OpenExport> {
+  const size = sizeText(volume.size);
+  if (moment === undefined) {
+    const { lineage } = await volume.info();
+    return {
+      device: volume.live(),
+      canonicalName: volume.name,
+      description: `${volume.name}, ${size}, the live disk; lineage ${lineage}`,
+      multipleConnections: true,
+    };
+  }
+  const resolved = await volume.resolve(moment);
+  const { generation, lineage, wallUs, stable } = resolved;
+  const when = `as it was at ${timeText(wallUs)}, generation ${generation}`;
+  return {
+    device: volume.openMoment(resolved),
+    canonicalName: `${volume.name}@gen=${generation}`,
+    description: `${volume.name}, ${size}, ${when}, read-only; lineage ${lineage}`,
+    multipleConnections: stable,
+  };
+}
+
+/** The open volumes, by name. */
+export interface VolumeShelf {
+  names(): readonly string[];
+  find(name: string): Volume | undefined;
+}
+
+export class VolumeExports implements ExportDirectory {
+  readonly #shelf: VolumeShelf;
+
+  constructor(shelf: VolumeShelf) {
+    this.#shelf = shelf;
+  }
+
+  async list(): Promise<readonly ExportListing[]> {
+    const listings: ExportListing[] = [];
+    for (const name of this.#shelf.names()) {
+      const volume = this.#shelf.find(name);
+      if (volume === undefined) continue;
+      listings.push({ name, description: `${sizeText(volume.size)}, the live disk` });
+      for (const { label, generation, momentWallUs } of volume.snapshots()) {
+        const description = `snapshot of ${timeText(momentWallUs)}, generation ${generation}`;
+        listings.push({ name: `${name}@${label}`, description });
+      }
+    }
+    return listings;
+  }
+
+  async open(name: string): Promise<OpenExport> {
+    const { volume: wanted, moment } = parseExportName(name);
+    const volume = this.#shelf.find(wanted === '' ? this.#only() : wanted);
+    if (volume === undefined) {
+      throw new VarveError('VOLUME_UNKNOWN', `"${wanted}"; there are: ${this.#told()}`);
+    }
+    return openExport(volume, moment);
+  }
+
+  /** What the empty name stands for. */
+  #only(): string {
+    const [only, ...others] = this.#shelf.names();
+    if (only !== undefined && others.length === 0) return only;
+    throw new VarveError('VOLUME_AMBIGUOUS', `there are: ${this.#told()}`);
+  }
+
+  #told(): string {
+    const names = this.#shelf.names();
+    return names.length === 0 ? 'none' : names.join(', ');
+  }
+}

@@ -1,0 +1,111 @@
+/** The operator that has the volumes itself, by way of a pool. */
+import { VarveError } from '../base/errors.ts';
+import type { OpenExport } from '../device/block-device.ts';
+import { checkLabel } from '../volume/moment.ts';
+import type {
+  CheckReport,
+  HistoryInterval,
+  MarkInfo,
+  Progress,
+  SnapshotInfo,
+  VolumeInfo,
+  WriteMode,
+} from '../volume/report.ts';
+import { openExport, parseExportName } from './export-directory.ts';
+import type { HistoryRange, Operator, VolumeSummary } from './operations.ts';
+import { join } from 'node:path';
+import type { Access, CreateOptions, VolumeDirectory } from './volume-directory.ts';
+import type { VolumePool } from './volume-pool.ts';
+import { pathOf, type VolumeRecord } from './volume-record.ts';
+
+export class LocalOperator implements Operator {
+  readonly isServed: boolean;
+  readonly #directory: VolumeDirectory;
+  readonly #pool: VolumePool;
+
+  /** @param options - `isServed`: this is a server's own operator */
+  constructor(
+    directory: VolumeDirectory,
+    pool: VolumePool,
+    { isServed }: { readonly isServed: boolean },
+  ) {
+    this.isServed = isServed;
+    this.#directory = directory;
+    this.#pool = pool;
+  }
+
+  async list(): Promise<readonly VolumeSummary[]> {
+    const summaries: VolumeSummary[] = [];
+    for (const name of await this.#directory.names()) {
+      summaries.push(this.#summary(name, await this.#directory.record(name)));
+    }
+    return summaries;
+  }
+
+  async create(name: string, options: CreateOptions, progress: Progress): Promise<VolumeSummary> {
+    const record = await this.#directory.create(name, options, progress);
+    await this.#pool.added(name);
+    return this.#summary(name, record);
+  }
+
+  info(name: string): Promise<VolumeInfo> {
+    return this.#pool.use(name, 'read', (volume) => volume.info());
+  }
+
+  history(name: string, range: HistoryRange): Promise<readonly HistoryInterval[]> {
+    return this.#pool.use(name, 'read', async (volume) => volume.history(range));
+  }
+
+  snapshots(name: string): Promise<readonly SnapshotInfo[]> {
+    return this.#pool.use(name, 'read', async (volume) => volume.snapshots());
+  }
+
+  async createSnapshot(name: string, label: string, moment?: string): Promise<SnapshotInfo> {
+    checkLabel(label);
+    return this.#pool.use(name, 'write', (volume) => volume.createSnapshot(label, moment));
+  }
+
+  deleteSnapshot(name: string, label: string): Promise<void> {
+    return this.#pool.use(name, 'write', (volume) => volume.deleteSnapshot(label));
+  }
+
+  async mark(name: string, label: string): Promise<MarkInfo> {
+    checkLabel(label);
+    return this.#pool.use(name, 'write', (volume) => volume.mark(label));
+  }
+
+  async setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary> {
+    const record = await this.#directory.setWriteMode(name, mode);
+    this.#pool.find(name)?.setWriteMode(mode);
+    return this.#summary(name, record);
+  }
+
+  async check(name: string, progress: Progress): Promise<CheckReport> {
+    if (this.isServed) throw new VarveError('SERVER_RUNS', `"${name}" is being served`);
+    return this.#pool.use(name, 'read', (volume) => volume.check(progress));
+  }
+
+  withExport<T>(name: string, access: Access, work: (open: OpenExport) => Promise<T>): Promise<T> {
+    const { volume: wanted, moment } = parseExportName(name);
+    return this.#pool.use(wanted, access, async (volume) => {
+      const open = await openExport(volume, moment);
+      try {
+        return await work(open);
+      } finally {
+        if (access === 'write' || moment !== undefined) await open.device.close();
+      }
+    });
+  }
+
+  async close(): Promise<void> {
+    // Nothing is open between calls.
+  }
+
+  #summary(name: string, record: VolumeRecord): VolumeSummary {
+    const { uuid, size, logSize, ringSize, writeMode, createdAt } = record;
+    const folder = join(this.#directory.path, name);
+    const log = pathOf(folder, record.log);
+    const final = pathOf(folder, record.final);
+    return { name, uuid, size, logSize, ringSize, writeMode, createdAt, log, final };
+  }
+}

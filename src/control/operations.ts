@@ -1,0 +1,61 @@
+/**
+ * What an operator can do, whoever asks: the command line by itself, or through a running server.
+ * There are two operators: `LocalOperator`, which has the volumes, and `RemoteOperator`, which
+ * asks a server's local one.
+ */
+import type { ByteCount, Micros } from '../base/units.ts';
+import type { OpenExport } from '../device/block-device.ts';
+import type {
+  CheckReport,
+  HistoryInterval,
+  MarkInfo,
+  Progress,
+  SnapshotInfo,
+  VolumeInfo,
+  WriteMode,
+} from '../volume/report.ts';
+import type { Access, CreateOptions } from './volume-directory.ts';
+
+/** What is known of a volume without opening it. */
+export interface VolumeSummary {
+  readonly name: string;
+  readonly uuid: string;
+  readonly size: ByteCount;
+  readonly logSize: ByteCount;
+  readonly ringSize: ByteCount;
+  readonly writeMode: WriteMode;
+  readonly createdAt: string;
+  /** Absolute paths. */
+  readonly log: string;
+  readonly final: string;
+}
+
+export interface HistoryRange {
+  readonly intervals: number;
+  /** Default: the window's ends. */
+  readonly fromWallUs?: Micros | undefined;
+  readonly toWallUs?: Micros | undefined;
+}
+
+export interface Operator {
+  /** Whether a server answers. */
+  readonly isServed: boolean;
+  list(): Promise<readonly VolumeSummary[]>;
+  create(name: string, options: CreateOptions, progress: Progress): Promise<VolumeSummary>;
+  info(name: string): Promise<VolumeInfo>;
+  history(name: string, range: HistoryRange): Promise<readonly HistoryInterval[]>;
+  snapshots(name: string): Promise<readonly SnapshotInfo[]>;
+  createSnapshot(name: string, label: string, moment?: string): Promise<SnapshotInfo>;
+  deleteSnapshot(name: string, label: string): Promise<void>;
+  mark(name: string, label: string): Promise<MarkInfo>;
+  setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary>;
+  /** @throws VarveError SERVER_RUNS */
+  check(name: string, progress: Progress): Promise<CheckReport>;
+  /**
+   * Runs `work` with an export open, live or a moment; it is closed whatever happens.
+   * @param name - `VOLUME` or `VOLUME@MOMENT`
+   */
+  withExport<T>(name: string, access: Access, work: (open: OpenExport) => Promise<T>): Promise<T>;
+  /** Ends the operator; idempotent. Volumes of a server stay open. */
+  close(): Promise<void>;
+}

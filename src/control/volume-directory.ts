@@ -1,0 +1,255 @@
+/**
+ * A directory of volumes: `DIR/NAME/{volume.json,log,final.raw,final.sums,lock}`.
+ *
+ * Invariants:
+ *   - A volume is made only by `create`; nothing is made because something is missing.
+ *   - A volume is open in one process at most: the one that holds its lock.
+ *   - A creation that fails leaves the directory as it was.
+ */
+import { join } from 'node:path';
+import { VarveError, isVarveError } from '../base/errors.ts';
+import { newUuid } from '../base/identity.ts';
+import { byteCount, mebibytes, type ByteCount } from '../base/units.ts';
+import type { World } from '../base/world.ts';
+import type { LowerDevice, OpenDevice } from '../device/lower-device.ts';
+import type { FileLock, MetaFiles } from '../device/meta-files.ts';
+import { LOG_BYTES_MAX, planGeometry } from '../../log/geometry.ts';
+import { finalBytes, formatVolume, sumsBytes } from '../volume/format-volume.ts';
+import { timeText } from '../volume/moment.ts';
+import type { Progress, WriteMode } from '../volume/report.ts';
+import { Volume } from '../volume/volume.ts';
+import { VolumeMaker, blank } from './volume-maker.ts';
+import {
+  FINAL_FILE,
+  LOCK_FILE,
+  LOG_FILE,
+  RECORD_FILE,
+  RING_BYTES_DEFAULT,
+  SUMS_FILE,
+  checkRingSize,
+  checkVolumeName,
+  isVolumeName,
+  logSizeDefault,
+  parseRecord,
+  pathOf,
+  recordText,
+  type VolumeRecord,
+} from './volume-record.ts';
+
+const CACHE_BYTES = mebibytes(64);
+
+/** The outside world, as a directory of volumes needs it. */
+export interface Surroundings {
+  readonly files: MetaFiles;
+  readonly openDevice: OpenDevice;
+  readonly world: World;
+}
+
+export interface CreateOptions {
+  readonly size: ByteCount;
+  readonly logSize?: ByteCount | undefined;
+  readonly ringSize?: ByteCount | undefined;
+  /** Absolute paths of a new file or a blank raw device. */
+  readonly logPath?: string | undefined;
+  readonly finalPath?: string | undefined;
+}
+
+export type Access = 'read' | 'write';
+
+/** An open volume, with all that ends when it is closed. */
+export interface OpenedVolume {
+  readonly name: string;
+  readonly record: VolumeRecord;
+  readonly volume: Volume;
+  close(): Promise<void>;
+}
+
+export class VolumeDirectory {
+  readonly path: string;
+  readonly #around: Surroundings;
+
+  /** @param path - absolute; looked at only when something is asked */
+  constructor(path: string, around: Surroundings) {
+    this.path = path;
+    this.#around = around;
+  }
+
+  async exists(): Promise<boolean> {
+    const kind = await this.#around.files.kind(this.path);
+    if (kind === 'none' || kind === 'directory') return kind === 'directory';
+    throw new VarveError('FILE_BAD', `${this.path} is not a directory`);
+  }
+
+  /** Sorted. */
+  async names(): Promise<readonly string[]> {
+    if (!(await this.exists())) return [];
+    const names: string[] = [];
+    for (const name of (await this.#around.files.list(this.path)).filter(isVolumeName)) {
+      if ((await this.#around.files.kind(join(this.path, name))) !== 'directory') continue;
+      const found = await this.#around.files.kind(join(this.path, name, RECORD_FILE));
+      if (found !== 'none') names.push(name);
+    }
+    return names;
+  }
+
+  /** @throws VarveError VOLUME_UNKNOWN, VOLUME_FOREIGN, VERSION_UNKNOWN, PERMISSION */
+  async record(name: string): Promise<VolumeRecord> {
+    const { files } = this.#around;
+    if (!isVolumeName(name)) throw new VarveError('VOLUME_UNKNOWN', `"${name}" in ${this.path}`);
+    const folder = join(this.path, name);
+    if (!(await this.exists()) || (await files.kind(folder)) !== 'directory') {
+      throw new VarveError('VOLUME_UNKNOWN', `"${name}" in ${this.path}`);
+    }
+    const path = join(folder, RECORD_FILE);
+    const source = await files.readText(path);
+    if (source === undefined) {
+      throw new VarveError('VOLUME_UNKNOWN', `"${name}": ${folder} has no ${RECORD_FILE}`);
+    }
+    return parseRecord(source, path);
+  }
+
+  /**
+   * @throws VarveError VOLUME_NAME_BAD, VOLUME_EXISTS, SIZE_BAD, LOG_TOO_SMALL, RING_BAD,
+   *   LOG_IN_USE, PERMISSION, DISK_FULL, FILE_BAD, DEVICE_IO; nothing was changed then
+   */
+  async create(name: string, options: CreateOptions, progress: Progress): Promise<VolumeRecord> {
+    const { files, openDevice } = this.#around;
+    const folder = join(this.path, checkVolumeName(name));
+    const record = await this.#plan(options);
+    if ((await files.kind(join(folder, RECORD_FILE))) !== 'none') {
+      throw new VarveError('VOLUME_EXISTS', `"${name}" in ${this.path}`);
+    }
+    if ((await files.kind(folder)) !== 'none') {
+      throw new VarveError('VOLUME_EXISTS', `${folder} is there, though it holds no volume`);
+    }
+    const maker = new VolumeMaker(files, openDevice);
+    let lock: FileLock | undefined;
+    try {
+      await maker.directory(this.path);
+      await maker.directory(folder);
+      lock = await files.lock(join(folder, LOCK_FILE));
+      await this.#needStillNew(folder);
+      maker.adopt(join(folder, LOCK_FILE));
+      await this.#format(maker, folder, { record, progress });
+      await maker.close();
+      await files.writeAtomically(join(folder, RECORD_FILE), recordText(record));
+      return record;
+    } catch (error) {
+      const left = await maker.undo();
+      if (left.length === 0 || !isVarveError(error)) throw error;
+      const told = `${error.detail}; ${left.join(', ')} could not be removed`;
+      throw new VarveError(error.code, told, { cause: error });
+    } finally {
+      await lock?.release();
+    }
+  }
+
+  /**
+   * Opens with the volume's lock; `read` replays in RAM and writes nothing.
+   * @throws VarveError VOLUME_UNKNOWN, VOLUME_LOCKED, VOLUME_FOREIGN, VOLUME_CORRUPT,
+   *   VERSION_UNKNOWN, PERMISSION, DEVICE_IO
+   */
+  async open(name: string, access: Access): Promise<OpenedVolume> {
+    const { files, world } = this.#around;
+    await this.record(name);
+    const folder = join(this.path, name);
+    const lock = await files.lock(join(folder, LOCK_FILE));
+    const opened: LowerDevice[] = [];
+    const closeAll = async (): Promise<void> => {
+      for (const device of opened) await device.close();
+      await lock.release();
+    };
+    try {
+      const record = await this.record(name);
+      const readOnly = access === 'read';
+      const device = async (stored: string, size: ByteCount): Promise<LowerDevice> => {
+        const found = await this.#existing(pathOf(folder, stored), { size, readOnly });
+        opened.push(found);
+        return found;
+      };
+      const { uuid, size, ringSize: ringBytes, writeMode } = record;
+      const devices = {
+        log: await device(record.log, record.logSize),
+        final: await device(record.final, finalBytes(size)),
+        sums: await device(record.sums, sumsBytes(size)),
+      };
+      const options = { uuid, name, size, ringBytes, writeMode, readOnly };
+      const volume = await Volume.open(devices, { ...options, cacheBytes: CACHE_BYTES }, world);
+      let closing: Promise<void> | undefined;
+      const close = (): Promise<void> => (closing ??= volume.close().finally(closeAll));
+      return { name, record, volume, close };
+    } catch (error) {
+      await closeAll();
+      throw error;
+    }
+  }
+
+  /** The mode for later openings; an open volume is told by whoever has it. */
+  async setWriteMode(name: string, writeMode: WriteMode): Promise<VolumeRecord> {
+    const record = { ...(await this.record(name)), writeMode };
+    const path = join(this.path, name, RECORD_FILE);
+    await this.#around.files.writeAtomically(path, recordText(record));
+    return record;
+  }
+
+  /** What is to be made, checked as far as that goes without making anything. */
+  async #plan(options: CreateOptions): Promise<VolumeRecord> {
+    const { world } = this.#around;
+    const { size, logPath, finalPath } = options;
+    const wanted = options.logSize ?? (await this.#rawSize(logPath)) ?? logSizeDefault(size);
+    const geometry = planGeometry({ size, logSize: wanted });
+    return {
+      uuid: newUuid(world.random),
+      size,
+      logSize: geometry.logBytes,
+      ringSize: checkRingSize(options.ringSize ?? RING_BYTES_DEFAULT),
+      writeMode: 'back',
+      createdAt: timeText(world.clock.wallUs()),
+      log: logPath ?? LOG_FILE,
+      final: finalPath ?? FINAL_FILE,
+      sums: SUMS_FILE,
+    };
+  }
+
+  /** A raw device is used whole. */
+  async #rawSize(path: string | undefined): Promise<ByteCount | undefined> {
+    if (path === undefined) return undefined;
+    if ((await this.#around.files.kind(path)) !== 'block-device') return undefined;
+    const device = await this.#around.openDevice(path, { readOnly: true });
+    await device.close();
+    return byteCount(Math.min(device.size, LOG_BYTES_MAX));
+  }
+
+  /** Asked again under the lock: another process may have been faster. */
+  async #needStillNew(folder: string): Promise<void> {
+    const names = await this.#around.files.list(folder);
+    if (names.every((name) => name === LOCK_FILE)) return;
+    throw new VarveError('VOLUME_EXISTS', `${folder} was made by another process meanwhile`);
+  }
+
+  async #format(
+    maker: VolumeMaker,
+    folder: string,
+    { record, progress }: { readonly record: VolumeRecord; readonly progress: Progress },
+  ): Promise<void> {
+    const { size, logSize, uuid } = record;
+    const log = await maker.device(pathOf(folder, record.log), logSize);
+    const final = await maker.device(pathOf(folder, record.final), finalBytes(size));
+    const sums = await maker.device(pathOf(folder, record.sums), sumsBytes(size));
+    if (final.isRaw) await blank(final.device, progress);
+    const devices = { log: log.device, final: final.device, sums: sums.device };
+    const geometry = planGeometry({ size, logSize });
+    await formatVolume(devices, { uuid, geometry }, this.#around.world, progress);
+  }
+
+  /** A file of a volume that should be there: a missing one is as bad as a foreign one. */
+  async #existing(
+    path: string,
+    options: { readonly size: ByteCount; readonly readOnly: boolean },
+  ): Promise<LowerDevice> {
+    if ((await this.#around.files.kind(path)) === 'none') {
+      throw new VarveError('VOLUME_FOREIGN', `${path} is missing`);
+    }
+    return this.#around.openDevice(path, options);
+  }
+}

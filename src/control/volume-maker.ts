@@ -1,0 +1,119 @@
+/**
+ * Making the files of a new volume, or none.
+ *
+ * Invariants:
+ *   - Only files that were made here are removed when it fails; what was there before stays.
+ *   - A path or device that may hold somebody's data is refused before anything is written.
+ */
+import { VarveError, isVarveError } from '../base/errors.ts';
+import { byteCount, byteOffset, mebibytes, type ByteCount } from '../base/units.ts';
+import type { LowerDevice, OpenDevice } from '../device/lower-device.ts';
+import type { MetaFiles } from '../device/meta-files.ts';
+import { isZero } from '../device/zeros.ts';
+import type { Progress } from '../volume/report.ts';
+
+const LOOKED_AT_BYTES = mebibytes(1);
+const PUNCH_BYTES = mebibytes(256);
+
+export interface MadeDevice {
+  readonly device: LowerDevice;
+  /** The device existed before: it may hold anything between its ends. */
+  readonly isRaw: boolean;
+}
+
+export class VolumeMaker {
+  readonly #files: MetaFiles;
+  readonly #openDevice: OpenDevice;
+  readonly #opened: LowerDevice[] = [];
+  readonly #made: string[] = [];
+
+  constructor(files: MetaFiles, openDevice: OpenDevice) {
+    this.#files = files;
+    this.#openDevice = openDevice;
+  }
+
+  /** Counts `path` among what `undo` removes. */
+  adopt(path: string): void {
+    this.#made.push(path);
+  }
+
+  /**
+   * A new sparse file of that size, or the beginning of a blank raw device.
+   * @throws VarveError LOG_IN_USE, SIZE_BAD, FILE_BAD, PERMISSION, DISK_FULL, DEVICE_IO
+   */
+  async device(path: string, size: ByteCount): Promise<MadeDevice> {
+    const kind = await this.#files.kind(path);
+    switch (kind) {
+      case 'none': {
+        const device = await this.#openDevice(path, { create: true, size }).catch((error) => {
+          if (!isVarveError(error, 'FILE_EXISTS')) throw error;
+          throw new VarveError('LOG_IN_USE', `${path} exists already`);
+        });
+        this.#opened.push(device);
+        this.#made.push(path);
+        return { device, isRaw: false };
+      }
+      case 'block-device': {
+        const device = await this.#openDevice(path);
+        this.#opened.push(device);
+        if (device.size < size) {
+          throw new VarveError('SIZE_BAD', `${path} has ${device.size} bytes, ${size} are needed`);
+        }
+        await needBlank(device);
+        return { device, isRaw: true };
+      }
+      case 'file':
+        throw new VarveError('LOG_IN_USE', `${path} exists already`);
+      case 'directory':
+      case 'other':
+        throw new VarveError('FILE_BAD', `${path} is neither a new file nor a block device`);
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const device of this.#opened.splice(0)) await device.close();
+  }
+
+  /** Makes a directory, unless it is there. */
+  async directory(path: string): Promise<void> {
+    if ((await this.#files.kind(path)) !== 'none') return;
+    await this.#files.createDirectory(path);
+    this.#made.push(path);
+  }
+
+  /**
+   * Closes and removes all that was made, newest first; a directory that others use by now stays.
+   * @returns files that could not be removed
+   */
+  async undo(): Promise<readonly string[]> {
+    const left: string[] = [];
+    await this.close();
+    for (const path of this.#made.splice(0).reverse()) {
+      try {
+        await this.#files.remove(path);
+      } catch (error) {
+        if (!isVarveError(error)) throw error;
+        if ((await this.#files.kind(path)) !== 'directory') left.push(path);
+      }
+    }
+    return left;
+  }
+}
+
+/** @throws VarveError LOG_IN_USE when the first or last MiB holds anything */
+async function needBlank(device: LowerDevice): Promise<void> {
+  const bytes = new Uint8Array(Math.min(LOOKED_AT_BYTES, device.size));
+  for (const at of [0, device.size - bytes.length]) {
+    await device.read(byteOffset(at), bytes);
+    if (!isZero(bytes)) throw new VarveError('LOG_IN_USE', `${device.name} holds data`);
+  }
+}
+
+/** Makes a raw device read as zeros: by discarding where that gives zeros, else by writing them. */
+export async function blank(device: LowerDevice, progress: Progress): Promise<void> {
+  for (let at = 0; at < device.size; at += PUNCH_BYTES) {
+    const length = Math.min(PUNCH_BYTES, device.size - at);
+    await device.punch(byteOffset(at), byteCount(length));
+    progress(at + length, device.size);
+  }
+}

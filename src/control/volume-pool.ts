@@ -1,0 +1,103 @@
+/**
+ * Where an operator's volumes come from: opened for one command, or served all the time.
+ *
+ * Invariant: a volume is closed by the pool that opened it, once.
+ */
+import { VarveError } from '../base/errors.ts';
+import { Mutex } from '../base/mutex.ts';
+import type { Volume } from '../volume/volume.ts';
+import type { Access, OpenedVolume, VolumeDirectory } from './volume-directory.ts';
+
+export interface VolumePool {
+  /** @throws VarveError VOLUME_UNKNOWN and whatever opening throws */
+  use<T>(name: string, access: Access, work: (volume: Volume) => Promise<T>): Promise<T>;
+  /** A volume of that name was made. */
+  added(name: string): Promise<void>;
+  /** The volume, if it is open already. */
+  find(name: string): Volume | undefined;
+}
+
+/** Opens for each use, and closes after it. */
+export class TransientVolumes implements VolumePool {
+  readonly #directory: VolumeDirectory;
+
+  constructor(directory: VolumeDirectory) {
+    this.#directory = directory;
+  }
+
+  async use<T>(name: string, access: Access, work: (volume: Volume) => Promise<T>): Promise<T> {
+    const opened = await this.#directory.open(name, access);
+    try {
+      return await work(opened.volume);
+    } finally {
+      await opened.close();
+    }
+  }
+
+  async added(): Promise<void> {
+    // It is opened when it is used.
+  }
+
+  find(): undefined {
+    return undefined;
+  }
+}
+
+/** All volumes of a directory, open for as long as they are served. */
+export class ServedVolumes implements VolumePool {
+  readonly #directory: VolumeDirectory;
+  readonly #opened = new Map<string, OpenedVolume>();
+  readonly #opening = new Mutex();
+
+  private constructor(directory: VolumeDirectory) {
+    this.#directory = directory;
+  }
+
+  /** Opens all, or none. */
+  static async open(directory: VolumeDirectory): Promise<ServedVolumes> {
+    const pool = new ServedVolumes(directory);
+    try {
+      for (const name of await directory.names()) await pool.added(name);
+      return pool;
+    } catch (error) {
+      await pool.close();
+      throw error;
+    }
+  }
+
+  /** Sorted. */
+  names(): readonly string[] {
+    return [...this.#opened.keys()].sort();
+  }
+
+  find(name: string): Volume | undefined {
+    return this.#opened.get(name)?.volume;
+  }
+
+  async use<T>(name: string, _access: Access, work: (volume: Volume) => Promise<T>): Promise<T> {
+    const volume = this.find(name);
+    if (volume === undefined) {
+      const known = this.names();
+      const told = known.length === 0 ? 'nothing' : known.join(', ');
+      throw new VarveError('VOLUME_UNKNOWN', `"${name}"; the server has ${told}`);
+    }
+    return work(volume);
+  }
+
+  async added(name: string): Promise<void> {
+    await this.#opening.run(async () => {
+      if (this.#opened.has(name)) return;
+      this.#opened.set(name, await this.#directory.open(name, 'write'));
+    });
+  }
+
+  /** Closes all, also when one fails; the first failure is thrown. */
+  async close(): Promise<void> {
+    await this.#opening.run(async () => {
+      const all = [...this.#opened.values()];
+      this.#opened.clear();
+      const ends = await Promise.allSettled(all.map((opened) => opened.close()));
+      for (const end of ends) if (end.status === 'rejected') throw end.reason;
+    });
+  }
+}

@@ -1,0 +1,119 @@
+/**
+ * volume.json: identity and limits of a volume, for people to read. It is written atomically and
+ * last, so a volume exists when this file does, and not before.
+ */
+import { isAbsolute, join } from 'node:path';
+import { VarveError } from '../base/errors.ts';
+import { isUuid, type Uuid } from '../base/identity.ts';
+import { byteCount, gibibytes, mebibytes, type ByteCount } from '../base/units.ts';
+import { REQUEST_BYTES_MAX } from '../../log/geometry.ts';
+import { WRITE_MODES, type WriteMode } from '../volume/report.ts';
+import { fields, oneOf, parseJson, ShapeError, text, unit } from './shape.ts';
+
+export const RECORD_FORMAT = 1;
+export const RECORD_FILE = 'volume.json';
+export const LOCK_FILE = 'lock';
+export const LOG_FILE = 'log';
+export const FINAL_FILE = 'final.raw';
+export const SUMS_FILE = 'final.sums';
+
+export const LOG_BYTES_DEFAULT_MIN: ByteCount = mebibytes(256);
+export const LOG_BYTES_DEFAULT_MAX: ByteCount = gibibytes(4);
+/** A ring that can't hold two of the largest requests would let one writer stop all. */
+export const RING_BYTES_MIN: ByteCount = byteCount(2 * REQUEST_BYTES_MAX);
+/** The largest buffer that every supported Node can make. */
+export const RING_BYTES_MAX: ByteCount = byteCount(gibibytes(4) - mebibytes(1));
+export const RING_BYTES_DEFAULT: ByteCount = mebibytes(64);
+
+export interface VolumeRecord {
+  readonly uuid: Uuid;
+  readonly size: ByteCount;
+  readonly logSize: ByteCount;
+  readonly ringSize: ByteCount;
+  readonly writeMode: WriteMode;
+  /** ISO 8601, UTC. */
+  readonly createdAt: string;
+  /** Relative to the volume's folder, or absolute. */
+  readonly log: string;
+  readonly final: string;
+  readonly sums: string;
+}
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+/** Files of the directory itself. */
+const NAMES_RESERVED: readonly string[] = ['lock', 'nbd.sock', 'control.sock'];
+
+/** @throws VarveError VOLUME_NAME_BAD */
+export function checkVolumeName(name: string): string {
+  if (!NAME.test(name)) throw new VarveError('VOLUME_NAME_BAD', `got "${name}"`);
+  if (NAMES_RESERVED.includes(name)) {
+    throw new VarveError('VOLUME_NAME_BAD', `"${name}" is a file of the directory itself`);
+  }
+  return name;
+}
+
+export function isVolumeName(name: string): boolean {
+  return NAME.test(name) && !NAMES_RESERVED.includes(name);
+}
+
+/** The volume's own size, within bounds: a small log for a small disk. */
+export function logSizeDefault(size: ByteCount): ByteCount {
+  return byteCount(Math.min(LOG_BYTES_DEFAULT_MAX, Math.max(LOG_BYTES_DEFAULT_MIN, size)));
+}
+
+/** @throws VarveError RING_BAD */
+export function checkRingSize(ringSize: ByteCount): ByteCount {
+  const fits =
+    Number.isSafeInteger(ringSize) && ringSize >= RING_BYTES_MIN && ringSize <= RING_BYTES_MAX;
+  if (fits) return ringSize;
+  throw new VarveError(
+    'RING_BAD',
+    `got ${ringSize} bytes, not within ${RING_BYTES_MIN} and ${RING_BYTES_MAX}`,
+  );
+}
+
+export function recordText(record: VolumeRecord): string {
+  return `${JSON.stringify({ format: RECORD_FORMAT, ...record }, null, 2)}\n`;
+}
+
+const formatShape = fields({ format: unit(Number) });
+const recordShape = fields({
+  uuid: text,
+  size: unit(byteCount),
+  logSize: unit(byteCount),
+  ringSize: unit(byteCount),
+  writeMode: oneOf(WRITE_MODES),
+  createdAt: text,
+  log: text,
+  final: text,
+  sums: text,
+});
+
+/**
+ * @param path - for messages
+ * @throws VarveError VOLUME_FOREIGN, VERSION_UNKNOWN
+ */
+export function parseRecord(source: string, path: string): VolumeRecord {
+  try {
+    const value = parseJson(source, 'the content');
+    const { format } = formatShape(value, '');
+    if (format !== RECORD_FORMAT) {
+      throw new VarveError(
+        'VERSION_UNKNOWN',
+        `${path}: got ${format}, this build knows ${RECORD_FORMAT}`,
+      );
+    }
+    const record = recordShape(value, '');
+    if (!isUuid(record.uuid)) throw new ShapeError('uuid', 'a UUID');
+    if (record.size === 0) throw new ShapeError('size', 'above 0');
+    return record;
+  } catch (error) {
+    if (!(error instanceof ShapeError)) throw error;
+    throw new VarveError('VOLUME_FOREIGN', `${path}: ${error.message}`, { cause: error });
+  }
+}
+
+/** Where a file of the volume is, as a path that can be opened. */
+export function pathOf(folder: string, stored: string): string {
+  return isAbsolute(stored) ? stored : join(folder, stored);
+}
