@@ -175,8 +175,15 @@ export class VolumeDirectory {
       };
       const options = { uuid, name, size, ringBytes, writeMode, readOnly };
       const volume = await Volume.open(devices, { ...options, cacheBytes: CACHE_BYTES }, world);
+      const closeOnce = async (): Promise<void> => {
+        try {
+          await volume.close();
+        } finally {
+          await closeAll();
+        }
+      };
       let closing: Promise<void> | undefined;
-      const close = (): Promise<void> => (closing ??= volume.close().finally(closeAll));
+      const close = (): Promise<void> => (closing ??= closeOnce());
       return { name, record, volume, close };
     } catch (error) {
       await closeAll();

@@ -1,0 +1,147 @@
+/**
+ * The control protocol: what may be asked of a running server, and the answers. One JSON value a
+ * line, both ways:
+ *
+ *   {"id":1,"call":"info","name":"disk"}
+ *   {"id":1,"progress":{"done":3,"total":10}}         any number of them
+ *   {"id":1,"result":...}  or  {"id":1,"error":{"code":"VOLUME_UNKNOWN","detail":"..."}}
+ *
+ * A request that is not understood is answered with an error, and the connection goes on.
+ */
+import { ERRORS, VarveError, type ErrorCode } from '../base/errors.ts';
+import { byteCount, micros, type ByteCount } from '../base/units.ts';
+import { WRITE_MODES, type Progress } from '../volume/report.ts';
+import type { Operator } from './operations.ts';
+import { fields, list, oneOf, optional, parseJson, text, unit, type Shape } from './shape.ts';
+
+const NAME = { name: text };
+const bytes: Shape<ByteCount> = unit(byteCount);
+
+export const requestShapes = {
+  create: fields({
+    ...NAME,
+    size: bytes,
+    logSize: optional(bytes),
+    ringSize: optional(bytes),
+    logPath: optional(text),
+    finalPath: optional(text),
+  }),
+  named: fields(NAME),
+  history: fields({
+    ...NAME,
+    intervals: unit(Number),
+    fromWallUs: optional(unit(micros)),
+    toWallUs: optional(unit(micros)),
+  }),
+  snapshot: fields({ ...NAME, label: text, moment: optional(text) }),
+  mode: fields({ ...NAME, mode: oneOf(WRITE_MODES) }),
+};
+
+/** More would make an answer that no line holds. */
+export const INTERVALS_MAX = 1000;
+
+/** What a server tells of itself. */
+export interface ServerInfo {
+  readonly pid: number;
+  /** Absolute. */
+  readonly nbdSocket: string;
+  readonly uris: readonly string[];
+}
+
+export interface Desk {
+  readonly operator: Operator;
+  readonly info: ServerInfo;
+}
+
+type Call = (desk: Desk, request: unknown, progress: Progress) => Promise<unknown>;
+
+/** Every call of the protocol. */
+const CALLS: Readonly<Record<string, Call>> = {
+  server: async ({ info }) => info,
+  list: ({ operator }) => operator.list(),
+  create: ({ operator }, request, progress) => {
+    const { name, ...options } = requestShapes.create(request, '');
+    return operator.create(name, options, progress);
+  },
+  info: ({ operator }, request) => operator.info(requestShapes.named(request, '').name),
+  history: ({ operator }, request) => {
+    const { name, ...range } = requestShapes.history(request, '');
+    if (range.intervals < 1 || range.intervals > INTERVALS_MAX) {
+      throw new VarveError('USAGE', `intervals: got ${range.intervals}, 1 to ${INTERVALS_MAX}`);
+    }
+    return operator.history(name, range);
+  },
+  snapshots: ({ operator }, request) => operator.snapshots(requestShapes.named(request, '').name),
+  'snapshot-create': ({ operator }, request) => {
+    const { name, label, moment } = requestShapes.snapshot(request, '');
+    return operator.createSnapshot(name, label, moment);
+  },
+  'snapshot-delete': ({ operator }, request) => {
+    const { name, label } = requestShapes.snapshot(request, '');
+    return operator.deleteSnapshot(name, label);
+  },
+  mark: ({ operator }, request) => {
+    const { name, label } = requestShapes.snapshot(request, '');
+    return operator.mark(name, label);
+  },
+  mode: ({ operator }, request) => {
+    const { name, mode } = requestShapes.mode(request, '');
+    return operator.setWriteMode(name, mode);
+  },
+  check: ({ operator }, request, progress) =>
+    operator.check(requestShapes.named(request, '').name, progress),
+};
+
+const headShape = fields({ id: unit(Number), call: text });
+
+export interface Request {
+  readonly id: number;
+  readonly run: (desk: Desk, progress: Progress) => Promise<unknown>;
+}
+
+/** @throws ShapeError; VarveError USAGE for a call that does not exist */
+export function decodeRequest(line: string): Request {
+  const value = parseJson(line, 'the request');
+  const { id, call } = headShape(value, '');
+  const found = Object.hasOwn(CALLS, call) ? CALLS[call] : undefined;
+  if (found === undefined) throw new VarveError('USAGE', `no call "${call.slice(0, 40)}"`);
+  return { id, run: (desk, progress) => found(desk, value, progress) };
+}
+
+export function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(ERRORS, code);
+}
+
+const errorShape = fields({ code: text, detail: text });
+const answerShape = fields({
+  id: unit(Number),
+  progress: optional(fields({ done: unit(Number), total: unit(Number) })),
+  error: optional(errorShape),
+  result: (value) => value,
+});
+
+export type Answer =
+  | {
+      readonly kind: 'progress';
+      readonly id: number;
+      readonly done: number;
+      readonly total: number;
+    }
+  | { readonly kind: 'error'; readonly id: number; readonly error: VarveError }
+  | { readonly kind: 'result'; readonly id: number; readonly value: unknown };
+
+/** @throws ShapeError */
+export function decodeAnswer(line: string): Answer {
+  const { id, progress, error, result } = answerShape(parseJson(line, 'the answer'), '');
+  if (progress !== undefined) return { kind: 'progress', id, ...progress };
+  if (error === undefined) return { kind: 'result', id, value: result };
+  const { code, detail } = error;
+  const known = isErrorCode(code) ? code : 'PROTOCOL';
+  return { kind: 'error', id, error: new VarveError(known, detail) };
+}
+
+export const serverInfoShape: Shape<ServerInfo> = fields({
+  pid: unit(Number),
+  nbdSocket: text,
+  uris: list(text),
+});

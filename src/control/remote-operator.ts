@@ -1,0 +1,148 @@
+/** The operator that asks a running server, over its control socket; data goes over NBD. */
+import { VarveError } from '../base/errors.ts';
+import { Mutex } from '../base/mutex.ts';
+import type { OpenExport } from '../device/block-device.ts';
+import type {
+  CheckReport,
+  HistoryInterval,
+  MarkInfo,
+  Progress,
+  SnapshotInfo,
+  VolumeInfo,
+  WriteMode,
+} from '../volume/report.ts';
+import type { ControlChannel } from './control-channel.ts';
+import type { Line } from './control-lines.ts';
+import { decodeAnswer, serverInfoShape, type ServerInfo } from './control-protocol.ts';
+import type { HistoryRange, Operator, VolumeSummary } from './operations.ts';
+import {
+  checkShape,
+  historyShape,
+  infoShape,
+  markShape,
+  snapshotShape,
+  summaryShape,
+} from './report-shapes.ts';
+import { list, ShapeError, type Shape } from './shape.ts';
+import type { Access, CreateOptions } from './volume-directory.ts';
+
+/** Opens an export of an NBD server on a Unix socket. */
+export type ConnectExport = (socketPath: string, name: string) => Promise<OpenExport>;
+
+const nothing: Shape<void> = () => undefined;
+
+export class RemoteOperator implements Operator {
+  readonly isServed = true;
+  readonly #channel: ControlChannel;
+  readonly #lines: AsyncIterator<Line>;
+  readonly #connectExport: ConnectExport;
+  /** One request at a time, as the server works on them. */
+  readonly #turn = new Mutex();
+  #id = 0;
+
+  constructor(channel: ControlChannel, connectExport: ConnectExport) {
+    this.#channel = channel;
+    this.#lines = channel.lines()[Symbol.asyncIterator]();
+    this.#connectExport = connectExport;
+  }
+
+  /** Where the server listens. */
+  server(): Promise<ServerInfo> {
+    return this.#ask('server', {}, serverInfoShape);
+  }
+
+  list(): Promise<readonly VolumeSummary[]> {
+    return this.#ask('list', {}, list(summaryShape));
+  }
+
+  create(name: string, options: CreateOptions, progress: Progress): Promise<VolumeSummary> {
+    return this.#ask('create', { name, ...options }, summaryShape, progress);
+  }
+
+  info(name: string): Promise<VolumeInfo> {
+    return this.#ask('info', { name }, infoShape);
+  }
+
+  history(name: string, range: HistoryRange): Promise<readonly HistoryInterval[]> {
+    return this.#ask('history', { name, ...range }, list(historyShape));
+  }
+
+  snapshots(name: string): Promise<readonly SnapshotInfo[]> {
+    return this.#ask('snapshots', { name }, list(snapshotShape));
+  }
+
+  createSnapshot(name: string, label: string, moment?: string): Promise<SnapshotInfo> {
+    return this.#ask('snapshot-create', { name, label, moment }, snapshotShape);
+  }
+
+  deleteSnapshot(name: string, label: string): Promise<void> {
+    return this.#ask('snapshot-delete', { name, label }, nothing);
+  }
+
+  mark(name: string, label: string): Promise<MarkInfo> {
+    return this.#ask('mark', { name, label }, markShape);
+  }
+
+  setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary> {
+    return this.#ask('mode', { name, mode }, summaryShape);
+  }
+
+  check(name: string, progress: Progress): Promise<CheckReport> {
+    return this.#ask('check', { name }, checkShape, progress);
+  }
+
+  async withExport<T>(
+    name: string,
+    _access: Access,
+    work: (open: OpenExport) => Promise<T>,
+  ): Promise<T> {
+    const { nbdSocket } = await this.server();
+    const open = await this.#connectExport(nbdSocket, name);
+    try {
+      return await work(open);
+    } finally {
+      await open.device.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#channel.close();
+  }
+
+  async #ask<T>(
+    call: string,
+    request: object,
+    shape: Shape<T>,
+    progress: Progress = () => undefined,
+  ): Promise<T> {
+    return this.#turn.run(async () => {
+      const id = ++this.#id;
+      await this.#channel.send({ ...request, id, call });
+      for (;;) {
+        const line = await this.#lines.next();
+        if (line.done === true) throw new VarveError('SERVER_GONE', `while asking for "${call}"`);
+        const value = this.#understand(line.value, { id, shape, progress });
+        if (value !== undefined) return value.result;
+      }
+    });
+  }
+
+  /** @returns undefined while the answer is not complete */
+  #understand<T>(
+    line: Line,
+    { id, shape, progress }: { id: number; shape: Shape<T>; progress: Progress },
+  ): { readonly result: T } | undefined {
+    if (line.kind === 'bad') throw new VarveError('PROTOCOL', line.why);
+    try {
+      const answer = decodeAnswer(line.text);
+      if (answer.kind === 'error') throw answer.error;
+      if (answer.id !== id) throw new ShapeError('id', String(id));
+      if (answer.kind === 'result') return { result: shape(answer.value, 'result') };
+      progress(answer.done, answer.total);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof ShapeError)) throw error;
+      throw new VarveError('PROTOCOL', `the server's answer: ${error.message}`, { cause: error });
+    }
+  }
+}

@@ -1,0 +1,130 @@
+/** Shapes of what a server answers: what a volume tells of itself, as it comes out of JSON. */
+import {
+  blockCount,
+  byteCount,
+  generation,
+  lsn,
+  micros,
+  type BlockCount,
+  type ByteCount,
+  type Generation,
+  type Lsn,
+  type Micros,
+} from '../base/units.ts';
+import {
+  WRITE_MODES,
+  type CheckReport,
+  type HistoryInterval,
+  type MarkInfo,
+  type SnapshotInfo,
+  type VolumeInfo,
+} from '../volume/report.ts';
+import type { VolumeSummary } from './operations.ts';
+import { amount, fields, flag, list, oneOf, optional, text, unit, type Shape } from './shape.ts';
+
+const bytes: Shape<ByteCount> = unit(byteCount);
+const count: Shape<number> = unit(Number);
+const generationShape: Shape<Generation> = unit(generation);
+const microsShape: Shape<Micros> = unit(micros);
+const lsnShape: Shape<Lsn> = unit(lsn);
+const blocks: Shape<BlockCount> = unit(blockCount);
+const point = fields({ generation: generationShape, wallUs: microsShape });
+const fill = fields({ usedBytes: bytes, sizeBytes: bytes });
+
+export const summaryShape: Shape<VolumeSummary> = fields({
+  name: text,
+  uuid: text,
+  size: bytes,
+  logSize: bytes,
+  ringSize: bytes,
+  writeMode: oneOf(WRITE_MODES),
+  createdAt: text,
+  log: text,
+  final: text,
+});
+
+export const snapshotShape: Shape<SnapshotInfo> = fields({
+  label: text,
+  generation: generationShape,
+  lineage: text,
+  momentWallUs: microsShape,
+  createdWallUs: microsShape,
+  holdsBytes: bytes,
+});
+
+export const markShape: Shape<MarkInfo> = fields({
+  label: text,
+  generation: generationShape,
+  wallUs: microsShape,
+});
+
+export const historyShape: Shape<HistoryInterval> = fields({
+  fromWallUs: microsShape,
+  toWallUs: microsShape,
+  generation: generationShape,
+  writes: count,
+  bytes: count,
+  flushes: count,
+});
+
+const countersShape = fields({
+  reads: count,
+  readBytes: count,
+  writes: count,
+  writeBytes: count,
+  trims: count,
+  zeroes: count,
+  flushes: count,
+  logBytes: count,
+  logSyncs: count,
+  rounds: count,
+  settledBlocks: count,
+  readErrors: count,
+});
+
+const recoveryShape = fields({
+  clean: flag,
+  segments: count,
+  batches: count,
+  requests: count,
+  verifiedBatches: count,
+  cut: optional(fields({ lsn: lsnShape, generation: generationShape, flushMarks: count })),
+  tookMs: amount,
+});
+
+export const infoShape: Shape<VolumeInfo> = fields({
+  uuid: text,
+  size: bytes,
+  writeMode: oneOf(WRITE_MODES),
+  readOnly: flag,
+  failure: optional(text),
+  lineage: text,
+  head: point,
+  durable: point,
+  horizon: point,
+  settled: point,
+  uncommittedBytes: bytes,
+  ring: fill,
+  log: fill,
+  final: fill,
+  writableBytes: optional(bytes),
+  writableReason: optional(text),
+  versions: count,
+  indexBytes: bytes,
+  snapshots: list(snapshotShape),
+  marks: list(markShape),
+  openMoments: count,
+  counters: countersShape,
+  recovery: recoveryShape,
+});
+
+export const checkShape: Shape<CheckReport> = fields({
+  ok: flag,
+  batches: count,
+  versions: count,
+  logBytes: bytes,
+  finalBlocks: blocks,
+  sumsSectors: count,
+  problems: list(text),
+  checked: list(text),
+});

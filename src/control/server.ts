@@ -1,0 +1,167 @@
+/**
+ * A directory being served: its volumes open, NBD and control sockets listening.
+ *
+ * Invariants:
+ *   - What could not be started whole is taken down whole.
+ *   - Volumes are closed last, when nobody can ask for anything any more.
+ */
+import { join } from 'node:path';
+import { VarveError } from '../base/errors.ts';
+import type { World } from '../base/world.ts';
+import type { ExportDirectory } from '../device/block-device.ts';
+import type { MetaFiles } from '../device/meta-files.ts';
+import type { ControlDoor } from './control-channel.ts';
+import type { ServerInfo } from './control-protocol.ts';
+import { serveControl } from './control-session.ts';
+import { VolumeExports } from './export-directory.ts';
+import { LocalOperator } from './local-operator.ts';
+import type { VolumeDirectory } from './volume-directory.ts';
+import { ServedVolumes } from './volume-pool.ts';
+
+export const CONTROL_SOCKET = 'control.sock';
+export const NBD_SOCKET = 'nbd.sock';
+export const SERVER_LOCK = 'lock';
+
+export interface TcpAddress {
+  readonly host: string;
+  /** 0: any that is free. */
+  readonly port: number;
+}
+
+/** The NBD server on sockets of the machine. */
+export interface FrontEnd {
+  /** @throws VarveError ADDRESS_IN_USE, ADDRESS_BAD, PERMISSION */
+  listenUnix(path: string): Promise<void>;
+  /** @returns the address that was taken */
+  listenTcp(address: TcpAddress): Promise<TcpAddress>;
+  /** Answers what was asked, and ends all connections. */
+  close(): Promise<void>;
+}
+
+export interface ServerPorts {
+  readonly files: MetaFiles;
+  readonly world: World;
+  readonly controlDoor: ControlDoor;
+  readonly startFrontEnd: (exports: ExportDirectory) => Promise<FrontEnd>;
+  readonly pid: number;
+}
+
+export interface ServeOptions {
+  /** Absolute; default DIR/nbd.sock. */
+  readonly unixPath?: string | undefined;
+  readonly tcp?: TcpAddress | undefined;
+}
+
+export class Server {
+  readonly info: ServerInfo;
+  /** The address that was taken, if one was asked for. */
+  readonly tcp: TcpAddress | undefined;
+  readonly names: readonly string[];
+  readonly #ends: readonly End[];
+  #stopping: Promise<void> | undefined;
+
+  private constructor(started: Started, ends: readonly End[]) {
+    this.info = started.info;
+    this.tcp = started.tcp;
+    this.names = started.names;
+    this.#ends = ends;
+  }
+
+  /** @throws VarveError VOLUME_LOCKED, ADDRESS_IN_USE, and what opening a volume throws */
+  static async start(
+    directory: VolumeDirectory,
+    options: ServeOptions,
+    ports: ServerPorts,
+  ): Promise<Server> {
+    if (!(await directory.exists())) {
+      throw new VarveError('FILE_BAD', `the directory ${directory.path} does not exist`);
+    }
+    const ends: End[] = [];
+    try {
+      return new Server(await startParts(directory, { options, ports, ends }), ends);
+    } catch (error) {
+      await endAll(ends);
+      throw error;
+    }
+  }
+
+  /** Finishes what was accepted, flushes, and closes the volumes; idempotent. */
+  stop(): Promise<void> {
+    this.#stopping ??= endAll(this.#ends);
+    return this.#stopping;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+type End = () => Promise<void>;
+
+interface Started {
+  readonly info: ServerInfo;
+  readonly tcp: TcpAddress | undefined;
+  readonly names: readonly string[];
+}
+
+/** Newest first, each whether or not the others fail; the first failure is thrown. */
+async function endAll(ends: readonly End[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const end of ends.toReversed()) {
+    try {
+      await end();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+/** @param around - `ends`: takes what ends each part, as soon as it is there */
+async function startParts(
+  directory: VolumeDirectory,
+  around: { readonly options: ServeOptions; readonly ports: ServerPorts; readonly ends: End[] },
+): Promise<Started> {
+  const { options, ports, ends } = around;
+  const lock = await ports.files.lock(join(directory.path, SERVER_LOCK));
+  ends.push(() => lock.release());
+  const volumes = await ServedVolumes.open(directory);
+  ends.push(() => volumes.close());
+  const unixPath = options.unixPath ?? join(directory.path, NBD_SOCKET);
+  const frontEnd = await ports.startFrontEnd(new VolumeExports(volumes));
+  ends.push(() => frontEnd.close());
+  await frontEnd.listenUnix(unixPath);
+  const tcp = options.tcp === undefined ? undefined : await frontEnd.listenTcp(options.tcp);
+  const names = volumes.names();
+  const uris = urisOf(names, unixPath, tcp);
+  const info = { pid: ports.pid, nbdSocket: unixPath, uris };
+  const operator = new LocalOperator(directory, volumes, { isServed: true });
+  const control = await ports.controlDoor.listen(join(directory.path, CONTROL_SOCKET), (channel) =>
+    serveControl(channel, { desk: { operator, info }, world: ports.world }),
+  );
+  ends.push(() => control.close());
+  return { info, tcp, names };
+}
+
+export function unixUri(exportName: string, socketPath: string): string {
+  const socket = socketPath.split('/').map(encodeURIComponent).join('/');
+  return `nbd+unix:///${encodeURIComponent(exportName)}?socket=${socket}`;
+}
+
+export function tcpUri(exportName: string, { host, port }: TcpAddress): string {
+  const shown = host.includes(':') ? `[${host}]` : host;
+  return `nbd://${shown}:${port}/${encodeURIComponent(exportName)}`;
+}
+
+/** For each volume a URI on each socket; the empty name where there is no volume yet. */
+function urisOf(
+  names: readonly string[],
+  unixPath: string,
+  tcp: TcpAddress | undefined,
+): readonly string[] {
+  const shown = names.length === 0 ? [''] : names;
+  return shown.flatMap((name) => [
+    unixUri(name, unixPath),
+    ...(tcp === undefined ? [] : [tcpUri(name, tcp)]),
+  ]);
+}
