@@ -4,5 +4,6 @@
  */
 import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
 import type { Fuzzer } from './options.ts';
+import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 
-export const FUZZERS: readonly Fuzzer[] = [formatLayouts];
+export const FUZZERS: readonly Fuzzer[] = [formatLayouts, volumePowerCuts];

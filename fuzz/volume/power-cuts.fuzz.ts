@@ -1,0 +1,17 @@
+/**
+ * Power cuts and kills at seeded moments of a volume's life, laws 1 to 5 checked after each. One
+ * case is five lives, with 50 moments looked at after every loss.
+ */
+import { runPowerCuts } from '../../test/crash/power-cut.ts';
+import type { Fuzzer, FuzzOptions } from '../options.ts';
+
+const LIVES = 5;
+const MOMENTS = 50;
+
+async function main({ seed, runs }: FuzzOptions): Promise<void> {
+  for (let i = 0; i < runs; i++) {
+    await runPowerCuts({ seed: seed + i, lives: LIVES, moments: MOMENTS });
+  }
+}
+
+export const fuzzer: Fuzzer = { name: 'volume-power-cuts', main };
