@@ -39,6 +39,9 @@ export interface OpenedLog {
   readonly replayed: Replayed;
 }
 
+/** Keeps bytes under a name, durably, beside the volume. */
+export type KeepAside = (name: string, bytes: Uint8Array) => Promise<void>;
+
 export interface LogOptions {
   readonly ringBytes: ByteCount;
   readonly timers: Timers;
@@ -133,8 +136,19 @@ export class Log {
     return { device, superblock, checkpoint, replayed };
   }
 
-  /** What replay accepted becomes lasting before anybody is told of it. */
-  static async settleRecovery(opened: OpenedLog): Promise<void> {
+  /**
+   * What replay accepted becomes lasting before anybody is told of it.
+   * @param keepAside - given the bytes of a cut that reached flush marks, before they are erased
+   */
+  static async settleRecovery(opened: OpenedLog, keepAside?: KeepAside): Promise<void> {
+    const { cut } = opened.replayed;
+    if (cut !== undefined && cut.flushMarks > 0 && keepAside !== undefined) {
+      for (const { offset, length } of cut.regions) {
+        const bytes = new Uint8Array(length);
+        await opened.device.read(offset, bytes);
+        await keepAside(`cut-${cut.lsn}-at-${offset}.bin`, bytes);
+      }
+    }
     await erase(opened.device, opened.superblock.geometry, opened.replayed);
     await opened.device.sync('recovery');
   }

@@ -12,9 +12,12 @@
 import { VarveError } from '../src/base/errors.ts';
 import {
   BLOCK_BYTES,
+  byteCount,
   byteOffset,
   generation,
   segmentSequence,
+  type ByteCount,
+  type ByteOffset,
   type Checksum,
   type Lsn,
   type Slot,
@@ -40,6 +43,13 @@ export interface Cut {
   readonly flushMarks: number;
   /** Batches of this volume behind the cut. */
   readonly batches: number;
+  /** Where on the log device they lie. */
+  readonly regions: readonly CutRegion[];
+}
+
+export interface CutRegion {
+  readonly offset: ByteOffset;
+  readonly length: ByteCount;
 }
 
 export interface Replayed {
@@ -107,6 +117,9 @@ export class Replay {
       if (segment === undefined) break;
       if (segment.firstLsn !== position || segment.chain !== chain) break;
       this.#handler.segment(segment);
+      const before = found.at(-1);
+      // Only the segment that stays open needs its headers again, for its summary.
+      if (before !== undefined) before.headerBytes = [];
       const walked = await this.#walk(segment);
       found.push(walked);
       position = walked.end;
@@ -192,12 +205,20 @@ export class Replay {
       ...(last === undefined ? [] : [{ segment: last.segment, from: end }]),
       ...behind.map((segment) => ({ segment, from: segment.firstLsn })),
     ];
+    const cutRegions: CutRegion[] = [];
     for (const { segment, from } of regions) {
+      let stop = from;
       for await (const batch of this.#reader.leftovers(segment, from)) {
         if (batch.header.lsn < end) continue;
         batches += 1;
+        stop = endOf(batch);
         flushMarks += flushMarksOf(batch);
         this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);
+      }
+      if (stop > from) {
+        const inside = BLOCK_BYTES + (from - segment.firstLsn);
+        const offset = byteOffset(slotOffset(this.#super.geometry, segment.slot) + inside);
+        cutRegions.push({ offset, length: byteCount(stop - from) });
       }
     }
     if (this.#claimed > end) {
@@ -210,7 +231,10 @@ export class Replay {
       );
     }
     const segments = found.map((one, i): Segment => this.#segmentOf(one, i === found.length - 1));
-    const cut = batches > 0 || behind.length > 0 ? { lsn: end, flushMarks, batches } : undefined;
+    const cut =
+      batches > 0 || behind.length > 0
+        ? { lsn: end, flushMarks, batches, regions: cutRegions }
+        : undefined;
     return {
       segments,
       endLsn: end,

@@ -10,7 +10,7 @@ import { byteCount, micros, type ByteCount, type Generation, type Micros } from 
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import { Pins } from '../../index/pins.ts';
-import { Log, type OpenedLog } from '../../log/log.ts';
+import { Log, type KeepAside, type OpenedLog } from '../../log/log.ts';
 import type { SealedBatch } from '../../log/stream.ts';
 import { Appender } from './appender.ts';
 import { checkVolume } from './check.ts';
@@ -49,6 +49,8 @@ export interface VolumeOptions {
   /** Replays in RAM and writes nothing. */
   readonly readOnly: boolean;
   readonly cacheBytes: ByteCount;
+  /** Where the bytes of a cut go that reached a flush mark; default: they are only reported. */
+  readonly keepAside?: KeepAside | undefined;
 }
 
 export class Volume {
@@ -121,12 +123,13 @@ export class Volume {
       sums,
       volume: uuid,
       blocks: recovery.blocks,
-      cacheBytes,
+      // Sums are a 256th of what they stand for.
+      cacheBytes: byteCount(cacheBytes / 4),
     });
     const { index, catalogue } = recovery;
     const { witnesses } = catalogue;
     await compareWitnesses({ final: home, index, witnesses, settled: opened.superblock.settled });
-    if (!options.readOnly) await Log.settleRecovery(opened);
+    if (!options.readOnly) await Log.settleRecovery(opened, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
     const hooks = new Hooks(recovery);
     const core = new Core({
