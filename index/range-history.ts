@@ -33,7 +33,7 @@ const NODE_KEYS = 16;
 /** States of past generations that are kept built, for runs and changed. */
 const BUILT_MAX = 4;
 /** Estimates, measured by bench/index: a record with its share of copied tree nodes, a fragment. */
-const RECORD_BYTES = 600;
+const RECORD_BYTES = 1300;
 const FRAGMENT_BYTES = 120;
 
 /** The fragments as of one generation. */

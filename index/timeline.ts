@@ -4,7 +4,7 @@
  * Invariants:
  *   - Points are in generation order; elapsed time, payload bytes and requests never decrease along
  *     them. A point holds the values as of its generation.
- *   - Within POINT_US of elapsed time there is one point, that of the newest generation: so times
+ *   - Within POINT_US, by both clocks, there is one point, that of the newest generation: so times
  *     resolve to within POINT_US, always to a state that was the newest at some instant.
  *   - The wall clock never decreases within a stretch; where it was set back by more than POINT_US
  *     a new stretch begins. A time may lie in several stretches.
@@ -62,8 +62,9 @@ export class Timeline {
   readonly #flushes = new RowDeque(1);
   /** Rows at which a stretch begins; the first is at or before the first point. */
   #stretches: number[] = [];
-  /** Elapsed time at which the last point began. */
+  /** Elapsed and wall time at which the last point began. */
   #beganUs = 0;
+  #beganWallUs = 0;
 
   /** The horizon, once a point was added. */
   get first(): TimePoint | undefined {
@@ -95,8 +96,8 @@ export class Timeline {
     const isSetBack = point.wallUs < wallLast - POINT_US;
     const wallUs = isSetBack ? point.wallUs : micros(Math.max(point.wallUs, wallLast));
     if (isSetBack) this.#stretches.push(points.end);
-    const isNew = point.elapsedUs - this.#beganUs >= POINT_US || points.length === 1;
-    if (isSetBack || isNew) this.#push(point, wallUs);
+    const spanUs = Math.max(point.elapsedUs - this.#beganUs, wallUs - this.#beganWallUs);
+    if (isSetBack || spanUs >= POINT_US || points.length === 1) this.#push(point, wallUs);
     else this.#write(row, point, wallUs);
   }
 
@@ -258,6 +259,7 @@ export class Timeline {
 
   #push(point: TimePoint, wallUs: Micros): void {
     this.#beganUs = point.elapsedUs;
+    this.#beganWallUs = wallUs;
     this.#write(this.#points.push(), point, wallUs);
   }
 

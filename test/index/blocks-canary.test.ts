@@ -1,0 +1,41 @@
+/** The fuzzer of the index finds bugs: each planted here must be found. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { blocksProperty } from '../../fuzz/index/blocks.fuzz.ts';
+import { BlockIndex, type Found } from '../../index/block-index.ts';
+import {
+  blockCount,
+  generation,
+  type Block,
+  type BlockCount,
+  type Generation,
+} from '../../src/base/units.ts';
+
+/** Looks one generation into the future. */
+class Early extends BlockIndex {
+  override find(block: Block, at: Generation): Found {
+    return super.find(block, generation(at + 1));
+  }
+}
+
+/** A range lacks its last block. */
+class Short extends BlockIndex {
+  override putRange(start: Block, count: BlockCount, at: Generation, kind: 1 | 2 | 3): void {
+    super.putRange(start, blockCount(Math.max(count - 1, 1)), at, kind);
+  }
+}
+
+/** Forgets one generation too many. */
+class Forgetful extends BlockIndex {
+  override dropSome(settled: Generation, versionsMax: number): boolean {
+    return super.dropSome(generation(settled + 1), versionsMax);
+  }
+}
+
+describe('a planted bug is found', () => {
+  it.each([Early, Short, Forgetful])('%o', (Broken) => {
+    const property = blocksProperty((options) => new Broken(options));
+    const { failed } = fc.check(property, { seed: 1, numRuns: 200, endOnFailure: true });
+    expect(failed).toBe(true);
+  });
+});
