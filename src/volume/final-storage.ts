@@ -33,12 +33,23 @@ import { isSector, readSum, sealSector, sectorOf, writeSum, type Sum } from '../
 const PAGE_SECTORS = BLOCK_BYTES / SUMS_SECTOR_BYTES;
 const ZEROS = new Uint8Array(BLOCK_BYTES);
 
+/** 4 KiB of the sidecar, checked when it was read. */
+interface Page {
+  readonly bytes: Uint8Array;
+  /** Bit i: sector i of the page failed its check. */
+  readonly damaged: number;
+}
+
+function pageOf(block: Block): number {
+  return Math.floor(sectorOf(block) / PAGE_SECTORS);
+}
+
 export class FinalStorage {
   readonly blocks: number;
   readonly #final: LowerDevice;
   readonly #sums: LowerDevice;
   readonly #seed: number;
-  readonly #pages: LRUCache<number, Uint8Array>;
+  readonly #pages: LRUCache<number, Page>;
 
   constructor(devices: {
     readonly final: LowerDevice;
@@ -53,7 +64,7 @@ export class FinalStorage {
     this.#seed = volumeSeed(devices.volume);
     this.#pages = new LRUCache({
       maxSize: Math.max(devices.cacheBytes, BLOCK_BYTES),
-      sizeCalculation: (page) => page.length,
+      sizeCalculation: ({ bytes }) => bytes.length,
     });
   }
 
@@ -63,16 +74,14 @@ export class FinalStorage {
    */
   async read(first: Block, target: Uint8Array): Promise<void> {
     const count = target.length / BLOCK_BYTES;
-    const sums: Sum[] = [];
-    for (let i = 0; i < count; i++) sums.push(await this.sum(blockOf(first + i)));
+    const sums = await this.sums(first, count);
     await this.#final.read(byteOffset(first * BLOCK_BYTES), target);
-    for (let i = 0; i < count; i++) {
+    sums.forEach((sum, i) => {
       const at = i * BLOCK_BYTES;
-      const sum = sums[i];
-      if (sum === undefined) continue;
-      const problem = this.problem(blockOf(first + i), target.subarray(at, at + BLOCK_BYTES), sum);
+      const content = target.subarray(at, at + BLOCK_BYTES);
+      const problem = this.problem(blockOf(first + i), content, sum);
       if (problem !== undefined) throw new VarveError('BLOCK_CORRUPT', problem);
-    }
+    });
   }
 
   /** Unverified: for those who compare with `problem` themselves. */
@@ -95,24 +104,51 @@ export class FinalStorage {
 
   /** @throws VarveError BLOCK_CORRUPT when the sector of the sidecar is damaged */
   async sum(block: Block): Promise<Sum> {
-    const sector = sectorOf(block);
-    const page = await this.#page(Math.floor(sector / PAGE_SECTORS));
-    const at = (sector % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
-    const bytes = page.subarray(at, at + SUMS_SECTOR_BYTES);
-    if (!isSector(bytes, sector, this.#seed)) {
-      throw new VarveError('BLOCK_CORRUPT', `block ${block}: sector ${sector} of its checksums`);
-    }
-    return readSum(bytes, block);
+    const number = pageOf(block);
+    return this.#sumIn(this.#pages.get(number) ?? (await this.#load(number)), block);
   }
 
-  async #page(number: number): Promise<Uint8Array> {
-    const known = this.#pages.get(number);
-    if (known !== undefined) return known;
-    const page = new Uint8Array(BLOCK_BYTES);
-    await this.#sums.read(byteOffset(number * BLOCK_BYTES), page);
+  /**
+   * The sums of blocks from `first` on.
+   * @throws VarveError BLOCK_CORRUPT when a sector of the sidecar is damaged
+   */
+  async sums(first: Block, count: number): Promise<readonly Sum[]> {
+    const sums: Sum[] = [];
+    let number = -1;
+    let page: Page | undefined;
+    for (let i = 0; i < count; i++) {
+      const block = blockOf(first + i);
+      if (page === undefined || pageOf(block) !== number) {
+        number = pageOf(block);
+        page = this.#pages.get(number) ?? (await this.#load(number));
+      }
+      sums.push(this.#sumIn(page, block));
+    }
+    return sums;
+  }
+
+  #sumIn(page: Page, block: Block): Sum {
+    const sector = sectorOf(block);
+    const inPage = sector % PAGE_SECTORS;
+    if ((page.damaged & (1 << inPage)) !== 0) {
+      throw new VarveError('BLOCK_CORRUPT', `block ${block}: sector ${sector} of its checksums`);
+    }
+    const at = inPage * SUMS_SECTOR_BYTES;
+    return readSum(page.bytes.subarray(at, at + SUMS_SECTOR_BYTES), block);
+  }
+
+  async #load(number: number): Promise<Page> {
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    await this.#sums.read(byteOffset(number * BLOCK_BYTES), bytes);
     // A round may have replaced it meanwhile; what it put there is newer.
     const newer = this.#pages.get(number);
     if (newer !== undefined) return newer;
+    let damaged = 0;
+    for (let i = 0; i < PAGE_SECTORS; i++) {
+      const sector = bytes.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
+      if (!isSector(sector, number * PAGE_SECTORS + i, this.#seed)) damaged |= 1 << i;
+    }
+    const page = { bytes, damaged };
     this.#pages.set(number, page);
     return page;
   }
@@ -134,24 +170,19 @@ export class FinalStorage {
   async writeSums(changes: readonly { readonly block: Block; readonly sum: Sum }[]): Promise<void> {
     let i = 0;
     while (i < changes.length) {
-      const sector = sectorOf(changes[i]?.block ?? blockOf(0));
-      const number = Math.floor(sector / PAGE_SECTORS);
-      const page = Uint8Array.from(await this.#page(number));
-      let touched = -1;
+      const number = pageOf(changes[i]?.block ?? blockOf(0));
+      const before = this.#pages.get(number) ?? (await this.#load(number));
+      const bytes = Uint8Array.from(before.bytes);
+      this.#giveUp(bytes, before.damaged, number);
       for (; i < changes.length; i++) {
         const change = changes[i];
-        if (change === undefined) break;
-        const at = sectorOf(change.block);
-        if (Math.floor(at / PAGE_SECTORS) !== number) break;
-        const offset = (at % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
-        const bytes = page.subarray(offset, offset + SUMS_SECTOR_BYTES);
-        if (at !== touched && !isSector(bytes, at, this.#seed)) this.#giveUp(bytes, at);
-        touched = at;
-        writeSum(bytes, change.block, change.sum);
+        if (change === undefined || pageOf(change.block) !== number) break;
+        const at = (sectorOf(change.block) % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
+        writeSum(bytes.subarray(at, at + SUMS_SECTOR_BYTES), change.block, change.sum);
       }
-      this.#sealPage(page, number);
-      await this.#sums.write(byteOffset(number * BLOCK_BYTES), [page]);
-      this.#pages.set(number, page);
+      this.#sealPage(bytes, number);
+      await this.#sums.write(byteOffset(number * BLOCK_BYTES), [bytes]);
+      this.#pages.set(number, { bytes, damaged: 0 });
     }
   }
 
@@ -188,11 +219,20 @@ export class FinalStorage {
     }
   }
 
-  #giveUp(bytes: Uint8Array, sector: number): void {
-    bytes.fill(0);
-    for (let i = 0; i < SUMS_ENTRIES; i++) {
-      const block = blockOf(sector * SUMS_ENTRIES + i);
-      writeSum(bytes, block, { kind: SUM_LOST, generation: generation(0), checksum: checksum(0) });
+  /** Entries of damaged sectors: nothing says what they were. */
+  #giveUp(bytes: Uint8Array, damaged: number, number: number): void {
+    for (let i = 0; i < PAGE_SECTORS; i++) {
+      if ((damaged & (1 << i)) === 0) continue;
+      const sector = bytes.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
+      sector.fill(0);
+      for (let entry = 0; entry < SUMS_ENTRIES; entry++) {
+        const block = blockOf((number * PAGE_SECTORS + i) * SUMS_ENTRIES + entry);
+        writeSum(sector, block, {
+          kind: SUM_LOST,
+          generation: generation(0),
+          checksum: checksum(0),
+        });
+      }
     }
   }
 

@@ -122,24 +122,26 @@ export class Status {
           run.rangeKind === RANGE_ALLOCATE ? STATE_ZERO : STATE_ZERO | STATE_HOLE,
         );
       } else {
-        for (let i = 0; i < run.count; i++) {
-          if (out.length > runsMax || probes++ >= PROBES_MAX) return out;
-          push(out, 1, await this.#atHome(blockOf(run.start + i)));
-        }
+        const count = Math.min(run.count, PROBES_MAX - probes);
+        probes += count;
+        for (const flags of await this.#atHome(run.start, count)) push(out, 1, flags);
+        if (count < run.count) break;
       }
       if (out.length > runsMax) break;
     }
     return out.slice(0, runsMax);
   }
 
-  async #atHome(block: Block): Promise<number> {
+  async #atHome(first: Block, count: number): Promise<readonly number[]> {
     try {
-      const { kind } = await this.#core.final.sum(block);
-      if (kind === SUM_DATA || kind === SUM_LOST) return 0;
-      return kind === SUM_ALLOCATED ? STATE_ZERO : STATE_ZERO | STATE_HOLE;
+      const sums = await this.#core.final.sums(first, count);
+      return sums.map(({ kind }) => {
+        if (kind === SUM_DATA || kind === SUM_LOST) return 0;
+        return kind === SUM_ALLOCATED ? STATE_ZERO : STATE_ZERO | STATE_HOLE;
+      });
     } catch (error) {
-      // Whoever reads the block is told what is wrong with it.
-      if (isVarveError(error, 'BLOCK_CORRUPT')) return 0;
+      // Whoever reads these blocks is told what is wrong with them.
+      if (isVarveError(error, 'BLOCK_CORRUPT')) return Array.from({ length: count }, () => 0);
       throw error;
     }
   }

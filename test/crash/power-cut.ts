@@ -11,7 +11,13 @@
  */
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
-import { block as blockOf, BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
+import {
+  block as blockOf,
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  kibibytes,
+} from '../../src/base/units.ts';
 import type { World } from '../../src/base/world.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
 import type { SyncPoint } from '../../src/device/lower-device.ts';
@@ -91,7 +97,13 @@ export class PowerCutRun {
     this.#world = new SimWorld(options.seed);
     this.#power = new PowerSupply(this.#world);
     this.#random = this.#world.random.fork('power-cut');
-    this.#sim = new SimVolume(this.#power, { skipSyncs: options.skipSyncs ?? new Set() });
+    // Few slots are used again soon, and a large ring syncs seldom: both show what a sync is for.
+    this.#sim = new SimVolume(this.#power, {
+      skipSyncs: options.skipSyncs ?? new Set(),
+      slots: this.#random.pick([7, 8, 12]),
+      requestBytesMax: kibibytes(48),
+      ringBytes: this.#random.pick([kibibytes(96), kibibytes(192), kibibytes(1024)]),
+    });
     const { size } = this.#sim.geometry;
     this.#model = new VolumeModel(size);
     const length = Math.floor(size / LANES) - 1000;
@@ -157,7 +169,10 @@ export class PowerCutRun {
     log.publish = async (patch, point) => {
       await publish(patch, point);
       if (this.#random.chance(0.2)) {
-        this.#power.plan({ loss, afterOperations: 1 + this.#random.below(8) });
+        this.#power.plan({
+          loss,
+          afterOperations: 1 + this.#random.below(this.#random.pick([8, 50])),
+        });
       }
     };
   }
@@ -248,7 +263,7 @@ export class PowerCutRun {
   async #request(volume: Volume, lane: Lane): Promise<void> {
     const random = this.#random;
     const live = volume.live();
-    const length = 1 + random.below(random.chance(0.1) ? 50_000 : 9000);
+    const length = 1 + random.below(random.chance(0.1) ? 48_000 : 9000);
     const offset = random.below(Math.max(1, lane.length - length));
     const at = byteOffset(lane.from + offset);
     const take = Math.min(length, lane.length - offset);
