@@ -5,10 +5,10 @@
  * for several of them.
  */
 import { VarveError } from '../base/errors.ts';
-import type { ByteCount } from '../base/units.ts';
 import type { ExportDirectory, ExportListing, OpenExport } from '../device/block-device.ts';
 import { timeText } from '../volume/moment.ts';
 import type { Volume } from '../volume/volume.ts';
+import { sizeText } from './size-text.ts';
 
 export interface ExportName {
   readonly volume: string;
@@ -19,14 +19,6 @@ export function parseExportName(name: string): ExportName {
   const at = name.indexOf('@');
   if (at < 0) return { volume: name, moment: undefined };
   return { volume: name.slice(0, at), moment: name.slice(at + 1) };
-}
-
-function sizeText(size: ByteCount): string {
-  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
-  let value: number = size;
-  let at = 0;
-  for (; value >= 1024 && at < units.length - 1; at++) value /= 1024;
-  return `${Number(value.toFixed(2))} ${units[at]}`;
 }
 
 /** @throws VarveError MOMENT_* */

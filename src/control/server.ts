@@ -15,18 +15,13 @@ import type { ServerInfo } from './control-protocol.ts';
 import { serveControl } from './control-session.ts';
 import { VolumeExports } from './export-directory.ts';
 import { LocalOperator } from './local-operator.ts';
+import { tcpUri, unixUri, type TcpAddress } from './uris.ts';
 import type { VolumeDirectory } from './volume-directory.ts';
 import { ServedVolumes } from './volume-pool.ts';
 
 export const CONTROL_SOCKET = 'control.sock';
 export const NBD_SOCKET = 'nbd.sock';
 export const SERVER_LOCK = 'lock';
-
-export interface TcpAddress {
-  readonly host: string;
-  /** 0: any that is free. */
-  readonly port: number;
-}
 
 /** The NBD server on sockets of the machine. */
 export interface FrontEnd {
@@ -141,16 +136,6 @@ async function startParts(
   );
   ends.push(() => control.close());
   return { info, tcp, names };
-}
-
-export function unixUri(exportName: string, socketPath: string): string {
-  const socket = socketPath.split('/').map(encodeURIComponent).join('/');
-  return `nbd+unix:///${encodeURIComponent(exportName)}?socket=${socket}`;
-}
-
-export function tcpUri(exportName: string, { host, port }: TcpAddress): string {
-  const shown = host.includes(':') ? `[${host}]` : host;
-  return `nbd://${shown}:${port}/${encodeURIComponent(exportName)}`;
 }
 
 /** For each volume a URI on each socket; the empty name where there is no volume yet. */

@@ -1,0 +1,59 @@
+/**
+ * The program: the only wiring of real files, sockets and clock.
+ *
+ * What a command does not need is not loaded: `varve --help` opens neither volume nor socket code.
+ */
+import { readFileSync } from 'node:fs';
+import { main } from './cli/main.ts';
+import type { Tools } from './cli/tools.ts';
+
+function version(): string {
+  const source = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  const found: unknown = JSON.parse(source);
+  const has = typeof found === 'object' && found !== null && 'version' in found;
+  return has ? String(found.version) : 'unknown';
+}
+
+async function load(): Promise<Tools> {
+  const [
+    { NodeFiles },
+    { realWorld },
+    { FileDevice },
+    { VolumeDirectory },
+    { connectOperator },
+    { nodeControlDoor },
+  ] = await Promise.all([
+    import('./app/node-files.ts'),
+    import('./app/real-world.ts'),
+    import('./device/file-device.ts'),
+    import('./control/volume-directory.ts'),
+    import('./control/connect-operator.ts'),
+    import('./control/node-control-door.ts'),
+  ]);
+  const files = new NodeFiles();
+  const openDevice: Tools['openDevice'] = (path, options) => FileDevice.open(path, options);
+  const surroundings = { files, openDevice, world: realWorld };
+  const ports = {
+    controlDoor: nodeControlDoor,
+    connectExport: () => Promise.reject(new Error('soon')),
+  };
+  return {
+    directory: (path) => new VolumeDirectory(path, surroundings),
+    operator: (directory) => connectOperator(directory, ports),
+    openDevice,
+    serverPorts: {
+      files,
+      world: realWorld,
+      controlDoor: nodeControlDoor,
+      startFrontEnd: () =>
+        Promise.resolve({
+          listenUnix: () => Promise.resolve(),
+          listenTcp: (a) => Promise.resolve(a),
+          close: () => Promise.resolve(),
+        }),
+      pid: process.pid,
+    },
+  };
+}
+
+process.exitCode = await main(process.argv.slice(2), { load, version: version() });

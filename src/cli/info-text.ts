@@ -1,0 +1,86 @@
+/** What a volume tells of itself, for people. */
+import { sizeText } from '../control/size-text.ts';
+import { timeText } from '../volume/moment.ts';
+import type { Fill, PointInTime, SnapshotInfo, VolumeInfo } from '../volume/report.ts';
+import { tableText } from './output.ts';
+
+function pointText({ generation, wallUs }: PointInTime): string {
+  return `generation ${generation}, ${timeText(wallUs)}`;
+}
+
+function fillText({ usedBytes, sizeBytes }: Fill): string {
+  const percent = sizeBytes === 0 ? 0 : (usedBytes / sizeBytes) * 100;
+  return `${sizeText(usedBytes)} of ${sizeText(sizeBytes)} (${percent.toFixed(1)} %)`;
+}
+
+/** When the volume will refuse writes, and why; nothing when it will not. */
+function limitLines(info: VolumeInfo): readonly (readonly [string, string])[] {
+  const lines: (readonly [string, string])[] = [];
+  if (info.failure !== undefined) lines.push(['read-only because', info.failure]);
+  if (info.writableBytes !== undefined) {
+    const reason = info.writableReason === undefined ? '' : `: snapshot ${info.writableReason}`;
+    lines.push(['still writable', `${sizeText(info.writableBytes)}${reason}`]);
+  }
+  return lines;
+}
+
+export async function infoText(name: string, info: VolumeInfo): Promise<string> {
+  const { counters, recovery } = info;
+  const end = recovery.clean ? 'an orderly end' : 'an unclean end';
+  const rows: (readonly [string, string])[] = [
+    ['volume', `${name}, ${sizeText(info.size)}, ${info.uuid}`],
+    ['lineage', info.lineage],
+    ['window from', pointText(info.horizon)],
+    ['window to', pointText(info.head)],
+    ['durable', pointText(info.durable)],
+    ['settled', pointText(info.settled)],
+    ['write mode', info.writeMode],
+    ['uncommitted', sizeText(info.uncommittedBytes)],
+    ['ring', fillText(info.ring)],
+    ['log', fillText(info.log)],
+    ['final storage', fillText(info.final)],
+    ...limitLines(info),
+    ['index', `${info.versions} versions, ${sizeText(info.indexBytes)}`],
+    ['open moments', String(info.openMoments)],
+    ['reads', `${counters.reads}, ${sizeText(counters.readBytes)}; ${counters.readErrors} errors`],
+    ['writes', `${counters.writes}, ${sizeText(counters.writeBytes)}`],
+    ['trims, zeroes', `${counters.trims}, ${counters.zeroes}`],
+    ['flushes', `${counters.flushes}; ${counters.logSyncs} syncs of the log`],
+    ['rounds', `${counters.rounds}; ${counters.settledBlocks} blocks settled`],
+    [
+      'opened after',
+      `${end}: ${recovery.requests} requests replayed in ${recovery.tookMs.toFixed(0)} ms`,
+    ],
+  ];
+  if (recovery.cut !== undefined) {
+    rows.push(['torn tail cut', `after generation ${recovery.cut.generation}`]);
+  }
+  const width = Math.max(...rows.map(([label]) => label.length));
+  const lines = rows.map(([label, value]) => `${label.padEnd(width)}  ${value}`);
+  if (info.snapshots.length > 0) lines.push('', await snapshotTable(info.snapshots));
+  if (info.marks.length > 0) {
+    lines.push('', 'marks:');
+    for (const { label, generation, wallUs } of info.marks) {
+      lines.push(`  ${label}  ${pointText({ generation, wallUs })}`);
+    }
+  }
+  return lines.join('\n');
+}
+
+export function snapshotTable(snapshots: readonly SnapshotInfo[]): Promise<string> {
+  const columns = [
+    { head: 'SNAPSHOT' },
+    { head: 'GENERATION', align: 'right' },
+    { head: 'MOMENT' },
+    { head: 'MADE' },
+    { head: 'HOLDS', align: 'right' },
+  ] as const;
+  const rows = snapshots.map((snapshot) => [
+    snapshot.label,
+    String(snapshot.generation),
+    timeText(snapshot.momentWallUs),
+    timeText(snapshot.createdWallUs),
+    sizeText(snapshot.holdsBytes),
+  ]);
+  return tableText(columns, rows);
+}

@@ -1,0 +1,81 @@
+/** The command line: which commands there are, and what becomes of their errors. */
+import { Command, CommanderError } from 'commander';
+import { VarveError } from '../base/errors.ts';
+import type { Setup } from './context.ts';
+import { addHistoryCommands } from './history-commands.ts';
+import { sayError } from './output.ts';
+import { addServe } from './serve-command.ts';
+import type { LoadTools } from './tools.ts';
+import { addTransferCommands } from './transfer-commands.ts';
+import { addVolumeCommands } from './volume-commands.ts';
+
+const KEEP_ALIVE_MS = 2 ** 30;
+
+const MOMENTS = `
+Moments, behind an @ in the name of an export:
+  disk                        live, writable
+  disk@before-upgrade         a snapshot or mark
+  disk@2026-11-21T14:03:27Z   a time, also with fraction or offset
+  disk@-10m, disk@-90s        so long ago
+  disk@flush-3                the third last flush of a client
+  disk@gen=184467             exactly after that request
+
+Exit status: 0 done, 1 failed, 2 asked wrongly.`;
+
+function makeProgram(version: string, setup: Setup): Command {
+  const program = new Command('varve')
+    .description('a block device that remembers: any past moment of a disk opens after the fact')
+    .version(version)
+    .addHelpText('after', MOMENTS)
+    .configureOutput({ outputError: () => undefined })
+    .exitOverride();
+  // Subcommands take over what is set before they are made.
+  addServe(program, setup);
+  addVolumeCommands(program, setup);
+  addHistoryCommands(program, setup);
+  addTransferCommands(program, setup);
+  return program;
+}
+
+/** What commander throws, in our words; undefined for help and version, which are no errors. */
+function usageError(error: CommanderError): VarveError | undefined {
+  if (error.exitCode === 0) return undefined;
+  const isHelp = error.code === 'commander.help';
+  const detail = isHelp ? 'a command is missing' : error.message.replace(/^error: /, '');
+  return new VarveError('USAGE', detail);
+}
+
+/**
+ * @param argv - what stands behind the program's name
+ * @returns the exit status
+ */
+export async function main(
+  argv: readonly string[],
+  { load, version }: { readonly load: LoadTools; readonly version: string },
+): Promise<number> {
+  let status = 0;
+  const setup: Setup = {
+    load,
+    setStatus: (value) => {
+      status = value;
+    },
+  };
+  // A reader of ours that has read enough is no failure.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  // The world's timers keep no process: while a command runs, this one does.
+  const alive = setInterval(() => undefined, KEEP_ALIVE_MS);
+  try {
+    await makeProgram(version, setup).parseAsync([...argv], { from: 'user' });
+    return status;
+  } catch (error) {
+    const isJson = argv.includes('--json');
+    if (!(error instanceof CommanderError)) return sayError(error, isJson);
+    const usage = usageError(error);
+    return usage === undefined ? 0 : sayError(usage, isJson);
+  } finally {
+    clearInterval(alive);
+  }
+}

@@ -1,0 +1,124 @@
+/** serve: every volume of the directory, until a signal. */
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { VarveError } from '../base/errors.ts';
+import { gibibytes } from '../base/units.ts';
+import type { Server } from '../control/server.ts';
+import { parseSize, sizeText } from '../control/size-text.ts';
+import { tcpUri, unixUri, type TcpAddress } from '../control/uris.ts';
+import { contextOf, shared, type Context, type Setup } from './context.ts';
+import { say, shellQuoted } from './output.ts';
+
+interface ServeFlags {
+  readonly unix?: string;
+  readonly tcp?: string;
+  readonly create?: readonly string[];
+  readonly start?: boolean;
+}
+
+const START_NAME = 'disk';
+const START_BYTES = gibibytes(1);
+const START_TCP = '127.0.0.1:10809';
+
+/** @throws VarveError ADDRESS_BAD */
+export function parseAddress(text: string): TcpAddress {
+  const parts = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
+  const host = parts?.[1] ?? parts?.[2];
+  const port = Number(parts?.[3]);
+  if (host === undefined || port > 65_535) throw new VarveError('ADDRESS_BAD', `got "${text}"`);
+  return { host, port };
+}
+
+async function make(
+  context: Context,
+  name: string,
+  sizeOrBytes: string | undefined,
+): Promise<void> {
+  const size = sizeOrBytes === undefined ? START_BYTES : parseSize(sizeOrBytes);
+  await context.withProgress(`making ${name}`, (progress) =>
+    context.directory.create(name, { size }, progress),
+  );
+  if (context.isJson) return;
+  say(`made a blank volume "${name}" of ${sizeText(size)} in ${context.directory.path}`);
+}
+
+/** Never makes a volume because one is missing: only a directory that does not exist is filled. */
+async function prepare(context: Context, flags: ServeFlags): Promise<void> {
+  for (const request of flags.create ?? []) {
+    const at = request.lastIndexOf(':');
+    if (at < 1) throw new VarveError('USAGE', `--create: got "${request}", not NAME:SIZE`);
+    await make(context, request.slice(0, at), request.slice(at + 1));
+  }
+  if (flags.start !== true) return;
+  if (!(await context.directory.exists())) await make(context, START_NAME, undefined);
+  if ((await context.directory.names()).length > 0) return;
+  throw new VarveError(
+    'VOLUME_UNKNOWN',
+    `${context.directory.path} exists and holds no volume; make one with \`varve create\``,
+  );
+}
+
+/** Three lines to copy, which show the disk as it was. */
+function examplesOf(server: Server): readonly string[] {
+  const name = server.names[0] ?? START_NAME;
+  const past = `${name}@-1m`;
+  const { tcp, info } = server;
+  const uri = tcp === undefined ? unixUri(past, info.nbdSocket) : tcpUri(past, tcp);
+  const word = shellQuoted(uri);
+  return [
+    'the disk as it was a minute ago, once it has run for a minute (copy a line):',
+    `  nbdinfo ${word}`,
+    `  nbdcopy ${word} a-minute-ago.raw`,
+    `  qemu-img convert -O qcow2 ${word} a-minute-ago.qcow2`,
+  ];
+}
+
+/** Settles at the first signal; the second one ends the process at once. */
+function untilSignal(): Promise<void> {
+  return new Promise((resolveSignal) => {
+    let seen = 0;
+    const onSignal = (): void => {
+      seen += 1;
+      if (seen > 1) process.exit(1);
+      resolveSignal();
+    };
+    process.on('SIGTERM', onSignal);
+    process.on('SIGINT', onSignal);
+  });
+}
+
+export function addServe(program: Command, setup: Setup): void {
+  const command = program
+    .command('serve')
+    .description('serve every volume of the directory over NBD, until SIGTERM')
+    .option('--unix <path>', 'path of the Unix socket (default: DIR/nbd.sock)')
+    .option('--tcp <host:port>', 'also listen here; port 0 takes a free one')
+    .option('--create <name:size...>', 'make this volume first; it must not exist')
+    .option(
+      '--start',
+      `what npm start does: TCP on ${START_TCP}, and where the directory does not exist,` +
+        ` it is made with a blank ${sizeText(START_BYTES)} volume "${START_NAME}"`,
+    );
+  shared(command, ['varve serve', 'varve serve --tcp 127.0.0.1:10809 --create disk:10G']).action(
+    async (flags: ServeFlags) => {
+      const listen = flags.tcp ?? (flags.start === true ? START_TCP : undefined);
+      const tcp = listen === undefined ? undefined : parseAddress(listen);
+      const unixPath = flags.unix === undefined ? undefined : resolve(flags.unix);
+      const context = await contextOf(command, setup);
+      await prepare(context, flags);
+      const { Server: NbdServer } = await import('../control/server.ts');
+      const signal = untilSignal();
+      const { serverPorts } = context.tools;
+      const server = await NbdServer.start(context.directory, { unixPath, tcp }, serverPorts);
+      if (context.isJson) {
+        say(JSON.stringify({ ...server.info, volumes: server.names, ready: true }));
+      } else {
+        for (const uri of server.info.uris) say(uri);
+        if (flags.start === true) for (const line of examplesOf(server)) say(line);
+        say('ready');
+      }
+      await signal;
+      await server.stop();
+    },
+  );
+}

@@ -1,0 +1,133 @@
+/** create, list, info, mode, check: volumes as a whole. */
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { VarveError } from '../base/errors.ts';
+import { parseSize, sizeText } from '../control/size-text.ts';
+import { WRITE_MODES } from '../volume/report.ts';
+import { contextOf, shared, type Setup } from './context.ts';
+import { infoText } from './info-text.ts';
+import { say, sayJson, tableText } from './output.ts';
+
+interface CreateFlags {
+  readonly size: string;
+  readonly logSize?: string;
+  readonly ringSize?: string;
+  readonly log?: string;
+  readonly final?: string;
+}
+
+function addCreate(program: Command, setup: Setup): void {
+  const command = program
+    .command('create <name>')
+    .description('make a blank volume')
+    .requiredOption('--size <size>', 'size of the disk, such as 10G')
+    .option('--log-size <size>', 'size of the log (default: that of the disk, 256M to 4G)')
+    .option('--ring-size <size>', 'size of the ring in RAM (default: 64M)')
+    .option('--log <path>', 'keep the log in this new file or blank raw block device')
+    .option('--final <path>', 'keep final storage in this new file or blank raw block device');
+  shared(command, [
+    'varve create disk --size 10G',
+    'varve create db --size 200G --log-size 32G --log /dev/nvme0n1p3 --final /dev/sdb',
+  ]).action(async (name: string, flags: CreateFlags) => {
+    const { size, logSize, ringSize, log, final } = flags;
+    const options = {
+      size: parseSize(size),
+      logSize: logSize === undefined ? undefined : parseSize(logSize),
+      ringSize: ringSize === undefined ? undefined : parseSize(ringSize),
+      logPath: log === undefined ? undefined : resolve(log),
+      finalPath: final === undefined ? undefined : resolve(final),
+    };
+    const context = await contextOf(command, setup);
+    const made = await context.withOperator((operator) =>
+      context.withProgress(`making ${name}`, (progress) =>
+        operator.create(name, options, progress),
+      ),
+    );
+    if (context.isJson) return sayJson(made);
+    say(`made ${name}: ${sizeText(made.size)}, log ${sizeText(made.logSize)}, in ${made.log}`);
+  });
+}
+
+function addList(program: Command, setup: Setup): void {
+  const command = program.command('list').description('name the volumes of the directory');
+  shared(command, ['varve list', 'varve list --json']).action(async () => {
+    const context = await contextOf(command, setup);
+    const all = await context.withOperator((operator) => operator.list());
+    if (context.isJson) return sayJson(all);
+    if (all.length === 0) return say(`no volumes in ${context.directory.path}`);
+    const rows = all.map(({ name, size, logSize, writeMode, createdAt }) => [
+      name,
+      sizeText(size),
+      sizeText(logSize),
+      writeMode,
+      createdAt,
+    ]);
+    const columns = [
+      { head: 'NAME' },
+      { head: 'SIZE', align: 'right' },
+      { head: 'LOG', align: 'right' },
+      { head: 'WRITE MODE' },
+      { head: 'CREATED' },
+    ] as const;
+    say(await tableText(columns, rows));
+  });
+}
+
+function addInfo(program: Command, setup: Setup): void {
+  const command = program
+    .command('info <name>')
+    .description('show the window, fill levels, snapshots and counters of a volume');
+  shared(command, ['varve info disk', 'varve info disk --json']).action(async (name: string) => {
+    const context = await contextOf(command, setup);
+    const info = await context.withOperator((operator) => operator.info(name));
+    if (context.isJson) return sayJson({ name, ...info });
+    say(await infoText(name, info));
+  });
+}
+
+function addMode(program: Command, setup: Setup): void {
+  const command = program
+    .command('mode <name> <mode>')
+    .description('set when a write is acknowledged: back, written or through')
+    .addHelpText(
+      'after',
+      '\n  back     from RAM, durable after a flush (as with every disk cache)' +
+        '\n  written  when the system has it: survives the end of the server, not of the machine' +
+        '\n  through  when it is durable',
+    );
+  shared(command, ['varve mode disk through']).action(async (name: string, text: string) => {
+    const mode = WRITE_MODES.find((known) => known === text);
+    if (mode === undefined) {
+      throw new VarveError('USAGE', `got the mode "${text}", not one of ${WRITE_MODES.join(', ')}`);
+    }
+    const context = await contextOf(command, setup);
+    const summary = await context.withOperator((operator) => operator.setWriteMode(name, mode));
+    if (context.isJson) return sayJson(summary);
+    say(`${name}: write mode ${summary.writeMode}`);
+  });
+}
+
+function addCheck(program: Command, setup: Setup): void {
+  const command = program
+    .command('check <name>')
+    .description('verify a whole volume that is not being served; exit 1 when it is damaged');
+  shared(command, ['varve check disk']).action(async (name: string) => {
+    const context = await contextOf(command, setup);
+    const report = await context.withOperator((operator) =>
+      context.withProgress(`checking ${name}`, (progress) => operator.check(name, progress)),
+    );
+    if (!report.ok) setup.setStatus(1);
+    if (context.isJson) return sayJson({ name, ...report });
+    for (const line of report.checked) say(`checked  ${line}`);
+    for (const line of report.problems) say(`PROBLEM  ${line}`);
+    say(report.ok ? `${name} is whole` : `${name} is damaged: ${report.problems.length} problems`);
+  });
+}
+
+export function addVolumeCommands(program: Command, setup: Setup): void {
+  addCreate(program, setup);
+  addList(program, setup);
+  addInfo(program, setup);
+  addMode(program, setup);
+  addCheck(program, setup);
+}
