@@ -13,10 +13,10 @@ interface Bench {
   readonly world: SimWorld;
   readonly sim: SimVolume;
   /** Opens, runs, closes. */
-  use<T>(work: (volume: Volume) => Promise<T>): Promise<T>;
+  readonly use: <T>(work: (volume: Volume) => Promise<T>) => Promise<T>;
   /** Opens, runs, and loses power. */
-  crash(work: (volume: Volume) => Promise<void>): Promise<void>;
-  openError(): Promise<VarveError>;
+  readonly crash: (work: (volume: Volume) => Promise<void>) => Promise<void>;
+  readonly openError: () => Promise<VarveError>;
 }
 
 async function bench(seed: number): Promise<Bench> {
