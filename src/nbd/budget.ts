@@ -1,0 +1,175 @@
+/**
+ * One byte budget for the payloads and replies of all connections.
+ *
+ * Invariants:
+ *   - used is the sum of what the accounts hold, and never above total.
+ *   - An account takes only what, with all that it holds, is at most half of what is free. So many
+ *     greedy clients leave each other less and less, and never nothing to the others.
+ *   - Who waits is served in order of arrival. One that fits overtakes one that does not, but the
+ *     first in the queue is overtaken by two budgets at most: then all wait for it.
+ */
+import { assert } from '../base/assert.ts';
+import type { ByteCount } from '../base/units.ts';
+import { BUDGET_BYTES_MIN, OVERTAKEN_BUDGETS_MAX, WAITERS_SCANNED_MAX } from './limits.ts';
+
+interface Waiter {
+  readonly account: Account;
+  readonly bytes: number;
+  readonly granted: () => void;
+}
+
+export class Budget {
+  readonly total: number;
+  #used = 0;
+  #waiters: Waiter[] = [];
+  /** Bytes that were given to others since the first in the queue became the first. */
+  #overtaken = 0;
+  #serving = false;
+  #usedMax = 0;
+
+  private constructor(total: ByteCount) {
+    this.total = total;
+  }
+
+  static create(total: ByteCount): Budget {
+    assert(total >= BUDGET_BYTES_MIN, 'the budget holds a few slabs');
+    return new Budget(total);
+  }
+
+  get used(): number {
+    return this.#used;
+  }
+
+  /** The most that was ever in use: a test of the bound. */
+  get usedMax(): number {
+    return this.#usedMax;
+  }
+
+  get waiting(): number {
+    return this.#waiters.length;
+  }
+
+  /** The largest reservation that can ever be granted: half of an unused budget. */
+  get reservationMax(): number {
+    return Math.floor(this.total / 2);
+  }
+
+  account(): Account {
+    return new Account(this);
+  }
+
+  /** Package-private: see Account. */
+  take(account: Account, bytes: number): boolean {
+    if (!this.#fits(account, bytes)) return false;
+    if (this.#waiters.length > 0) {
+      if (this.#overtaken >= OVERTAKEN_BUDGETS_MAX * this.total) return false;
+      this.#overtaken += bytes;
+    }
+    this.#grant(bytes);
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#used -= bytes;
+    assert(this.#used >= 0, 'what is given back was taken');
+    if (this.#waiters.length > 0) this.#serve();
+  }
+
+  enqueue(waiter: Waiter): void {
+    assert(waiter.bytes <= this.reservationMax, 'a reservation fits the empty budget');
+    this.#waiters.push(waiter);
+  }
+
+  cancel(account: Account): void {
+    const first = this.#waiters[0];
+    this.#waiters = this.#waiters.filter((waiter) => waiter.account !== account);
+    if (this.#waiters[0] !== first) this.#overtaken = 0;
+    if (this.#waiters.length > 0) this.#serve();
+  }
+
+  #fits(account: Account, bytes: number): boolean {
+    return account.held + bytes <= (this.total - this.#used) / 2;
+  }
+
+  #grant(bytes: number): void {
+    this.#used += bytes;
+    if (this.#used > this.#usedMax) this.#usedMax = this.#used;
+  }
+
+  /** Grants what fits; what the granted do may give back more, so it loops instead of recursing. */
+  #serve(): void {
+    if (this.#serving) return;
+    this.#serving = true;
+    try {
+      while (this.#serveOne());
+    } finally {
+      this.#serving = false;
+    }
+  }
+
+  #serveOne(): boolean {
+    const patient = this.#overtaken < OVERTAKEN_BUDGETS_MAX * this.total;
+    const scanned = patient ? Math.min(this.#waiters.length, WAITERS_SCANNED_MAX) : 1;
+    for (let at = 0; at < scanned; at += 1) {
+      const waiter = this.#waiters[at];
+      if (waiter === undefined) return false;
+      if (!this.#fits(waiter.account, waiter.bytes)) continue;
+      this.#waiters.splice(at, 1);
+      this.#overtaken = at === 0 ? 0 : this.#overtaken + waiter.bytes;
+      this.#grant(waiter.bytes);
+      waiter.account.granted(waiter.bytes);
+      waiter.granted();
+      return true;
+    }
+    return false;
+  }
+}
+
+/** What one connection holds of the budget. */
+export class Account {
+  readonly #budget: Budget;
+  #held = 0;
+  #waits = false;
+
+  /** Package-private: `Budget.account` makes them. */
+  constructor(budget: Budget) {
+    this.#budget = budget;
+  }
+
+  get held(): number {
+    return this.#held;
+  }
+
+  /** @returns false: there is no room now; ask `wait` */
+  take(bytes: number): boolean {
+    if (!this.#budget.take(this, bytes)) return false;
+    this.#held += bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#held -= bytes;
+    assert(this.#held >= 0, 'an account gives back what it took');
+    this.#budget.give(bytes);
+  }
+
+  /** Calls back when `bytes` have been taken for this account; one wait at a time. */
+  wait(bytes: number, granted: () => void): void {
+    assert(!this.#waits, 'an account waits for one reservation at a time');
+    this.#waits = true;
+    this.#budget.enqueue({ account: this, bytes, granted });
+  }
+
+  /** Package-private: the budget says so. */
+  granted(bytes: number): void {
+    this.#waits = false;
+    this.#held += bytes;
+  }
+
+  /** Waits no longer; what is held stays held. */
+  cancel(): void {
+    if (!this.#waits) return;
+    this.#waits = false;
+    this.#budget.cancel(this);
+  }
+}

@@ -1,0 +1,214 @@
+/**
+ * One client: first the handshake, then the requests. It owns the socket and the open export, and
+ * ends when both are done with.
+ */
+import { isVarveError } from '../base/errors.ts';
+import type { ExportDirectory } from '../device/block-device.ts';
+import type { Timers } from '../base/world.ts';
+import { closeDevice, payloadBytesMax } from './exports.ts';
+import { HandshakeBuffer } from './handshake-buffer.ts';
+import { shakeHands, type Session } from './handshake.ts';
+import { raise, type Shared } from './shared.ts';
+import type { Socket, SocketEvents } from './socket.ts';
+import { Transmission } from './transmission.ts';
+
+export interface ConnectionOptions {
+  readonly socket: Socket;
+  readonly exports: ExportDirectory;
+  readonly timers: Timers;
+  readonly shared: Shared;
+  /** The largest payload that fits the budget. */
+  readonly payloadBytesMax: number;
+  readonly handshakeTimeoutMs: number;
+  /** Calls of `tick` without progress after which a client that holds memory is cut off. */
+  readonly stallTicks: number;
+  readonly trace: (line: string) => void;
+  /** Nothing of this connection is left. */
+  readonly onGone: (connection: Connection) => void;
+}
+
+type Phase =
+  | { readonly kind: 'handshake'; readonly buffer: HandshakeBuffer }
+  | { readonly kind: 'transmission'; readonly transmission: Transmission }
+  | { readonly kind: 'over' };
+
+const OVER: Phase = { kind: 'over' };
+
+export class Connection implements SocketEvents {
+  readonly #options: ConnectionOptions;
+  #phase: Phase;
+  #isClosing = false;
+  #isSocketGone = false;
+  /** Handshake and device: what must be over, beside the socket, before this is gone. */
+  #isWorkDone = false;
+  #cancelTimeout: () => void = () => undefined;
+  #mark: number | undefined;
+  #ticks = 0;
+
+  private constructor(options: ConnectionOptions) {
+    this.#options = options;
+    this.#phase = { kind: 'handshake', buffer: new HandshakeBuffer(options.socket) };
+  }
+
+  static start(options: ConnectionOptions): Connection {
+    const connection = new Connection(options);
+    connection.#start();
+    return connection;
+  }
+
+  get isShakingHands(): boolean {
+    return this.#phase.kind === 'handshake';
+  }
+
+  #start(): void {
+    const { socket, timers, handshakeTimeoutMs } = this.#options;
+    this.#cancelTimeout = timers.after(handshakeTimeoutMs, () => {
+      this.#timeOut('the handshake takes too long');
+    });
+    socket.start(this);
+    if (this.#phase.kind === 'handshake') {
+      this.#shakeHands(this.#phase.buffer).catch(raise);
+    }
+  }
+
+  async #shakeHands(buffer: HandshakeBuffer): Promise<void> {
+    const { exports, socket } = this.#options;
+    const context = {
+      exports,
+      payloadBytesMax: this.#options.payloadBytesMax,
+      closing: () => this.#isClosing,
+    };
+    let session: Session | undefined;
+    try {
+      session = await shakeHands(buffer, context);
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+      this.#violation(error.message);
+      socket.destroy();
+    }
+    this.#cancelTimeout();
+    if (session === undefined) {
+      this.#phase = OVER;
+      this.#workDone();
+      if (!this.#isSocketGone) this.#endSoon();
+      return;
+    }
+    if (this.#isSocketGone) {
+      await closeDevice(session.opened.device);
+      this.#workDone();
+      return;
+    }
+    this.#transmit(session, buffer);
+  }
+
+  #transmit(session: Session, buffer: HandshakeBuffer): void {
+    const { shared, socket } = this.#options;
+    const { device } = session.opened;
+    const transmission = new Transmission({
+      socket,
+      session,
+      shared,
+      account: shared.budget.account(),
+      payloadBytesMax: payloadBytesMax(device, this.#options.payloadBytesMax),
+      onViolation: (what) => {
+        this.#violation(what);
+      },
+      onDone: () => {
+        closeDevice(device).then(() => {
+          this.#workDone();
+        }, raise);
+      },
+    });
+    this.#phase = { kind: 'transmission', transmission };
+    this.#trace(`serves ${session.opened.canonicalName}`);
+    const { rest, isEnded } = buffer.release();
+    if (rest.length > 0) transmission.data(rest);
+    if (isEnded) transmission.end();
+    if (this.#isClosing) transmission.shutdown();
+  }
+
+  data(bytes: Uint8Array): void {
+    const phase = this.#phase;
+    if (phase.kind === 'transmission') phase.transmission.data(bytes);
+    else if (phase.kind === 'handshake') phase.buffer.data(bytes);
+  }
+
+  target(): Uint8Array | undefined {
+    return this.#phase.kind === 'transmission' ? this.#phase.transmission.target() : undefined;
+  }
+
+  end(): void {
+    const phase = this.#phase;
+    if (phase.kind === 'transmission') phase.transmission.end();
+    else if (phase.kind === 'handshake') phase.buffer.end();
+    else this.#options.socket.destroy();
+  }
+
+  close(): void {
+    this.#isSocketGone = true;
+    this.#cancelTimeout();
+    const phase = this.#phase;
+    this.#phase = OVER;
+    if (phase.kind === 'transmission') phase.transmission.close();
+    else if (phase.kind === 'handshake') phase.buffer.close();
+    this.#goneIfDone();
+  }
+
+  /** The server is closing: what is in hand is finished. */
+  shutdown(): void {
+    this.#isClosing = true;
+    if (this.#phase.kind === 'transmission') this.#phase.transmission.shutdown();
+  }
+
+  destroy(): void {
+    this.#options.socket.destroy();
+  }
+
+  /** Called at regular times: cuts off a client that holds memory and does not move. */
+  tick(): void {
+    const phase = this.#phase;
+    const progress = phase.kind === 'transmission' ? phase.transmission.stallProgress : undefined;
+    if (progress === undefined || progress !== this.#mark) {
+      this.#mark = progress;
+      this.#ticks = 0;
+      return;
+    }
+    this.#ticks += 1;
+    if (this.#ticks >= this.#options.stallTicks) this.#timeOut('the client does not move');
+  }
+
+  #timeOut(why: string): void {
+    if (this.#isSocketGone) return;
+    this.#options.shared.counters.connectionsTimedOut += 1;
+    this.#trace(`${why}: connection ended`);
+    this.#options.socket.destroy();
+  }
+
+  /** Our end was said; a client that does not end its side is not waited for. */
+  #endSoon(): void {
+    const { socket, timers, handshakeTimeoutMs } = this.#options;
+    socket.end();
+    this.#cancelTimeout = timers.after(handshakeTimeoutMs, () => {
+      socket.destroy();
+    });
+  }
+
+  #violation(what: string): void {
+    if (this.#isSocketGone) return;
+    this.#options.shared.counters.violations += 1;
+    this.#trace(what);
+  }
+
+  #workDone(): void {
+    this.#isWorkDone = true;
+    this.#goneIfDone();
+  }
+
+  #goneIfDone(): void {
+    if (this.#isWorkDone && this.#isSocketGone) this.#options.onGone(this);
+  }
+
+  #trace(what: string): void {
+    this.#options.trace(`nbd ${this.#options.socket.name}: ${what}`);
+  }
+}
