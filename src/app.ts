@@ -45,12 +45,10 @@ async function load(): Promise<Tools> {
       files,
       world: realWorld,
       controlDoor: nodeControlDoor,
-      startFrontEnd: () =>
-        Promise.resolve({
-          listenUnix: () => Promise.resolve(),
-          listenTcp: (a) => Promise.resolve(a),
-          close: () => Promise.resolve(),
-        }),
+      startFrontEnd: async (exports) => {
+        const { nodeFrontEnd } = await import('./control/node-front-end.ts');
+        return nodeFrontEnd(exports, realWorld.timers);
+      },
       pid: process.pid,
     },
   };

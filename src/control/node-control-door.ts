@@ -10,14 +10,12 @@ import { unlinkSync } from 'node:fs';
 import net from 'node:net';
 import { VarveError } from '../base/errors.ts';
 import { fromSystemError, systemCode } from '../device/system-error.ts';
+import { UNIX_PATH_BYTES_MAX } from '../nbd/limits.ts';
 import type { ControlChannel, ControlDoor, ControlListener } from './control-channel.ts';
 import { LineSplitter, encodeLine, type Line } from './control-lines.ts';
 
 /** More at a time are an accident. */
 const CHANNELS_MAX = 64;
-
-/** Room for a path in a Unix socket's address. Source: unix(7), less the final zero. */
-export const SOCKET_PATH_BYTES_MAX = 107;
 
 class SocketChannel implements ControlChannel {
   readonly #socket: net.Socket;
@@ -51,12 +49,12 @@ class SocketChannel implements ControlChannel {
 }
 
 /** @throws VarveError ADDRESS_BAD */
-export function checkSocketPath(path: string): string {
+function checkSocketPath(path: string): string {
   const length = Buffer.byteLength(path);
-  if (length <= SOCKET_PATH_BYTES_MAX) return path;
+  if (length <= UNIX_PATH_BYTES_MAX) return path;
   throw new VarveError(
     'ADDRESS_BAD',
-    `the socket path ${path} has ${length} bytes; the system takes ${SOCKET_PATH_BYTES_MAX}`,
+    `the socket path ${path} has ${length} bytes; the system takes ${UNIX_PATH_BYTES_MAX}`,
   );
 }
 
@@ -110,7 +108,7 @@ async function listen(
 }
 
 async function connect(path: string): Promise<ControlChannel | undefined> {
-  if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX) return undefined;
+  if (Buffer.byteLength(path) > UNIX_PATH_BYTES_MAX) return undefined;
   const socket = net.connect(path);
   try {
     await once(socket, 'connect');
