@@ -61,6 +61,9 @@ export {
   type RangeRecord,
 } from './found.ts';
 
+/** A look at one shard of the table for so many versions dropped. */
+const DROPS_PER_SHARD = 1024;
+
 export interface BlockIndexOptions {
   readonly blocks: BlockCount;
   /** Told about every version that comes and goes. */
@@ -177,6 +180,19 @@ export class BlockIndex {
    * that no newer range at or before `target` covers, in block order.
    */
   newestUpTo(target: Generation): NewestVersions {
+    const steps = this.newestUpToSteps(target);
+    for (;;) {
+      const step = steps.next();
+      if (step.done === true) return step.value;
+    }
+  }
+
+  /**
+   * The same, yielding every few milliseconds of work so that requests go on between; they may put,
+   * and nothing may be dropped meanwhile. `target` is settled by no later put: it is at or before
+   * the newest generation whose request was put as a whole.
+   */
+  newestUpToSteps(target: Generation): Generator<undefined, NewestVersions> {
     return newestVersions(this.#store, this.#ranges, target);
   }
 
@@ -205,7 +221,7 @@ export class BlockIndex {
       if (last < until) until = last;
     }
     while (store.live > 0 && store.generationOf(store.front) <= until) this.#dropFront();
-    this.#table.shrink();
+    this.#shrink(versionsMax);
     this.#ranges.drop(until);
     if (until > this.#settled) this.#settled = until;
     if (until > this.#generationLast) this.#generationLast = until;
@@ -231,6 +247,18 @@ export class BlockIndex {
     assert(generation >= this.#generationLast, 'generations never decrease');
     assert(generation > this.#settled, 'what is put is newer than what is settled');
     this.#generationLast = generation;
+  }
+
+  /** In step with what was dropped; whoever drops all at once gets all of the memory back. */
+  #shrink(versionsMax: number): void {
+    if (versionsMax !== Infinity) {
+      this.#table.shrink(Math.ceil(versionsMax / DROPS_PER_SHARD));
+      return;
+    }
+    for (let before = Infinity; this.#table.bytes < before;) {
+      before = this.#table.bytes;
+      this.#table.shrink(Infinity);
+    }
   }
 
   #dropFront(): void {

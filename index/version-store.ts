@@ -6,7 +6,7 @@
  * block that it replaced, skip link, and one word for the high bits of the block and the rank.
  *
  * Invariants:
- *   - Version numbers grow by one, modulo 2^31; at most 2^30 versions live at a time, so a number
+ *   - Version numbers grow by one, modulo 2^28; at most 2^27 versions live at a time, so a number
  *     that was dropped is told from a live one by its distance from the front.
  *   - A link is older than its version. One that was never set, or whose target was dropped, is not
  *     live: nobody has to clear it.
@@ -32,14 +32,17 @@ import {
 /** "No version", where a version number is expected. */
 export const NO_VERSION = -1;
 
-const NUMBER_MASK = 0x7fff_ffff;
-const LIVE_MAX = 2 ** 30;
+/** Version numbers have this many bits; the rest of a word is free for others. */
+export const VERSION_BITS = 28;
+export const VERSION_MASK = 2 ** VERSION_BITS - 1;
+/** The volume starts a round before the window has this many: 512 GiB of payload, 5 GiB of RAM. */
+export const VERSIONS_MAX = 2 ** (VERSION_BITS - 1);
 const SPAN_MAX = 2 ** 32;
 
 const CHUNK_BITS = 16;
 const CHUNK_ROWS = 1 << CHUNK_BITS;
 const CHUNK_MASK = CHUNK_ROWS - 1;
-const CHUNK_ID_MASK = NUMBER_MASK >>> CHUNK_BITS;
+const CHUNK_ID_MASK = VERSION_MASK >>> CHUNK_BITS;
 /** The first chunk of an empty store starts this small and doubles. */
 const CHUNK_ROWS_MIN = 256;
 
@@ -71,7 +74,7 @@ export class VersionStore {
 
   /** @param first - the first version number; tests begin just below the wrap */
   constructor(first = 0) {
-    assert(first >= 0 && first <= NUMBER_MASK, 'a version number is below 2^31');
+    assert(first >= 0 && first <= VERSION_MASK, 'a version number is below 2^28');
     assert((first & CHUNK_MASK) === 0, 'an empty store begins at the edge of a chunk');
     this.#front = first;
     this.#chunkFirst = first >>> CHUNK_BITS;
@@ -93,17 +96,17 @@ export class VersionStore {
   }
 
   isLive(version: number): boolean {
-    return ((version - this.#front) & NUMBER_MASK) < this.#live;
+    return ((version - this.#front) & VERSION_MASK) < this.#live;
   }
 
   /** The version that comes `ordinal` after the front. */
   at(ordinal: number): number {
-    return (this.#front + ordinal) & NUMBER_MASK;
+    return (this.#front + ordinal) & VERSION_MASK;
   }
 
   /** How many live versions are older than this one. */
   ordinalOf(version: number): number {
-    return (version - this.#front) & NUMBER_MASK;
+    return (version - this.#front) & VERSION_MASK;
   }
 
   /** @returns the number of the new version, which has no links yet */
@@ -114,13 +117,13 @@ export class VersionStore {
     assert(lsnBlocks > this.#lsnLast, 'LSNs strictly increase');
     assert(generation - this.#generationBase < SPAN_MAX, 'the window spans < 2^32 generations');
     assert(lsnBlocks - this.#lsnBase < SPAN_MAX, 'the window spans < 2^32 blocks of log');
-    assert(this.#live < LIVE_MAX, 'the window holds at most 2^30 versions');
+    assert(this.#live < VERSIONS_MAX, 'the window holds at most 2^27 versions');
     this.#generationLast = generation;
     this.#lsnLast = lsnBlocks;
-    const version = (this.#front + this.#live) & NUMBER_MASK;
+    const version = (this.#front + this.#live) & VERSION_MASK;
     const rows = this.#chunkToFill(version);
     const row = (version & CHUNK_MASK) * ROW_WORDS;
-    const none = (this.#front - 1) & NUMBER_MASK;
+    const none = (this.#front - 1) & VERSION_MASK;
     rows[row + BLOCK] = block;
     rows[row + GENERATION] = generation;
     rows[row + LSN] = lsnBlocks;
@@ -219,7 +222,7 @@ export class VersionStore {
   dropFront(): void {
     assert(this.#live > 0, 'only a live version is dropped');
     this.#live--;
-    this.#front = (this.#front + 1) & NUMBER_MASK;
+    this.#front = (this.#front + 1) & VERSION_MASK;
     if (this.#live === 0) {
       this.#releaseAll();
       return;
@@ -266,7 +269,7 @@ export class VersionStore {
   #releaseAll(): void {
     this.#chunks.length = 0;
     this.#spare = undefined;
-    this.#front = (this.#front + CHUNK_MASK) & NUMBER_MASK & ~CHUNK_MASK;
+    this.#front = (this.#front + CHUNK_MASK) & VERSION_MASK & ~CHUNK_MASK;
     this.#chunkFirst = this.#front >>> CHUNK_BITS;
   }
 

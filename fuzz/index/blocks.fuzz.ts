@@ -92,7 +92,7 @@ class World {
     this.#lsn = given.lsnFirst;
     this.openSegment();
     const blocks = blockCount(given.blocks);
-    this.index = make({ blocks, segments: this.segments, versionFirst: 0x7fff_0000 });
+    this.index = make({ blocks, segments: this.segments, versionFirst: 0x0fff_0000 });
   }
 
   /** Fractions are scaled, so that huge volumes are used at both ends; lengths are not. */

@@ -25,7 +25,7 @@ const EVERYTHING = { runsMax: 1000, probesMax: 1_000_000 };
 
 function newIndex(blocks: BlockCount = BLOCKS): BlockIndex {
   // Begins just below the wrap of version numbers.
-  return new BlockIndex({ blocks, versionFirst: 0x7fff_0000 });
+  return new BlockIndex({ blocks, versionFirst: 0x0fff_0000 });
 }
 
 /** The payload of generation g lies at LSN g x 4096; its checksum is g. */
@@ -267,6 +267,24 @@ describe('a round', () => {
     const { blocks } = index.newestUpTo(generation(5000));
     expect(blocks).toEqual(Float64Array.from(blocks).sort());
     expect(blocks).toHaveLength(5000);
+  });
+
+  it('is computed in steps while writes go on, and is that of its first step', () => {
+    const index = newIndex();
+    for (let at = 1; at <= 100; at++) write(index, at % 10, at);
+    trim(index, 3, 1, 101);
+    const steps = index.newestUpToSteps(generation(101));
+    for (let at = 102; ; at++) {
+      const step = steps.next();
+      if (step.done === true) {
+        expect(Array.from(step.value.blocks)).toEqual([0, 1, 2, 4, 5, 6, 7, 8, 9]);
+        expect(Array.from(step.value.generations)).toEqual([100, 91, 92, 94, 95, 96, 97, 98, 99]);
+        break;
+      }
+      write(index, at % 10, at);
+      trim(index, 5, 1, at);
+    }
+    index.check();
   });
 
   it('forgets what was settled: points, ranges, references of segments', () => {
