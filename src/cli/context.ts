@@ -1,9 +1,10 @@
 /** What all commands share: the options that every one of them has, and how they are run. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { VarveError } from '../base/errors.ts';
 import type { Operator } from '../control/operations.ts';
 import type { VolumeDirectory } from '../control/volume-directory.ts';
-import type { Progress } from '../volume/report.ts';
+import { WRITE_MODES, type Progress, type WriteMode } from '../volume/report.ts';
 import { ProgressDisplay } from './output.ts';
 import type { LoadTools, Tools } from './tools.ts';
 
@@ -72,4 +73,11 @@ export async function contextOf(command: Command, { load }: Setup): Promise<Cont
   const { json } = command.optsWithGlobals<SharedFlags>();
   const tools = await load();
   return new Context(tools, tools.directory(path), json === true);
+}
+
+/** @throws VarveError USAGE */
+export function parseMode(text: string): WriteMode {
+  const mode = WRITE_MODES.find((known) => known === text);
+  if (mode !== undefined) return mode;
+  throw new VarveError('USAGE', `got the mode "${text}", not one of ${WRITE_MODES.join(', ')}`);
 }

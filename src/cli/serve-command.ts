@@ -3,16 +3,17 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { VarveError } from '../base/errors.ts';
 import { gibibytes } from '../base/units.ts';
-import type { Server } from '../control/server.ts';
+import type { ServeOptions, Server } from '../control/server.ts';
 import { parseSize, sizeText } from '../control/size-text.ts';
 import { tcpUri, unixUri, type TcpAddress } from '../control/uris.ts';
-import { contextOf, shared, type Context, type Setup } from './context.ts';
+import { contextOf, parseMode, shared, type Context, type Setup } from './context.ts';
 import { say, shellQuoted } from './output.ts';
 
 interface ServeFlags {
   readonly unix?: string;
   readonly tcp?: string;
   readonly create?: readonly string[];
+  readonly writeMode?: string;
   readonly start?: boolean;
 }
 
@@ -87,6 +88,29 @@ function untilSignal(): Promise<void> {
   });
 }
 
+/** What the flags ask for, checked before anything is done. */
+function listenOptions({ unix, tcp, writeMode, start }: ServeFlags): ServeOptions {
+  const listen = tcp ?? (start === true ? START_TCP : undefined);
+  return {
+    unixPath: unix === undefined ? undefined : resolve(unix),
+    tcp: listen === undefined ? undefined : parseAddress(listen),
+    writeMode: writeMode === undefined ? undefined : parseMode(writeMode),
+  };
+}
+
+function sayReady(
+  server: Server,
+  { isJson, isStart }: { readonly isJson: boolean; readonly isStart: boolean },
+): void {
+  if (isJson) {
+    say(JSON.stringify({ ...server.info, volumes: server.names, ready: true }));
+    return;
+  }
+  for (const uri of server.info.uris) say(uri);
+  if (isStart) for (const line of examplesOf(server)) say(line);
+  say('ready');
+}
+
 export function addServe(program: Command, setup: Setup): void {
   const command = program
     .command('serve')
@@ -94,31 +118,23 @@ export function addServe(program: Command, setup: Setup): void {
     .option('--unix <path>', 'path of the Unix socket (default: DIR/nbd.sock)')
     .option('--tcp <host:port>', 'also listen here; port 0 takes a free one')
     .option('--create <name:size...>', 'make this volume first; it must not exist')
+    .option('--write-mode <mode>', 'of all volumes, this time: back, written or through')
     .option(
       '--start',
       `what npm start does: TCP on ${START_TCP}, and where the directory does not exist,` +
         ` it is made with a blank ${sizeText(START_BYTES)} volume "${START_NAME}"`,
     );
-  shared(command, ['varve serve', 'varve serve --tcp 127.0.0.1:10809 --create disk:10G']).action(
-    async (flags: ServeFlags) => {
-      const listen = flags.tcp ?? (flags.start === true ? START_TCP : undefined);
-      const tcp = listen === undefined ? undefined : parseAddress(listen);
-      const unixPath = flags.unix === undefined ? undefined : resolve(flags.unix);
-      const context = await contextOf(command, setup);
-      await prepare(context, flags);
-      const { Server: NbdServer } = await import('../control/server.ts');
-      const signal = untilSignal();
-      const { serverPorts } = context.tools;
-      const server = await NbdServer.start(context.directory, { unixPath, tcp }, serverPorts);
-      if (context.isJson) {
-        say(JSON.stringify({ ...server.info, volumes: server.names, ready: true }));
-      } else {
-        for (const uri of server.info.uris) say(uri);
-        if (flags.start === true) for (const line of examplesOf(server)) say(line);
-        say('ready');
-      }
-      await signal;
-      await server.stop();
-    },
-  );
+  const examples = ['varve serve', 'varve serve --tcp 127.0.0.1:10809 --create disk:10G'];
+  shared(command, examples).action(async (flags: ServeFlags) => {
+    const options = listenOptions(flags);
+    const context = await contextOf(command, setup);
+    await prepare(context, flags);
+    const { Server: NbdServer } = await import('../control/server.ts');
+    const signal = untilSignal();
+    const { serverPorts } = context.tools;
+    const server = await NbdServer.start(context.directory, options, serverPorts);
+    sayReady(server, { isJson: context.isJson, isStart: flags.start === true });
+    await signal;
+    await server.stop();
+  });
 }

@@ -1,10 +1,8 @@
 /** create, list, info, mode, check: volumes as a whole. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { VarveError } from '../base/errors.ts';
 import { parseSize, sizeText } from '../control/size-text.ts';
-import { WRITE_MODES } from '../volume/report.ts';
-import { contextOf, shared, type Setup } from './context.ts';
+import { contextOf, parseMode, shared, type Setup } from './context.ts';
 import { infoText } from './info-text.ts';
 import { say, sayJson, tableText } from './output.ts';
 
@@ -96,10 +94,7 @@ function addMode(program: Command, setup: Setup): void {
         '\n  through  when it is durable',
     );
   shared(command, ['varve mode disk through']).action(async (name: string, text: string) => {
-    const mode = WRITE_MODES.find((known) => known === text);
-    if (mode === undefined) {
-      throw new VarveError('USAGE', `got the mode "${text}", not one of ${WRITE_MODES.join(', ')}`);
-    }
+    const mode = parseMode(text);
     const context = await contextOf(command, setup);
     const summary = await context.withOperator((operator) => operator.setWriteMode(name, mode));
     if (context.isJson) return sayJson(summary);

@@ -10,6 +10,7 @@ import { VarveError } from '../base/errors.ts';
 import type { World } from '../base/world.ts';
 import type { ExportDirectory } from '../device/block-device.ts';
 import type { MetaFiles } from '../device/meta-files.ts';
+import type { WriteMode } from '../volume/report.ts';
 import type { ControlDoor } from './control-channel.ts';
 import type { ServerInfo } from './control-protocol.ts';
 import { serveControl } from './control-session.ts';
@@ -45,6 +46,8 @@ export interface ServeOptions {
   /** Absolute; default DIR/nbd.sock. */
   readonly unixPath?: string | undefined;
   readonly tcp?: TcpAddress | undefined;
+  /** For all volumes, as long as this server runs; default: what each volume.json says. */
+  readonly writeMode?: WriteMode | undefined;
 }
 
 export class Server {
@@ -122,6 +125,10 @@ async function startParts(
   ends.push(() => lock.release());
   const volumes = await ServedVolumes.open(directory);
   ends.push(() => volumes.close());
+  const { writeMode } = options;
+  if (writeMode !== undefined) {
+    for (const name of volumes.names()) volumes.find(name)?.setWriteMode(writeMode);
+  }
   const unixPath = options.unixPath ?? join(directory.path, NBD_SOCKET);
   const frontEnd = await ports.startFrontEnd(new VolumeExports(volumes));
   ends.push(() => frontEnd.close());
