@@ -35,7 +35,13 @@ async function load(): Promise<Tools> {
   const surroundings = { files, openDevice, world: realWorld };
   const ports = {
     controlDoor: nodeControlDoor,
-    connectExport: () => Promise.reject(new Error('soon')),
+    connectExport: async (path: string, name: string) => {
+      const [{ openNbdExport }, { connectUnix }] = await Promise.all([
+        import('./control/nbd-export.ts'),
+        import('./nbd/node-socket.ts'),
+      ]);
+      return openNbdExport(() => connectUnix(path), name);
+    },
   };
   return {
     directory: (path) => new VolumeDirectory(path, surroundings),

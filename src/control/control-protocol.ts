@@ -17,7 +17,7 @@ import { fields, list, oneOf, optional, parseJson, text, unit, type Shape } from
 const NAME = { name: text };
 const bytes: Shape<ByteCount> = unit(byteCount);
 
-export const requestShapes = {
+const requestShapes = {
   create: fields({
     ...NAME,
     size: bytes,
@@ -88,6 +88,7 @@ const CALLS: Readonly<Record<string, Call>> = {
     const { name, mode } = requestShapes.mode(request, '');
     return operator.setWriteMode(name, mode);
   },
+  resolve: ({ operator }, request) => operator.resolve(requestShapes.named(request, '').name),
   check: ({ operator }, request, progress) =>
     operator.check(requestShapes.named(request, '').name, progress),
 };

@@ -85,6 +85,14 @@ export class LocalOperator implements Operator {
     return this.#pool.use(name, 'read', (volume) => volume.check(progress));
   }
 
+  resolve(exportName: string): Promise<string> {
+    const { volume: wanted, moment } = parseExportName(exportName);
+    return this.#pool.use(wanted, 'read', async (volume) => {
+      if (moment === undefined) return wanted;
+      return `${wanted}@gen=${(await volume.resolve(moment)).generation}`;
+    });
+  }
+
   withExport<T>(name: string, access: Access, work: (open: OpenExport) => Promise<T>): Promise<T> {
     const { volume: wanted, moment } = parseExportName(name);
     return this.#pool.use(wanted, access, async (volume) => {

@@ -52,6 +52,11 @@ export interface Operator {
   /** @throws VarveError SERVER_RUNS */
   check(name: string, progress: Progress): Promise<CheckReport>;
   /**
+   * The canonical name of an export: `disk`, or `disk@gen=N`, which stays the same from now on.
+   * @throws VarveError VOLUME_UNKNOWN, MOMENT_*
+   */
+  resolve(exportName: string): Promise<string>;
+  /**
    * Runs `work` with an export open, live or a moment; it is closed whatever happens.
    * @param name - `VOLUME` or `VOLUME@MOMENT`
    */

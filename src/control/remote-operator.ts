@@ -23,7 +23,7 @@ import {
   snapshotShape,
   summaryShape,
 } from './report-shapes.ts';
-import { list, ShapeError, type Shape } from './shape.ts';
+import { list, ShapeError, text, type Shape } from './shape.ts';
 import type { Access, CreateOptions } from './volume-directory.ts';
 
 /** Opens an export of an NBD server on a Unix socket. */
@@ -91,13 +91,18 @@ export class RemoteOperator implements Operator {
     return this.#ask('check', { name }, checkShape, progress);
   }
 
+  resolve(exportName: string): Promise<string> {
+    return this.#ask('resolve', { name: exportName }, text);
+  }
+
   async withExport<T>(
     name: string,
     _access: Access,
     work: (open: OpenExport) => Promise<T>,
   ): Promise<T> {
     const { nbdSocket } = await this.server();
-    const open = await this.#connectExport(nbdSocket, name);
+    // The control socket tells what is wrong with a name by its code, NBD by a text only.
+    const open = await this.#connectExport(nbdSocket, await this.resolve(name));
     try {
       return await work(open);
     } finally {
