@@ -33,7 +33,8 @@ export class HandshakeBuffer implements HandshakeStream {
     const skipped = Math.min(this.#skip, bytes.length);
     this.#skip -= skipped;
     if (skipped < bytes.length) {
-      this.#chunks.push(bytes.slice(skipped));
+      // A copy: `slice` of a Buffer would be a view of what is only lent.
+      this.#chunks.push(Buffer.from(bytes.subarray(skipped)));
       this.#bytes += bytes.length - skipped;
     }
     this.#serve();

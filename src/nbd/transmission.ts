@@ -107,8 +107,8 @@ export class Transmission {
   data(bytes: Uint8Array): void {
     if (this.#state !== 'open') return;
     if (this.#blocked !== undefined) {
-      const backlog = this.#backlog;
-      this.#backlog = backlog === undefined ? bytes.slice() : Buffer.concat([backlog, bytes]);
+      const backlog = this.#backlog ?? new Uint8Array(0);
+      this.#backlog = Buffer.concat([backlog, bytes]);
       return;
     }
     this.#consume(bytes);
@@ -183,7 +183,7 @@ export class Transmission {
       if (request === undefined) {
         this.#violation('a request does not begin with its magic');
       } else if (!this.#admit(request)) {
-        if (at < bytes.length) this.#backlog = bytes.slice(at);
+        if (at < bytes.length) this.#backlog = Buffer.from(bytes.subarray(at));
         return;
       }
     }
