@@ -1,0 +1,60 @@
+/**
+ * kill -9 in the middle of writes, again and again: what comes back is exactly a first part of what
+ * was accepted, and nothing that a flush covered is missing. In the mode `written`, whose clients
+ * reconnect by themselves, nothing that was answered is missing.
+ *
+ * VARVE_KILL_ROUNDS gives the rounds of each test, VARVE_KILL_SEED the seed.
+ */
+import { expect, it } from 'vitest';
+import { describeWith } from '../support/clients.ts';
+import { killRounds, type KillOptions, type KillReport } from '../support/kill-rounds.ts';
+
+const ROUNDS = Number(process.env['VARVE_KILL_ROUNDS'] ?? 10);
+const SEED = Number(process.env['VARVE_KILL_SEED'] ?? 1);
+const ROUND_MS_MAX = 20_000;
+
+async function rounds(options: Omit<KillOptions, 'rounds' | 'seed'>): Promise<KillReport> {
+  const report = await killRounds({ ...options, rounds: ROUNDS, seed: SEED });
+  console.info(JSON.stringify({ ...options, ...report }));
+  expect(report.rounds).toBe(ROUNDS);
+  expect(report.answered).toBeGreaterThan(ROUNDS);
+  return report;
+}
+
+describeWith(['python3-nbd'], 'a volume whose server is killed', () => {
+  const limit = 60_000 + ROUNDS * ROUND_MS_MAX;
+
+  it(
+    'holds a first part of requests made one after the other',
+    async () => {
+      await rounds({ inFlight: 1, connections: 1, writeMode: 'back' });
+    },
+    limit,
+  );
+
+  it(
+    'holds a first part of writes in flight on two connections',
+    async () => {
+      await rounds({ inFlight: 12, connections: 2, writeMode: 'back' });
+    },
+    limit,
+  );
+
+  it(
+    'holds all that was answered in the mode written',
+    async () => {
+      const report = await rounds({ inFlight: 1, connections: 1, writeMode: 'written' });
+      expect(report.taken).toBe(0);
+    },
+    limit,
+  );
+
+  it(
+    'holds all that was answered in the mode written, in flight on two connections',
+    async () => {
+      const report = await rounds({ inFlight: 12, connections: 2, writeMode: 'written' });
+      expect(report.taken).toBe(0);
+    },
+    limit,
+  );
+});
