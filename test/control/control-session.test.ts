@@ -1,0 +1,180 @@
+/** The control protocol between both its ends, and between a server and a hostile peer. */
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { VarveError } from '../../src/base/errors.ts';
+import { byteCount } from '../../src/base/units.ts';
+import type { ControlChannel } from '../../src/control/control-channel.ts';
+import { encodeLine, LineSplitter, type Line } from '../../src/control/control-lines.ts';
+import type { Desk } from '../../src/control/control-protocol.ts';
+import { serveControl } from '../../src/control/control-session.ts';
+import type { Operator, VolumeSummary } from '../../src/control/operations.ts';
+import { RemoteOperator } from '../../src/control/remote-operator.ts';
+import { SimWorld } from '../sim/sim-world.ts';
+
+const SUMMARY: VolumeSummary = {
+  name: 'disk',
+  uuid: '261b3707-d2e2-49e0-918d-bf4417c86e9b',
+  size: byteCount(4096),
+  logSize: byteCount(4096),
+  ringSize: byteCount(4096),
+  writeMode: 'back',
+  createdAt: '2026-11-21T05:45:11.614000Z',
+  log: '/v/disk/log',
+  final: '/v/disk/final.raw',
+};
+
+const unasked = (): Promise<never> => Promise.reject(new VarveError('VOLUME_UNKNOWN', '"disk"'));
+
+/** An operator that has one volume to tell of, and nothing else. */
+const OPERATOR: Operator = {
+  isServed: true,
+  list: () => Promise.resolve([SUMMARY]),
+  create: (_name, _options, progress) => {
+    progress(1, 2);
+    return Promise.resolve(SUMMARY);
+  },
+  info: unasked,
+  history: unasked,
+  snapshots: unasked,
+  createSnapshot: unasked,
+  deleteSnapshot: () => Promise.resolve(),
+  mark: unasked,
+  setWriteMode: (_name, writeMode) => Promise.resolve({ ...SUMMARY, writeMode }),
+  check: unasked,
+  resolve: (name) => Promise.resolve(`${name}@gen=5`),
+  withExport: unasked,
+  close: () => Promise.resolve(),
+};
+
+const DESK: Desk = {
+  operator: OPERATOR,
+  info: { pid: 7, nbdSocket: '/v/nbd.sock', uris: ['nbd+unix:///disk?socket=/v/nbd.sock'] },
+};
+
+/** One end of a pair in memory: what one sends the other reads. */
+class PipeEnd implements ControlChannel {
+  peer: PipeEnd | undefined;
+  readonly #splitter = new LineSplitter();
+  readonly #queue: Line[] = [];
+  #wake: () => void = () => undefined;
+  #ended = false;
+
+  receive(bytes: Uint8Array): void {
+    this.#queue.push(...this.#splitter.push(bytes));
+    this.#wake();
+  }
+
+  async *lines(): AsyncGenerator<Line> {
+    for (;;) {
+      for (let line = this.#queue.shift(); line !== undefined; line = this.#queue.shift())
+        yield line;
+      if (this.#ended) return;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  async send(value: unknown): Promise<void> {
+    this.peer?.receive(encodeLine(value));
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#wake();
+  }
+
+  close(): void {
+    this.end();
+    this.peer?.end();
+  }
+}
+
+function pipe(): readonly [PipeEnd, PipeEnd] {
+  const ends = [new PipeEnd(), new PipeEnd()] as const;
+  ends[0].peer = ends[1];
+  ends[1].peer = ends[0];
+  return ends;
+}
+
+function connected(): { readonly remote: RemoteOperator; readonly served: Promise<void> } {
+  const [client, server] = pipe();
+  const served = serveControl(server, { desk: DESK, world: new SimWorld(1) });
+  const remote = new RemoteOperator(client, unasked);
+  return { remote, served };
+}
+
+describe('a control session', () => {
+  test('gives what the operator gives', async () => {
+    const { remote, served } = connected();
+    expect(await remote.list()).toEqual([SUMMARY]);
+    expect(await remote.server()).toEqual(DESK.info);
+    expect(await remote.create('disk', { size: byteCount(4096) }, () => undefined)).toEqual(
+      SUMMARY,
+    );
+    expect(await remote.setWriteMode('disk', 'through')).toMatchObject({ writeMode: 'through' });
+    expect(await remote.resolve('disk')).toBe('disk@gen=5');
+    await remote.deleteSnapshot('disk', 'a');
+    await remote.close();
+    await served;
+  });
+
+  test('passes errors on with their code', async () => {
+    const { remote } = connected();
+    await expect(remote.info('disk')).rejects.toMatchObject({
+      code: 'VOLUME_UNKNOWN',
+      detail: '"disk"',
+    });
+    expect(await remote.list()).toHaveLength(1);
+  });
+
+  test('answers several requests that were sent at once in their order', async () => {
+    const { remote } = connected();
+    const [list, failed, mode] = await Promise.allSettled([
+      remote.list(),
+      remote.mark('disk', 'x'),
+      remote.setWriteMode('disk', 'written'),
+    ]);
+    expect([list.status, failed.status, mode.status]).toEqual([
+      'fulfilled',
+      'rejected',
+      'fulfilled',
+    ]);
+  });
+
+  test('says so when the server is gone', async () => {
+    const { remote } = connected();
+    const asked = remote.list();
+    await asked;
+    await remote.close();
+    await expect(remote.list()).rejects.toMatchObject({ code: 'SERVER_GONE' });
+  });
+
+  test('answers what is malformed with an error, and goes on', async () => {
+    const odd = fc.oneof(
+      fc.string().filter((text) => !text.includes('\n')),
+      fc.json(),
+      fc.record({ id: fc.anything(), call: fc.anything() }).map((value) => JSON.stringify(value)),
+      fc
+        .constantFrom('create', 'history', 'mode', 'snapshot-create', 'toString', '__proto__')
+        .map((call) => JSON.stringify({ id: 1, call, name: {} })),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(odd, { minLength: 1, maxLength: 5 }), async (texts) => {
+        const [client, server] = pipe();
+        const served = serveControl(server, { desk: DESK, world: new SimWorld(1) });
+        for (const text of texts) server.receive(Buffer.from(`${text}\n`));
+        server.receive(Buffer.from('{"id":77,"call":"list"}\n'));
+        const answers: unknown[] = [];
+        for await (const line of client.lines()) {
+          const answer: unknown = JSON.parse(line.kind === 'text' ? line.text : '{}');
+          answers.push(answer);
+          if (answers.length === texts.length + 1) break;
+        }
+        expect(answers.at(-1)).toEqual({ id: 77, result: [SUMMARY] });
+        client.close();
+        await served;
+      }),
+    );
+  });
+});

@@ -1,0 +1,210 @@
+/** A directory of volumes on simulated files: made whole or not at all, opened by one at a time. */
+import { describe, expect, test } from 'vitest';
+import { byteOffset, mebibytes } from '../../src/base/units.ts';
+import type { ErrorCode } from '../../src/base/errors.ts';
+import type { OpenDevice } from '../../src/device/lower-device.ts';
+import type { MetaFiles } from '../../src/device/meta-files.ts';
+import { ServedVolumes } from '../../src/control/volume-pool.ts';
+import { VolumeDirectory, type CreateOptions } from '../../src/control/volume-directory.ts';
+import { PowerSupply } from '../sim/power-supply.ts';
+import { SimFiles } from '../sim/sim-files.ts';
+import { SimWorld } from '../sim/sim-world.ts';
+
+const SMALL: CreateOptions = { size: mebibytes(1), logSize: mebibytes(80) };
+const quiet = (): void => undefined;
+
+interface Machine {
+  readonly world: SimWorld;
+  readonly power: PowerSupply;
+  readonly files: SimFiles;
+  readonly directory: VolumeDirectory;
+}
+
+function directoryOn(power: PowerSupply, files: SimFiles): VolumeDirectory {
+  const { openDevice } = files;
+  return new VolumeDirectory('/srv/varve', { files, openDevice, world: power.life });
+}
+
+function machine(seed: number): Machine {
+  const world = new SimWorld(seed);
+  const power = new PowerSupply(world);
+  const files = SimFiles.create(power);
+  return { world, power, files, directory: directoryOn(power, files) };
+}
+
+/** Every name below the root. */
+async function treeOf(files: SimFiles, path = '/'): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const name of await files.list(path)) {
+    const at = path === '/' ? `/${name}` : `${path}/${name}`;
+    found.push(at);
+    if ((await files.kind(at)) === 'directory') found.push(...(await treeOf(files, at)));
+  }
+  return found;
+}
+
+/** The files, and devices opened there; the change of that number fails. */
+function failingAt(
+  files: SimFiles,
+  number: number,
+  code: ErrorCode,
+): MetaFiles & { readonly openDevice: OpenDevice } {
+  let changes = 0;
+  const count = (): void => {
+    if (changes++ === number) files.failNext(code);
+  };
+  return {
+    kind: (path) => files.kind(path),
+    list: (path) => files.list(path),
+    readText: (path) => files.readText(path),
+    remove: (path) => files.remove(path),
+    createDirectory: (path) => (count(), files.createDirectory(path)),
+    writeAtomically: (path, text) => (count(), files.writeAtomically(path, text)),
+    lock: (path) => (count(), files.lock(path)),
+    openDevice: (path, options) => (count(), files.openDevice(path, options)),
+  };
+}
+
+describe('a volume directory', () => {
+  test('makes a volume, names it, and opens it for one at a time', async () => {
+    const { world, directory } = machine(1);
+    await world.run(async () => {
+      expect(await directory.names()).toEqual([]);
+      const record = await directory.create('disk', SMALL, quiet);
+      expect(await directory.names()).toEqual(['disk']);
+      expect(await directory.record('disk')).toEqual(record);
+      const opened = await directory.open('disk', 'write');
+      await expect(directory.open('disk', 'read')).rejects.toMatchObject({ code: 'VOLUME_LOCKED' });
+      await opened.close();
+      await opened.close();
+      await (await directory.open('disk', 'read')).close();
+    });
+  });
+
+  test('leaves nothing behind when a creation fails, whatever fails', async () => {
+    let failed = 0;
+    for (const code of ['DISK_FULL', 'PERMISSION', 'DEVICE_IO'] as const) {
+      for (let at = 0; at < 8; at++) {
+        const { world, files, directory } = machine(at);
+        await world.run(async () => {
+          const { openDevice, ...around } = failingAt(files, at, code);
+          const error = await new VolumeDirectory('/srv/varve', {
+            files: around,
+            openDevice,
+            world,
+          })
+            .create('disk', SMALL, quiet)
+            .then(
+              () => undefined,
+              (reason: unknown) => reason,
+            );
+          failed += error === undefined ? 0 : 1;
+          if (error === undefined) return;
+          expect(error).toMatchObject({ code });
+          expect(await directory.names()).toEqual([]);
+          expect((await treeOf(files)).filter((path) => path !== '/srv')).toEqual([]);
+        });
+      }
+    }
+    // Two directories, the lock, three devices, volume.json; the eighth change is none of its.
+    expect(failed).toBe(3 * 7);
+  });
+
+  test('stops a creation whose progress throws, and clears it away', async () => {
+    const { world, files, directory } = machine(1);
+    await world.run(async () => {
+      const stop = (): never => {
+        throw new RangeError('enough');
+      };
+      await expect(directory.create('disk', SMALL, stop)).rejects.toThrow('enough');
+      expect(await files.kind('/srv/varve')).toBe('none');
+    });
+  });
+
+  test('has a whole volume or none after a power cut in its making', async () => {
+    const calm = machine(0);
+    await calm.world.run(() => calm.directory.create('disk', SMALL, quiet));
+    const operations = calm.power.operations;
+    const outcomes = new Set<string>();
+    for (let at = 1; at <= operations; at++) {
+      const { world, power, files, directory } = machine(at);
+      power.plan({ loss: 'cut', afterOperations: at });
+      await power.runLife(() => directory.create('disk', SMALL, quiet));
+      if (power.alive) power.cut();
+      power.restore();
+      const again = files.reopen();
+      const after = directoryOn(power, again);
+      outcomes.add(
+        await world.run(async () => {
+          if (!(await after.names()).includes('disk')) return 'none';
+          await (await after.open('disk', 'write')).close();
+          return 'whole';
+        }),
+      );
+    }
+    expect(outcomes).toEqual(new Set(['none', 'whole']));
+  });
+
+  test('never makes a volume because one is missing', async () => {
+    const { world, files, directory } = machine(1);
+    await world.run(async () => {
+      await files.createDirectory('/srv/varve/disk');
+      for (const name of ['disk', 'nope', '../x']) {
+        await expect(directory.open(name, 'write')).rejects.toMatchObject({
+          code: 'VOLUME_UNKNOWN',
+        });
+      }
+      expect(await treeOf(files, '/srv/varve')).toEqual(['/srv/varve/disk']);
+    });
+  });
+
+  test('refuses a log that is used already, as a file or as a device', async () => {
+    const { world, files, directory } = machine(1);
+    files.addBlockDevice('/dev/a', mebibytes(80));
+    files.addBlockDevice('/dev/small', mebibytes(1));
+    await world.run(async () => {
+      await directory.create('one', { size: mebibytes(1), logPath: '/dev/a' }, quiet);
+      expect((await directory.record('one')).logSize).toBe(mebibytes(80));
+      const before = await treeOf(files);
+      for (const logPath of ['/dev/a', '/srv/varve/one/final.raw', '/srv/varve/one/volume.json']) {
+        await expect(directory.create('two', { ...SMALL, logPath }, quiet)).rejects.toMatchObject({
+          code: 'LOG_IN_USE',
+        });
+      }
+      await expect(
+        directory.create('two', { ...SMALL, logPath: '/dev/small' }, quiet),
+      ).rejects.toMatchObject({ code: 'SIZE_BAD' });
+      expect(await treeOf(files)).toEqual(before);
+      await (await directory.open('one', 'read')).close();
+    });
+  });
+
+  test('takes a raw device as final storage, zeroed though it held data in the middle', async () => {
+    const { world, files, directory } = machine(1);
+    const disk = files.addBlockDevice('/dev/b', mebibytes(8));
+    await world.run(async () => {
+      await disk.write(byteOffset(mebibytes(4)), [new Uint8Array(4096).fill(7)]);
+      await directory.create('disk', { ...SMALL, size: mebibytes(8), finalPath: '/dev/b' }, quiet);
+      const opened = await directory.open('disk', 'write');
+      const found = new Uint8Array(8192).fill(1);
+      await opened.volume.live().read(byteOffset(mebibytes(4)), found);
+      expect(found.every((byte) => byte === 0)).toBe(true);
+      await opened.close();
+    });
+  });
+
+  test('serves all volumes or none', async () => {
+    const { world, directory } = machine(1);
+    await world.run(async () => {
+      await directory.create('a', SMALL, quiet);
+      await directory.create('b', SMALL, quiet);
+      const held = await directory.open('b', 'read');
+      await expect(ServedVolumes.open(directory)).rejects.toMatchObject({ code: 'VOLUME_LOCKED' });
+      await held.close();
+      const served = await ServedVolumes.open(directory);
+      expect(served.names()).toEqual(['a', 'b']);
+      await served.close();
+      await (await directory.open('a', 'write')).close();
+    });
+  });
+});
