@@ -3,7 +3,16 @@
  * test/fuzz/registry.test.ts compares this one with the files of fuzz/.
  */
 import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
+import { fuzzer as indexBlocks } from './index/blocks.fuzz.ts';
+import { fuzzer as indexPins } from './index/pins.fuzz.ts';
+import { fuzzer as indexTimeline } from './index/timeline.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 
-export const FUZZERS: readonly Fuzzer[] = [formatLayouts, volumePowerCuts];
+export const FUZZERS: readonly Fuzzer[] = [
+  formatLayouts,
+  indexBlocks,
+  indexPins,
+  indexTimeline,
+  volumePowerCuts,
+];

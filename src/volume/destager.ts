@@ -31,6 +31,8 @@ export const LOW_WATER = 0.5;
 export const CRITICAL_WATER = 0.875;
 /** Stream that one round settles at most: bounds its memory. */
 const ROUND_BYTES_MAX = gibibytes(1);
+/** Versions that are dropped in one go. */
+const DROP_STEP = 2000;
 /** After a failure of final storage: nothing is lost, so it is tried again. */
 const RETRY_MS = 1000;
 
@@ -237,7 +239,7 @@ export class Destager {
     assert(tail !== undefined, 'the open segment is never recycled');
     await log.publish({ ...checkpoint, ...log.tailAt(tail), settled: target }, 'settled');
     core.settled = target;
-    core.index.drop(target);
+    while (!core.index.dropSome(target, DROP_STEP)) await core.yieldTurn();
     core.timeline.drop(core.horizon.generation);
     core.roundEpoch += 1;
     core.counters.settledBlocks += settledBlocks;

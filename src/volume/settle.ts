@@ -34,7 +34,7 @@ type Newest = ReturnType<Core['index']['newestUpTo']>;
 /** @returns how many blocks were written */
 export async function settleBlocks(core: Core, target: Generation): Promise<number> {
   await settleRanges(core, target);
-  const newest = core.index.newestUpTo(target);
+  const newest = await plan(core, target);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     await settleChunk(core, newest, from, Math.min(newest.length, from + CHUNK_BLOCKS));
   }
@@ -45,6 +45,16 @@ export async function settleBlocks(core: Core, target: Generation): Promise<numb
   for (let i = 0; i < newest.length; i += step) witnesses.push(blockOf(newest.blocks[i] ?? 0));
   core.catalogue.witnesses = witnesses;
   return newest.length;
+}
+
+/** Sorts in steps: a quarter of a large log is a million versions. */
+async function plan(core: Core, target: Generation): Promise<Newest> {
+  const steps = core.index.newestUpToSteps(target);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+    await core.yieldTurn();
+  }
 }
 
 /** Trims and zeroes, in generation order. */

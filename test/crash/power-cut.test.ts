@@ -1,21 +1,17 @@
 /**
  * Law 1 under power cuts, and the proof that each sync is needed: with any one of them left out,
- * the same test fails. The page cache hides a missing sync from kill -9; this disk does not.
+ * the same checks fail. The page cache hides a missing sync from kill -9; this disk does not.
  */
 import { describe, expect, test } from 'vitest';
 import { SYNC_POINTS, type SyncPoint } from '../../src/device/lower-device.ts';
+import { runCutAfterRound } from './cut-after-round.ts';
 import { runPowerCuts } from './power-cut.ts';
 
 const SEEDS = 40;
 const LIVES = 5;
 /** Seeds tried before a missing sync counts as not found. */
-const MUTANT_SEEDS = 400;
-/** Where the search begins: what found it last. Any change of the data path may move these. */
-const FIRST_SEEDS: Partial<Record<SyncPoint, number>> = {
-  checkpoint: 104,
-  settled: 195,
-  recovery: 42,
-};
+const MUTANT_SEEDS = 200;
+const POINTS = ['horizon', 'settled'] as const;
 
 describe('power cuts', () => {
   test(`${SEEDS * LIVES} seeded losses keep every law`, async () => {
@@ -30,6 +26,16 @@ describe('power cuts', () => {
     expect(rounds).toBeGreaterThan(0);
   });
 
+  test('a cut at any operation after the turning points of a round keeps every law', async () => {
+    for (let seed = 1; seed <= 4; seed++) {
+      for (const point of POINTS) {
+        for (let operations = 1; operations <= 60; operations += 2) {
+          await runCutAfterRound({ seed, point, operations });
+        }
+      }
+    }
+  });
+
   test('one seed is one run', async () => {
     const first = await runPowerCuts({ seed: 7, lives: 3, moments: 5 });
     const second = await runPowerCuts({ seed: 7, lives: 3, moments: 5 });
@@ -37,22 +43,33 @@ describe('power cuts', () => {
   });
 });
 
-describe('every sync is needed', () => {
-  test.each(SYNC_POINTS)(
-    'without the sync "%s" a power cut is found that breaks a law',
-    async (point) => {
-      const skipSyncs = new Set<SyncPoint>([point]);
-      let found: number | undefined;
-      const first = FIRST_SEEDS[point] ?? 1;
-      for (let i = 0; i < MUTANT_SEEDS && found === undefined; i++) {
-        const seed = first + i;
-        const holds = await runPowerCuts({ seed, lives: LIVES, skipSyncs, moments: 10 }).then(
-          () => true,
-          () => false,
-        );
-        if (!holds) found = seed;
+/** Syncs of a round: cuts aimed at it find them sooner than whole lives do. */
+const OF_ROUNDS: ReadonlySet<SyncPoint> = new Set(['checkpoint', 'horizon', 'settled']);
+
+async function breaks(seed: number, missing: SyncPoint): Promise<boolean> {
+  const skipSyncs = new Set([missing]);
+  try {
+    if (!OF_ROUNDS.has(missing)) {
+      await runPowerCuts({ seed, lives: LIVES, skipSyncs, moments: 10 });
+      return false;
+    }
+    for (const point of POINTS) {
+      for (let operations = 1; operations <= 60; operations += 4) {
+        await runCutAfterRound({ seed, point, operations, skipSyncs });
       }
-      expect(found).toBeDefined();
-    },
-  );
+    }
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+describe('every sync is needed', () => {
+  test.each(SYNC_POINTS)('without the sync "%s" some power cut breaks a law', async (point) => {
+    let found: number | undefined;
+    for (let seed = 1; seed <= MUTANT_SEEDS && found === undefined; seed++) {
+      if (await breaks(seed, point)) found = seed;
+    }
+    expect(found).toBeDefined();
+  });
 });

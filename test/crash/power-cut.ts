@@ -77,6 +77,8 @@ export class PowerCutRun {
   readonly #unsure = new Set<string>();
   #durable = 0;
   #labels = 0;
+  /** Nobody flushes in this life: syncs come from pressure alone, and can't hide each other. */
+  #quiet = false;
   /** The last life ended with a close that was answered. */
   #closed = false;
   readonly report: PowerCutReport = {
@@ -102,7 +104,12 @@ export class PowerCutRun {
       skipSyncs: options.skipSyncs ?? new Set(),
       slots: this.#random.pick([7, 8, 12]),
       requestBytesMax: kibibytes(48),
-      ringBytes: this.#random.pick([kibibytes(96), kibibytes(192), kibibytes(1024)]),
+      ringBytes: this.#random.pick([
+        kibibytes(96),
+        kibibytes(192),
+        kibibytes(1024),
+        kibibytes(1024),
+      ]),
     });
     const { size } = this.#sim.geometry;
     this.#model = new VolumeModel(size);
@@ -139,7 +146,8 @@ export class PowerCutRun {
     const gentle = !early && random.chance(0.15);
     if (early) this.#power.plan({ loss, afterOperations: 1 + random.below(40) });
     let opened: Volume | undefined;
-    const mode: WriteMode = random.chance(0.7) ? 'back' : random.pick(WRITE_MODES);
+    this.#quiet = random.chance(0.3);
+    const mode: WriteMode = this.#quiet || random.chance(0.7) ? 'back' : random.pick(WRITE_MODES);
     await this.#power.runLife(async (life) => {
       const volume = await this.#open(life, mode);
       opened = volume;
@@ -168,11 +176,12 @@ export class PowerCutRun {
     const publish = log.publish.bind(log);
     log.publish = async (patch, point) => {
       await publish(patch, point);
-      if (this.#random.chance(0.2)) {
-        this.#power.plan({
-          loss,
-          afterOperations: 1 + this.#random.below(this.#random.pick([8, 50])),
-        });
+      const random = this.#random;
+      if (this.#quiet && point === 'settled' && random.chance(0.4)) {
+        // Late enough that a slot of the recycled ones is in use again.
+        this.#power.plan({ loss, afterOperations: 5 + random.below(40) });
+      } else if (!this.#quiet && random.chance(0.2)) {
+        this.#power.plan({ loss, afterOperations: 1 + random.below(8) });
       }
     };
   }
@@ -246,7 +255,7 @@ export class PowerCutRun {
     const random = this.#random;
     const count = 20 + random.below(150);
     for (let i = 0; i < count; i++) {
-      if (random.chance(0.15)) await this.#flush(volume, lane);
+      if (!this.#quiet && random.chance(0.15)) await this.#flush(volume, lane);
       else await this.#request(volume, lane);
     }
   }
@@ -267,7 +276,7 @@ export class PowerCutRun {
     const offset = random.below(Math.max(1, lane.length - length));
     const at = byteOffset(lane.from + offset);
     const take = Math.min(length, lane.length - offset);
-    const fua = random.chance(0.1);
+    const fua = !this.#quiet && random.chance(0.1);
     const next = lane.states.at(-1)?.slice() ?? new Uint8Array(lane.length);
     lane.states.push(next);
     const k = lane.states.length - 1;
@@ -303,7 +312,7 @@ export class PowerCutRun {
 
   async #operator(volume: Volume): Promise<void> {
     const random = this.#random;
-    for (let i = 0; i < 6; i++) {
+    for (let i = 0; i < (this.#quiet ? 2 : 6); i++) {
       await new Promise<void>((done) => {
         this.#power.life.timers.after(random.below(20), done);
       });
