@@ -9,7 +9,7 @@
 import { join } from 'node:path';
 import { VarveError, isVarveError } from '../base/errors.ts';
 import { newUuid } from '../base/identity.ts';
-import { byteCount, mebibytes, type ByteCount } from '../base/units.ts';
+import { byteCount, byteOffset, mebibytes, type ByteCount } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { LowerDevice, OpenDevice } from '../device/lower-device.ts';
 import type { FileLock, MetaFiles } from '../device/meta-files.ts';
@@ -36,7 +36,7 @@ import {
   type VolumeRecord,
 } from './volume-record.ts';
 
-const CACHE_BYTES = mebibytes(64);
+const CACHE_BYTES = mebibytes(32);
 
 /** The outside world, as a directory of volumes needs it. */
 export interface Surroundings {
@@ -174,7 +174,10 @@ export class VolumeDirectory {
         sums: await device(record.sums, sumsBytes(size)),
       };
       const options = { uuid, name, size, ringBytes, writeMode, readOnly };
-      const volume = await Volume.open(devices, { ...options, cacheBytes: CACHE_BYTES }, world);
+      const keepAside = (file: string, bytes: Uint8Array): Promise<void> =>
+        this.#keepAside(join(this.path, name, file), bytes);
+      const all = { ...options, cacheBytes: CACHE_BYTES, keepAside };
+      const volume = await Volume.open(devices, all, world);
       const closeOnce = async (): Promise<void> => {
         try {
           await volume.close();
@@ -188,6 +191,19 @@ export class VolumeDirectory {
     } catch (error) {
       await closeAll();
       throw error;
+    }
+  }
+
+  /** A file of its own, durable. One that is there already is of the same cut, found again. */
+  async #keepAside(path: string, bytes: Uint8Array): Promise<void> {
+    if ((await this.#around.files.kind(path)) !== 'none') return;
+    const size = byteCount(bytes.length);
+    const device = await this.#around.openDevice(path, { size, create: true });
+    try {
+      await device.write(byteOffset(0), [bytes]);
+      await device.sync('recovery');
+    } finally {
+      await device.close();
     }
   }
 
