@@ -90,6 +90,7 @@ function addExport(program: Command, setup: Setup): void {
 }
 
 async function importFile(context: Context, file: string, name: string): Promise<number> {
+  if (name.includes('@')) throw new VarveError('READ_ONLY', `"${name}"`);
   const { copyIn } = await import('../control/transfer.ts');
   const path = resolve(file);
   const options = { readOnly: true, exclusiveBlockDevice: false };
@@ -97,7 +98,6 @@ async function importFile(context: Context, file: string, name: string): Promise
   try {
     await context.withOperator((operator) =>
       operator.withExport(name, 'write', async ({ device }) => {
-        if (device.readOnly) throw new VarveError('READ_ONLY', `"${name}"`);
         if (source.size > device.size) {
           const both = `${path} has ${source.size} bytes, ${name} has ${device.size}`;
           throw new VarveError('FILE_BAD', `it does not fit: ${both}`);

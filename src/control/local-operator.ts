@@ -1,7 +1,7 @@
 /** The operator that has the volumes itself, by way of a pool. */
 import { VarveError } from '../base/errors.ts';
 import type { OpenExport } from '../device/block-device.ts';
-import { checkLabel } from '../volume/moment.ts';
+import { checkLabel, parseMoment } from '../volume/moment.ts';
 import type {
   CheckReport,
   HistoryInterval,
@@ -62,6 +62,7 @@ export class LocalOperator implements Operator {
 
   async createSnapshot(name: string, label: string, moment?: string): Promise<SnapshotInfo> {
     checkLabel(label);
+    if (moment !== undefined) parseMoment(moment);
     return this.#pool.use(name, 'write', (volume) => volume.createSnapshot(label, moment));
   }
 

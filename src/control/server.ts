@@ -8,7 +8,7 @@
 import { join } from 'node:path';
 import { VarveError } from '../base/errors.ts';
 import type { World } from '../base/world.ts';
-import type { ExportDirectory } from '../device/block-device.ts';
+import type { ExportDirectory, ExportListing, OpenExport } from '../device/block-device.ts';
 import type { MetaFiles } from '../device/meta-files.ts';
 import type { WriteMode } from '../volume/report.ts';
 import type { ControlDoor } from './control-channel.ts';
@@ -96,6 +96,12 @@ export class Server {
 
 type End = () => Promise<void>;
 
+interface Around {
+  readonly options: ServeOptions;
+  readonly ports: ServerPorts;
+  readonly ends: End[];
+}
+
 interface Started {
   readonly info: ServerInfo;
   readonly tcp: TcpAddress | undefined;
@@ -115,25 +121,51 @@ async function endAll(ends: readonly End[]): Promise<void> {
   if (failures.length > 0) throw failures[0];
 }
 
-/** @param around - `ends`: takes what ends each part, as soon as it is there */
-async function startParts(
+/** Exports of volumes that are still being opened. */
+class AwaitedExports implements ExportDirectory {
+  opened: (exports: ExportDirectory) => void = () => undefined;
+  readonly #exports = new Promise<ExportDirectory>((resolve) => {
+    this.opened = resolve;
+  });
+
+  async list(): Promise<readonly ExportListing[]> {
+    return (await this.#exports).list();
+  }
+
+  async open(name: string): Promise<OpenExport> {
+    return (await this.#exports).open(name);
+  }
+}
+
+/** Closed after the front end, which was there before: so it ends before them. */
+async function openVolumes(
   directory: VolumeDirectory,
-  around: { readonly options: ServeOptions; readonly ports: ServerPorts; readonly ends: End[] },
-): Promise<Started> {
+  { options, ends }: Around,
+): Promise<ServedVolumes> {
+  const volumes = await ServedVolumes.open(directory);
+  // Behind the lock, which is let go last.
+  ends.splice(1, 0, () => volumes.close());
+  const { writeMode } = options;
+  if (writeMode === undefined) return volumes;
+  for (const name of volumes.names()) volumes.find(name)?.setWriteMode(writeMode);
+  return volumes;
+}
+
+/** @param around - `ends`: takes what ends each part, as soon as it is there */
+async function startParts(directory: VolumeDirectory, around: Around): Promise<Started> {
   const { options, ports, ends } = around;
   const lock = await ports.files.lock(join(directory.path, SERVER_LOCK));
   ends.push(() => lock.release());
-  const volumes = await ServedVolumes.open(directory);
-  ends.push(() => volumes.close());
-  const { writeMode } = options;
-  if (writeMode !== undefined) {
-    for (const name of volumes.names()) volumes.find(name)?.setWriteMode(writeMode);
-  }
+  // Addresses first: one that is in use is told before any volume is opened. Clients that come
+  // before the volumes are open wait for them.
+  const exports = new AwaitedExports();
   const unixPath = options.unixPath ?? join(directory.path, NBD_SOCKET);
-  const frontEnd = await ports.startFrontEnd(new VolumeExports(volumes));
+  const frontEnd = await ports.startFrontEnd(exports);
   ends.push(() => frontEnd.close());
   await frontEnd.listenUnix(unixPath);
   const tcp = options.tcp === undefined ? undefined : await frontEnd.listenTcp(options.tcp);
+  const volumes = await openVolumes(directory, around);
+  exports.opened(new VolumeExports(volumes));
   const names = volumes.names();
   const uris = urisOf(names, unixPath, tcp);
   const info = { pid: ports.pid, nbdSocket: unixPath, uris };

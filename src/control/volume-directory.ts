@@ -221,6 +221,9 @@ export class VolumeDirectory {
     const { size, logPath, finalPath } = options;
     const wanted = options.logSize ?? (await this.#rawSize(logPath)) ?? logSizeDefault(size);
     const geometry = planGeometry({ size, logSize: wanted });
+    if (!Number.isSafeInteger(finalBytes(size))) {
+      throw new VarveError('SIZE_BAD', `got ${size} bytes, which whole blocks can not hold`);
+    }
     return {
       uuid: newUuid(world.random),
       size,
