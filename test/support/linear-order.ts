@@ -1,7 +1,10 @@
 /** Whether requests that were partly in flight together can stand in one order. Pure. */
-import type { SectorRequest } from './sector-history.ts';
 
-type Flight = Pick<SectorRequest, 'made' | 'answered'>;
+/** When a request was made, and when it was answered; both of one count of events. */
+interface Flight {
+  readonly made: number;
+  readonly answered: number;
+}
 
 /**
  * @param edges - from each request to those that must stand behind it, beside those that were made
