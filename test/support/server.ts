@@ -26,6 +26,12 @@ export interface ServerOptions {
 const READY_MS = 60_000;
 const STOP_MS = 60_000;
 
+/**
+ * What a server may hold beside rings and indexes: 150 MB for the program, its caches, payloads and
+ * replies in flight; and a tenth of that, because the kernel counts memory that is free already.
+ */
+export const RSS_REST_MAX = 165_000_000;
+
 /** What the tests look at in `varve info --json`. */
 export interface Info {
   readonly size: number;
