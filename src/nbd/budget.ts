@@ -3,10 +3,12 @@
  *
  * Invariants:
  *   - used is the sum of what the accounts hold, and never above total.
- *   - An account takes only what, with all that it holds, is at most half of what is free. So many
- *     greedy clients leave each other less and less, and never nothing to the others.
- *   - Who waits is served in order of arrival. One that fits overtakes one that does not, but the
- *     first in the queue is overtaken by two budgets at most: then all wait for it.
+ *   - An account takes only what, with all that it holds, is at most half of what is free: who
+ *     holds much is held back before others are.
+ *   - Who waits is served in order of arrival, and one that fits overtakes one that does not. But
+ *     an account that waits and holds nothing is overtaken by two budgets at most: then all wait
+ *     for it. One that holds something has only itself to wait for, or its turn comes when it is
+ *     done with that.
  */
 import { assert } from '../base/assert.ts';
 import type { ByteCount } from '../base/units.ts';
@@ -22,7 +24,8 @@ export class Budget {
   readonly total: number;
   #used = 0;
   #waiters: Waiter[] = [];
-  /** Bytes that were given to others since the first in the queue became the first. */
+  /** The first in the queue that holds nothing, and the bytes given to others since it was. */
+  #first: Waiter | undefined;
   #overtaken = 0;
   #serving = false;
   #usedMax = 0;
@@ -49,6 +52,11 @@ export class Budget {
     return this.#waiters.length;
   }
 
+  /** Somebody waits who holds nothing: others hold too much. */
+  get isShort(): boolean {
+    return this.#waiters.some(({ account }) => account.held === 0);
+  }
+
   /** The largest reservation that can ever be granted: half of an unused budget. */
   get reservationMax(): number {
     return Math.floor(this.total / 2);
@@ -62,7 +70,8 @@ export class Budget {
   take(account: Account, bytes: number): boolean {
     if (!this.#fits(account, bytes)) return false;
     if (this.#waiters.length > 0) {
-      if (this.#overtaken >= OVERTAKEN_BUDGETS_MAX * this.total) return false;
+      this.#findFirst();
+      if (!this.#isPatient) return false;
       this.#overtaken += bytes;
     }
     this.#grant(bytes);
@@ -81,9 +90,7 @@ export class Budget {
   }
 
   cancel(account: Account): void {
-    const first = this.#waiters[0];
     this.#waiters = this.#waiters.filter((waiter) => waiter.account !== account);
-    if (this.#waiters[0] !== first) this.#overtaken = 0;
     if (this.#waiters.length > 0) this.#serve();
   }
 
@@ -107,21 +114,35 @@ export class Budget {
     }
   }
 
+  get #isPatient(): boolean {
+    return this.#first === undefined || this.#overtaken < OVERTAKEN_BUDGETS_MAX * this.total;
+  }
+
+  #findFirst(): void {
+    const first = this.#waiters.find(({ account }) => account.held === 0);
+    if (first !== this.#first) this.#overtaken = 0;
+    this.#first = first;
+  }
+
   #serveOne(): boolean {
-    const patient = this.#overtaken < OVERTAKEN_BUDGETS_MAX * this.total;
-    const scanned = patient ? Math.min(this.#waiters.length, WAITERS_SCANNED_MAX) : 1;
-    for (let at = 0; at < scanned; at += 1) {
-      const waiter = this.#waiters[at];
-      if (waiter === undefined) return false;
-      if (!this.#fits(waiter.account, waiter.bytes)) continue;
-      this.#waiters.splice(at, 1);
-      this.#overtaken = at === 0 ? 0 : this.#overtaken + waiter.bytes;
-      this.#grant(waiter.bytes);
-      waiter.account.granted(waiter.bytes);
-      waiter.granted();
-      return true;
-    }
-    return false;
+    this.#findFirst();
+    const waiters = this.#waiters.slice(0, WAITERS_SCANNED_MAX);
+    const served =
+      this.#first !== undefined && !this.#isPatient
+        ? this.#serveIfFits(this.#first)
+        : waiters.find((waiter) => this.#serveIfFits(waiter)) !== undefined;
+    return served;
+  }
+
+  #serveIfFits(waiter: Waiter): boolean {
+    const { account, bytes, granted } = waiter;
+    if (!this.#fits(account, bytes)) return false;
+    this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
+    if (waiter !== this.#first) this.#overtaken += bytes;
+    this.#grant(bytes);
+    account.granted(bytes);
+    granted();
+    return true;
   }
 }
 

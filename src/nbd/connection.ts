@@ -5,6 +5,7 @@
 import { isVarveError } from '../base/errors.ts';
 import type { ExportDirectory } from '../device/block-device.ts';
 import type { Timers } from '../base/world.ts';
+import type { Account } from './budget.ts';
 import { closeDevice, payloadBytesMax } from './exports.ts';
 import { HandshakeBuffer } from './handshake-buffer.ts';
 import { shakeHands, type Session } from './handshake.ts';
@@ -20,8 +21,8 @@ export interface ConnectionOptions {
   /** The largest payload that fits the budget. */
   readonly payloadBytesMax: number;
   readonly handshakeTimeoutMs: number;
-  /** Calls of `tick` without progress after which a client that holds memory is cut off. */
-  readonly stallTicks: number;
+  /** How long a client may hold memory without moving. */
+  readonly stallTimeoutMs: number;
   readonly trace: (line: string) => void;
   /** Nothing of this connection is left. */
   readonly onGone: (connection: Connection) => void;
@@ -39,14 +40,17 @@ export class Connection implements SocketEvents {
   #phase: Phase;
   #isClosing = false;
   #isSocketGone = false;
+  #isTimedOut = false;
   /** Handshake and device: what must be over, beside the socket, before this is gone. */
   #isWorkDone = false;
   #cancelTimeout: () => void = () => undefined;
+  readonly #account: Account;
   #mark: number | undefined;
-  #ticks = 0;
+  #stalledMs = 0;
 
   private constructor(options: ConnectionOptions) {
     this.#options = options;
+    this.#account = options.shared.budget.account();
     this.#phase = { kind: 'handshake', buffer: new HandshakeBuffer(options.socket) };
   }
 
@@ -63,7 +67,7 @@ export class Connection implements SocketEvents {
   #start(): void {
     const { socket, timers, handshakeTimeoutMs } = this.#options;
     this.#cancelTimeout = timers.after(handshakeTimeoutMs, () => {
-      this.#timeOut('the handshake takes too long');
+      this.cutOff('the handshake takes too long');
     });
     socket.start(this);
     if (this.#phase.kind === 'handshake') {
@@ -108,7 +112,7 @@ export class Connection implements SocketEvents {
       socket,
       session,
       shared,
-      account: shared.budget.account(),
+      account: this.#account,
       payloadBytesMax: payloadBytesMax(device, this.#options.payloadBytesMax),
       onViolation: (what) => {
         this.#violation(what);
@@ -164,21 +168,33 @@ export class Connection implements SocketEvents {
     this.#options.socket.destroy();
   }
 
+  /** What it holds of the budget. */
+  get held(): number {
+    return this.#account.held;
+  }
+
+  /** How long it has held something that waits for its client, without any progress. */
+  get stalledMs(): number {
+    return this.#stalledMs;
+  }
+
   /** Called at regular times: cuts off a client that holds memory and does not move. */
-  tick(): void {
+  tick(passedMs: number): void {
     const phase = this.#phase;
     const progress = phase.kind === 'transmission' ? phase.transmission.stallProgress : undefined;
     if (progress === undefined || progress !== this.#mark) {
       this.#mark = progress;
-      this.#ticks = 0;
+      this.#stalledMs = 0;
       return;
     }
-    this.#ticks += 1;
-    if (this.#ticks >= this.#options.stallTicks) this.#timeOut('the client does not move');
+    this.#stalledMs += passedMs;
+    if (this.#stalledMs >= this.#options.stallTimeoutMs) this.cutOff('the client does not move');
   }
 
-  #timeOut(why: string): void {
-    if (this.#isSocketGone) return;
+  /** Ends a connection whose client takes too long. */
+  cutOff(why: string): void {
+    if (this.#isSocketGone || this.#isTimedOut) return;
+    this.#isTimedOut = true;
     this.#options.shared.counters.connectionsTimedOut += 1;
     this.#trace(`${why}: connection ended`);
     this.#options.socket.destroy();

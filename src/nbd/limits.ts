@@ -11,6 +11,10 @@ export const REQUESTS_IN_FLIGHT_MAX = 256;
 export const HANDSHAKE_MS_MAX = 60_000;
 /** How long a client may hold a reservation without moving `STALL_BYTES_MIN` bytes. */
 export const STALL_MS_MAX = 30_000;
+/** The same while others wait for what it holds; the largest holders go first. */
+export const STALL_SHORT_MS_MAX = 2_000;
+/** How often it is looked for clients that do not move. */
+export const STALL_TICK_MS = 500;
 /** What a client has to send or take in that time; less is no progress. */
 export const STALL_BYTES_MIN: ByteCount = kibibytes(64);
 
@@ -71,5 +75,7 @@ assert(SLAB_REGION_BYTES_MAX * 2 <= SLAB_BYTES, 'a slab holds several regions');
 assert(BUDGET_BYTES_MIN >= 4 * SLAB_BYTES, 'two connections find a slab each in any budget');
 assert(HEADERS_BYTES_MAX >= NBD_OFFSET_DATA_BYTES, 'the longest header has its room');
 assert(ACK_PAGE_BYTES % 16 === 0, 'a page holds whole simple replies');
+assert(STALL_TICK_MS * 2 <= STALL_SHORT_MS_MAX, 'a stall is seen more than once before its end');
+assert(STALL_SHORT_MS_MAX <= STALL_MS_MAX, 'when memory is short, patience is not longer');
 assert(READ_BYTES_MAX > NBD_REQUEST_BYTES, 'a request header fits one piece');
 assert(MESSAGE_BYTES_MAX <= NBD_STRING_BYTES_MAX, 'a message is a legal string');

@@ -8,7 +8,13 @@ import type { Timers } from '../base/world.ts';
 import type { ExportDirectory } from '../device/block-device.ts';
 import { Budget } from './budget.ts';
 import { Connection } from './connection.ts';
-import { CONNECTIONS_MAX, HANDSHAKE_MS_MAX, STALL_MS_MAX } from './limits.ts';
+import {
+  CONNECTIONS_MAX,
+  HANDSHAKE_MS_MAX,
+  STALL_MS_MAX,
+  STALL_SHORT_MS_MAX,
+  STALL_TICK_MS,
+} from './limits.ts';
 import { Memory, Spares } from './memory.ts';
 import { noCounts, type Counters, type Shared } from './shared.ts';
 import type { Socket } from './socket.ts';
@@ -27,8 +33,8 @@ export interface NbdServerOptions {
   readonly trace?: (line: string) => void;
 }
 
-/** The stall clock's ticks in one timeout. */
-const STALL_TICKS = 4;
+/** When memory is short, this part of the stalled connections is ended at each tick. */
+const CUT_OFF_PART = 4;
 /** On closing, what clients that still shake hands get of the grace. */
 const HANDSHAKE_GRACE_MS = 250;
 /** How long the device may still have requests in hand whose connections were cut off. */
@@ -39,6 +45,7 @@ export class NbdServer {
   readonly #shared: Shared;
   readonly #payloadBytesMax: number;
   readonly #connectionsMax: number;
+  readonly #stallTimeoutMs: number;
   readonly #tickMs: number;
   readonly #connections = new Set<Connection>();
   #cancelTick: (() => void) | undefined;
@@ -51,7 +58,8 @@ export class NbdServer {
     this.#shared = { budget, spares: new Spares(), counters: noCounts() };
     this.#payloadBytesMax = Memory.payloadMax(budget.reservationMax);
     this.#connectionsMax = options.connectionsMax ?? CONNECTIONS_MAX;
-    this.#tickMs = (options.stallTimeoutMs ?? STALL_MS_MAX) / STALL_TICKS;
+    this.#stallTimeoutMs = options.stallTimeoutMs ?? STALL_MS_MAX;
+    this.#tickMs = Math.min(STALL_TICK_MS, this.#stallTimeoutMs / 2);
     assert(this.#connectionsMax > 0, 'a server may have connections');
     assert(this.#tickMs > 0, 'a stall takes time');
   }
@@ -92,7 +100,7 @@ export class NbdServer {
       shared: this.#shared,
       payloadBytesMax: this.#payloadBytesMax,
       handshakeTimeoutMs: this.#options.handshakeTimeoutMs ?? HANDSHAKE_MS_MAX,
-      stallTicks: STALL_TICKS,
+      stallTimeoutMs: this.#stallTimeoutMs,
       trace: this.#options.trace ?? (() => undefined),
       onGone: (gone) => {
         this.#gone(gone);
@@ -117,8 +125,9 @@ export class NbdServer {
     const empty = new Promise<void>((resolve) => {
       this.#onEmpty = resolve;
     });
+    let cancelTooLate = (): void => undefined;
     const tooLate = new Promise<void>((resolve) => {
-      timers.after(graceMs + AFTER_GRACE_MS, resolve);
+      cancelTooLate = timers.after(graceMs + AFTER_GRACE_MS, resolve);
     });
     const late = (isDue: (connection: Connection) => boolean) => (): void => {
       for (const connection of this.#connections) if (isDue(connection)) connection.destroy();
@@ -135,6 +144,7 @@ export class NbdServer {
     if (this.#connections.size > 0) await Promise.race([empty, tooLate]);
     cancelHandshakes();
     cancelGrace();
+    cancelTooLate();
     this.#cancelTick?.();
     this.#cancelTick = undefined;
   }
@@ -148,7 +158,20 @@ export class NbdServer {
   readonly #tick = (): void => {
     this.#cancelTick = undefined;
     if (this.#connections.size === 0) return;
-    for (const connection of this.#connections) connection.tick();
+    for (const connection of this.#connections) connection.tick(this.#tickMs);
+    if (this.#shared.budget.isShort) this.#cutOffStalled();
     this.#cancelTick = this.#options.timers.after(this.#tickMs, this.#tick);
   };
+
+  /** Others wait for what stalled clients hold: those that hold most have to go. */
+  #cutOffStalled(): void {
+    const patienceMs = Math.min(STALL_SHORT_MS_MAX, this.#stallTimeoutMs);
+    const stalled = [...this.#connections].filter(
+      ({ held, stalledMs }) => held > 0 && stalledMs >= patienceMs,
+    );
+    const count = Math.ceil(stalled.length / CUT_OFF_PART);
+    for (const connection of stalled.toSorted((a, b) => b.held - a.held).slice(0, count)) {
+      connection.cutOff('others wait for what the client holds and does not move');
+    }
+  }
 }

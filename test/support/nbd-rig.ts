@@ -81,7 +81,8 @@ export interface Chunk {
 /** A client that sends any bytes, and reads what comes when asked. */
 export class RawClient implements SocketEvents {
   readonly socket: FakeSocket;
-  #bytes = Buffer.alloc(0);
+  #chunks: Buffer[] = [];
+  available = 0;
   isEnded = false;
   isClosed = false;
 
@@ -91,7 +92,8 @@ export class RawClient implements SocketEvents {
   }
 
   data(bytes: Uint8Array): void {
-    this.#bytes = Buffer.concat([this.#bytes, bytes]);
+    this.#chunks.push(Buffer.from(bytes));
+    this.available += bytes.length;
   }
 
   target(): undefined {
@@ -107,10 +109,6 @@ export class RawClient implements SocketEvents {
     this.isClosed = true;
   }
 
-  get available(): number {
-    return this.#bytes.length;
-  }
-
   async send(...pieces: readonly Uint8Array[]): Promise<void> {
     await new Promise<void>((resolve) => {
       this.socket.write([Buffer.concat(pieces)], resolve);
@@ -118,11 +116,15 @@ export class RawClient implements SocketEvents {
   }
 
   async read(count: number): Promise<Buffer> {
-    await until(() => this.#bytes.length >= count || this.isEnded, `${count} bytes came`);
-    if (this.#bytes.length < count) throw new Error(`the stream ended, ${count} bytes wanted`);
-    const bytes = this.#bytes.subarray(0, count);
-    this.#bytes = this.#bytes.subarray(count);
-    return bytes;
+    await until(() => this.available >= count || this.isEnded, `${count} bytes came`);
+    if (this.available < count) throw new Error(`the stream ended, ${count} bytes wanted`);
+    const [first] = this.#chunks;
+    const isThere = first !== undefined && first.length >= count;
+    const bytes = isThere ? first : Buffer.concat(this.#chunks);
+    if (!isThere) this.#chunks = [bytes];
+    this.#chunks[0] = bytes.subarray(count);
+    this.available -= count;
+    return bytes.subarray(0, count);
   }
 
   /** The server has ended the session, and said nothing more. */

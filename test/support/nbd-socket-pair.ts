@@ -62,6 +62,11 @@ export class FakeSocket implements Socket {
     assert(this.#outgoing === undefined, 'one write at a time');
     assert(pieces.every(({ length }) => length > 0) && pieces.length > 0, 'a write has bytes');
     if (this.#isGone) return;
+    if (this.#peer?.isGone === true) {
+      // Nobody is there to take it: EPIPE.
+      this.destroy();
+      return;
+    }
     this.writes += 1;
     this.#outgoing = { pieces: [...pieces], sent };
     this.#pump();
@@ -170,12 +175,10 @@ export class FakeSocket implements Socket {
     });
     const peer = this.#peer;
     if (peer === undefined || peer.#isGone) return;
-    // What is on its way still arrives; then the peer finds the stream ended.
     if (peer.#endSeen === 'no') peer.#endSeen = 'coming';
-    peer.#outgoing = undefined;
-    peer.#schedule();
-    if (peer.#isPaused || peer.#incoming.length > 0) return;
-    peer.destroy();
+    // What is on its way to the peer still arrives; what it was sending can't: ECONNRESET.
+    if (peer.#outgoing === undefined) peer.#schedule();
+    else peer.destroy();
   }
 
   defer(call: () => void): void {
