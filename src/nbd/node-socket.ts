@@ -1,6 +1,7 @@
 /** The sockets of the machine: node:net as the port of `socket.ts`, and listening. */
-import { lstat, chmod, unlink } from 'node:fs/promises';
+import { access, chmod, lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket as NetSocket } from 'node:net';
+import { dirname } from 'node:path';
 import { VarveError } from '../base/errors.ts';
 import { UNIX_PATH_BYTES_MAX } from './limits.ts';
 import type { NbdServer } from './server.ts';
@@ -86,6 +87,7 @@ export async function listenUnix(server: NbdServer, path: string): Promise<Liste
       `a Unix socket path has at most ${UNIX_PATH_BYTES_MAX} bytes, this one ${length}: ${path}`,
     );
   }
+  await expectFolder(path);
   await removeStale(path);
   const net = acceptInto(server, path);
   // The file must not be there for others even for a moment: the mask makes it 0600.
@@ -189,6 +191,16 @@ function closeServer(net: Server): Promise<void> {
     net.close();
     setImmediate(resolve);
   });
+}
+
+/** Binding in a folder that is not there would read as a lack of permission. */
+async function expectFolder(path: string): Promise<void> {
+  const folder = dirname(path);
+  try {
+    await access(folder);
+  } catch (error) {
+    throw new VarveError('ADDRESS_BAD', `${path}: there is no folder ${folder}`, { cause: error });
+  }
 }
 
 /** Removes the socket file of a server that is gone; leaves it when one answers. */
