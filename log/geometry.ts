@@ -40,7 +40,8 @@ export const SEGMENT_BYTES_MAX: ByteCount = mebibytes(64);
 export const SEGMENTS_MIN = 4;
 /** Slots that clients never use: deletes and marks of the catalogue still work in a full log. */
 export const SLOTS_RESERVED = 1;
-export const LOG_BYTES_MAX: ByteCount = gibibytes(4096);
+/** The index holds at most 2^27 versions, which is more than such a log has blocks. */
+export const LOG_BYTES_MAX: ByteCount = gibibytes(256);
 /** The summary of a segment never takes more than this part of its slot. */
 export const SUMMARY_SHARE = 16;
 
@@ -71,6 +72,17 @@ export function planGeometry(request: GeometryRequest): LogGeometry {
   if (!Number.isSafeInteger(logSize) || logSize > LOG_BYTES_MAX) {
     throw new VarveError('SIZE_BAD', `got a log of ${logSize} bytes, at most ${LOG_BYTES_MAX}`);
   }
+  const geometry = layOut(request);
+  if (holdsEnough(geometry)) return geometry;
+  let least = mebibytes(1);
+  while (!holdsEnough(layOut({ ...request, logSize: least }))) {
+    least = byteCount(least + mebibytes(1));
+  }
+  throw new VarveError('LOG_TOO_SMALL', `got ${logSize} bytes; ${least} are enough`);
+}
+
+function layOut(request: GeometryRequest): LogGeometry {
+  const { size, logSize } = request;
   const requestBytesMax = request.requestBytesMax ?? REQUEST_BYTES_MAX;
   const logBytes = byteCount(Math.floor(logSize / BLOCK_BYTES) * BLOCK_BYTES);
   const ideal = 2 ** Math.floor(Math.log2(Math.max(1, logBytes / 64)));
@@ -81,19 +93,13 @@ export function planGeometry(request: GeometryRequest): LogGeometry {
   const share = Math.floor(logBytes / 64 / BLOCK_BYTES) * BLOCK_BYTES;
   const checkpointBytes = byteCount(Math.min(mebibytes(4), Math.max(kibibytes(16), share)));
   const slotCount = Math.floor((logBytes - CHECKPOINT_OFFSET - 2 * checkpointBytes) / segmentBytes);
-  const geometry = { size, logBytes, segmentBytes, slotCount, checkpointBytes, requestBytesMax };
-  const usable = (slotCount - SLOTS_RESERVED) * segmentBlocksSure(geometry) * BLOCK_BYTES;
-  if (slotCount < SEGMENTS_MIN + SLOTS_RESERVED || usable < 2 * requestBytesMax) {
-    const least = Math.max(
-      (SEGMENTS_MIN + SLOTS_RESERVED) * segmentBytes,
-      2 * requestBytesMax + (SLOTS_RESERVED + 4) * segmentBytes,
-    );
-    throw new VarveError(
-      'LOG_TOO_SMALL',
-      `got ${logSize} bytes; about ${least + CHECKPOINT_OFFSET + 2 * checkpointBytes} are needed`,
-    );
-  }
-  return geometry;
+  return { size, logBytes, segmentBytes, slotCount, checkpointBytes, requestBytesMax };
+}
+
+function holdsEnough(geometry: LogGeometry): boolean {
+  const slots = geometry.slotCount - SLOTS_RESERVED;
+  const usable = slots * segmentBlocksSure(geometry) * BLOCK_BYTES;
+  return slots >= SEGMENTS_MIN && usable >= 2 * geometry.requestBytesMax;
 }
 
 export function slotOffset(geometry: LogGeometry, slot: Slot): ByteOffset {

@@ -42,6 +42,8 @@ export interface OpenedLog {
 /** Keeps bytes under a name, durably, beside the volume. */
 export type KeepAside = (name: string, bytes: Uint8Array) => Promise<void>;
 
+export type CheckpointContent = Pick<Checkpoint, 'streamLsn' | 'entries'>;
+
 export interface LogOptions {
   readonly ringBytes: ByteCount;
   readonly timers: Timers;
@@ -86,6 +88,10 @@ export class Log {
     this.geometry = superblock.geometry;
     this.device = device;
     this.#superblock = superblock;
+    for (const segment of replayed.segments) {
+      // A request that was never finished does not count as begun: its number is given out again.
+      if (segment.lastGeneration > options.generation) segment.lastGeneration = options.generation;
+    }
     this.segments = new SegmentTable(superblock.geometry, replayed.segments);
     this.ring = new Ring(options.ringBytes, replayed.endLsn);
     const durable = { generation: options.generation, lsn: replayed.endLsn };
@@ -163,28 +169,38 @@ export class Log {
 
   /** Writes and syncs the next superblock with these changes. */
   async publish(patch: Patch, point: SyncPoint): Promise<void> {
+    await this.#publishing.run(() => this.#write(patch, point));
+  }
+
+  /**
+   * A checkpoint into the free area, synced, and a superblock that names it, as one step: nobody
+   * else chooses an area meanwhile.
+   * @param make - what the checkpoint holds, asked when its turn has come
+   */
+  async publishCheckpoint(make: () => CheckpointContent, patch: Patch): Promise<void> {
     await this.#publishing.run(async () => {
-      const next: Superblock = {
-        ...this.#superblock,
-        ...patch,
-        sequence: this.#superblock.sequence + 1,
-        durable: this.writer.durable.generation,
-        durableLsn: this.writer.durable.lsn,
-        headLineage: this.stream.lineage,
-        chain: this.stream.chain,
-      };
-      await this.#guard(writeSuperblock(this.device, next, point));
-      this.#superblock = next;
+      const area = this.#superblock.checkpointArea === 0 ? 1 : 0;
+      const sequence = this.#superblock.checkpointSequence + 1;
+      const place = { volume: this.#superblock.volume, geometry: this.geometry, area } as const;
+      await this.#guard(writeCheckpoint(this.device, place, { sequence, ...make() }));
+      const named = { checkpointArea: area, checkpointSequence: sequence } as const;
+      await this.#write({ ...patch, ...named }, 'settled');
     });
   }
 
-  /** Writes and syncs a checkpoint into the free area; it counts once `publish` names it. */
-  async writeCheckpoint(entries: Checkpoint['entries'], streamLsn: Lsn): Promise<Patch> {
-    const area = this.#superblock.checkpointArea === 0 ? 1 : 0;
-    const sequence = this.#superblock.checkpointSequence + 1;
-    const place = { volume: this.#superblock.volume, geometry: this.geometry, area } as const;
-    await this.#guard(writeCheckpoint(this.device, place, { sequence, streamLsn, entries }));
-    return { checkpointArea: area, checkpointSequence: sequence };
+  async #write(patch: Patch, point: SyncPoint): Promise<void> {
+    const next: Superblock = {
+      ...this.#superblock,
+      clean: false,
+      ...patch,
+      sequence: this.#superblock.sequence + 1,
+      durable: this.writer.durable.generation,
+      durableLsn: this.writer.durable.lsn,
+      headLineage: this.stream.lineage,
+      chain: this.stream.chain,
+    };
+    await this.#guard(writeSuperblock(this.device, next, point));
+    this.#superblock = next;
   }
 
   /** A sync that failed may have been the one that says so for batches of the stream, too. */

@@ -80,6 +80,8 @@ export class Replay {
   #claimedBy: string;
   #batches = 0;
   #verified = 0;
+  /** Of the newest batch that was taken: what is older behind the end was cut off before. */
+  #elapsedUs = 0;
 
   private constructor(reader: SlotReader, superblock: Superblock, handler: ReplayHandler) {
     this.#reader = reader;
@@ -155,7 +157,10 @@ export class Replay {
       lastGeneration: segment.generation,
     };
     const summary = await this.#reader.summary(segment);
-    if (summary !== undefined) {
+    const last = summary?.at(-1);
+    // Above what is stated durable a header counts only where it lies: its summary may have
+    // survived a cut that the header did not.
+    if (summary !== undefined && last !== undefined && endOf(last) <= this.#claimed) {
       for (const batch of summary) {
         if (!(await this.#take(found, batch))) return found;
       }
@@ -183,6 +188,7 @@ export class Replay {
     found.batches += 1;
     found.headerBytes.push(batch.bytes);
     found.lastGeneration = header.generation;
+    this.#elapsedUs = header.elapsedUs;
     for (let i = 0; i < header.entryCount; i++) {
       if ((entryOf(batch, i).flags & 1) !== 0) found.lastGeneration += 1;
     }
@@ -201,19 +207,20 @@ export class Replay {
     let flushMarks = 0;
     let batches = 0;
     const last = found.at(-1);
-    const regions = [
+    const regions: readonly { readonly segment: ReadSegmentHeader; readonly from: Lsn }[] = [
       ...(last === undefined ? [] : [{ segment: last.segment, from: end }]),
       ...behind.map((segment) => ({ segment, from: segment.firstLsn })),
+      ...(await this.#reader.headless()).map((segment) => ({ segment, from: segment.firstLsn })),
     ];
     const cutRegions: CutRegion[] = [];
     for (const { segment, from } of regions) {
       let stop = from;
       for await (const batch of this.#reader.leftovers(segment, from)) {
-        if (batch.header.lsn < end) continue;
+        this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);
+        if (batch.header.lsn < end || batch.header.elapsedUs < this.#elapsedUs) continue;
         batches += 1;
         stop = endOf(batch);
         flushMarks += flushMarksOf(batch);
-        this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);
       }
       if (stop > from) {
         const inside = BLOCK_BYTES + (from - segment.firstLsn);
@@ -231,10 +238,7 @@ export class Replay {
       );
     }
     const segments = found.map((one, i): Segment => this.#segmentOf(one, i === found.length - 1));
-    const cut =
-      batches > 0 || behind.length > 0
-        ? { lsn: end, flushMarks, batches, regions: cutRegions }
-        : undefined;
+    const cut = batches > 0 ? { lsn: end, flushMarks, batches, regions: cutRegions } : undefined;
     return {
       segments,
       endLsn: end,
@@ -287,7 +291,10 @@ export async function erase(
   }
   const open = replayed.segments.at(-1);
   if (open !== undefined) {
-    const end = slotOffset(geometry, open.slot) + geometry.segmentBytes;
-    await device.write(byteOffset(end - BLOCK_BYTES), [zeros]);
+    const start = slotOffset(geometry, open.slot);
+    const used = start + BLOCK_BYTES + (replayed.endLsn - open.firstLsn);
+    const footer = start + geometry.segmentBytes - BLOCK_BYTES;
+    // A segment that gave up its summary has batches up to the very end of its slot.
+    if (used <= footer) await device.write(byteOffset(footer), [zeros]);
   }
 }

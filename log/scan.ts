@@ -59,6 +59,34 @@ export class SlotReader {
   }
 
   /**
+   * Slots whose header does not decode, though their first block holds a batch: damage, or a cut
+   * that took the header. What their batches state to be durable counts.
+   */
+  async headless(): Promise<readonly ReadSegmentHeader[]> {
+    const found: ReadSegmentHeader[] = [];
+    for (let i = 0; i < this.#geometry.slotCount; i++) {
+      const blocks = new Uint8Array(2 * BLOCK_BYTES);
+      await this.#device.read(slotOffset(this.#geometry, slotOf(i)), blocks);
+      if (decodeSegmentHeader(blocks, this.#volume) !== undefined) continue;
+      const batch = decodeBatch(blocks.subarray(BLOCK_BYTES), this.#volumeBytes);
+      if (batch === undefined) continue;
+      const { segment, lsn: firstLsn, chain, generation, durableLsn } = batch.header;
+      const slot = slotOf(i);
+      found.push({
+        sequence: segment,
+        slot,
+        firstLsn,
+        chain,
+        checksum: chain,
+        opening: 0,
+        generation,
+        durableLsn,
+      });
+    }
+    return found;
+  }
+
+  /**
    * The batches of a closed segment as its summary lists them.
    * @returns undefined when there is none that belongs to this segment and is whole
    */

@@ -225,7 +225,7 @@ export class LogWriter {
     const from = this.#written;
     const segment = segments.find(from);
     const end = segment.endLsn ?? stream.sealedLsn;
-    const to = lsn(Math.min(stream.sealedLsn, end, from + WRITE_BYTES_MAX));
+    const to = this.#wholeBatches(from, lsn(Math.min(stream.sealedLsn, end)));
     const sources = ring.slices(from, to);
     let at = segments.place(segment, from);
     if (from === segment.firstLsn && segment.header !== undefined) {
@@ -238,6 +238,21 @@ export class LogWriter {
     if (segment.endLsn === to) await this.#writeSummary(segment);
     this.#written = to;
     wake(this.#writtenWaiters, to);
+  }
+
+  /**
+   * Where one write ends: at a batch's end, because what is written may be stated durable, and half
+   * a batch that is stated durable would be taken for damage after a cut.
+   */
+  #wholeBatches(from: Lsn, end: Lsn): Lsn {
+    if (end - from <= WRITE_BYTES_MAX) return end;
+    let to = from;
+    for (const { endLsn } of this.#sealed) {
+      if (endLsn > from + WRITE_BYTES_MAX) break;
+      if (endLsn > to) to = endLsn;
+    }
+    assert(to > from, 'a batch fits one write');
+    return to;
   }
 
   async #writeSummary(segment: Segment): Promise<void> {

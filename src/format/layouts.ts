@@ -100,7 +100,13 @@ export const catalogueEntry = table(
   [
     ['type', 'u16', 2, 'kind', '1 lineage, 2 snapshot, 3 snapshot deleted, 4 mark, 5 witness'],
     ['padding', 'zero', 6, 'zero', 'written and checked as zero'],
-    ['generation', 'u64', 8, 'generation', 'moment; for a lineage its parent; for a witness 0'],
+    [
+      'generation',
+      'u64',
+      8,
+      'generation',
+      'moment; for a lineage its parent; for a witness its version',
+    ],
     ['lineage', 'uuid', 16, 'uuid', 'of the moment; for a lineage its own identity'],
     ['parent', 'uuid', 16, 'uuid', 'parent of a lineage; else nil'],
     ['moment_wall_us', 'u64', 8, 'us', 'wall clock at the moment'],

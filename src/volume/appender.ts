@@ -184,14 +184,19 @@ export class Appender {
       await this.#waitForRoom(parts);
       let merged = early;
       // While this request holds the admission nothing else is put, so one more reading is enough.
-      while (merged.some(({ block, version }) => this.#newest(block) !== version)) {
-        merged = await this.#mergeAll(parts.edges);
+      // A flush or a catalogue record may still take room, so that is looked at again as well.
+      while (this.#isStale(merged) || this.#roomFor(parts) !== 'yes') {
+        if (this.#isStale(merged)) merged = await this.#mergeAll(parts.edges);
         await this.#waitForRoom(parts);
       }
       this.#checksum(parts.body);
       this.#put(parts, merged);
     });
     await this.#acknowledge(parts.fua);
+  }
+
+  #isStale(merged: readonly Merged[]): boolean {
+    return merged.some(({ block, version }) => this.#newest(block) !== version);
   }
 
   async #mergeAll(edges: readonly Edge[]): Promise<readonly Merged[]> {

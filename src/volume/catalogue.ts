@@ -30,6 +30,12 @@ export interface Snapshot {
 
 export type Mark = Snapshot;
 
+/** A block that the last round wrote. */
+export interface Witness {
+  readonly block: Block;
+  readonly generation: Generation;
+}
+
 export interface Lineage {
   readonly uuid: Uuid;
   readonly parent: Uuid;
@@ -43,13 +49,14 @@ export class Catalogue {
   readonly snapshots = new Map<string, Snapshot>();
   readonly marks = new Map<string, Mark>();
   #lineages: Lineage[] = [];
-  #witnesses: readonly Block[] = [];
+  #witnesses: readonly Witness[] = [];
 
   constructor(entriesMax: number, entries: readonly CatalogueEntry[]) {
     this.entriesMax = entriesMax;
-    const witnesses: Block[] = [];
+    const witnesses: Witness[] = [];
     for (const entry of entries) {
-      if (entry.type === RECORD_WITNESS) witnesses.push(entry.block);
+      const { block, generation } = entry;
+      if (entry.type === RECORD_WITNESS) witnesses.push({ block, generation });
       else this.apply(entry);
     }
     this.#witnesses = witnesses;
@@ -63,11 +70,11 @@ export class Catalogue {
     return this.#lineages;
   }
 
-  get witnesses(): readonly Block[] {
+  get witnesses(): readonly Witness[] {
     return this.#witnesses;
   }
 
-  set witnesses(blocks: readonly Block[]) {
+  set witnesses(blocks: readonly Witness[]) {
     this.#witnesses = blocks;
   }
 
@@ -139,8 +146,8 @@ export class Catalogue {
     for (const mark of this.marks.values()) {
       entries.push({ ...BLANK_ENTRY, ...mark, type: RECORD_MARK });
     }
-    for (const block of this.#witnesses) {
-      entries.push({ ...BLANK_ENTRY, type: RECORD_WITNESS, block });
+    for (const witness of this.#witnesses) {
+      entries.push({ ...BLANK_ENTRY, type: RECORD_WITNESS, ...witness });
     }
     assert(entries.length <= this.entriesMax, 'the catalogue fits its checkpoint area');
     return entries;

@@ -12,6 +12,7 @@ import type { Uuid } from '../base/identity.ts';
 import {
   BLOCK_BYTES,
   blockCount,
+  lsn,
   type BlockCount,
   type ByteCount,
   type Generation,
@@ -22,7 +23,7 @@ import type { BlockIndex } from '../../index/block-index.ts';
 import type { Pins } from '../../index/pins.ts';
 import type { SegmentReferences } from '../../index/segment-references.ts';
 import type { Timeline } from '../../index/timeline.ts';
-import type { Log } from '../../log/log.ts';
+import type { CheckpointContent, Log } from '../../log/log.ts';
 import type { StampedMoment } from '../../log/superblock.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { FinalStorage } from './final-storage.ts';
@@ -146,6 +147,12 @@ export class Core {
     if (this.#closed) throw new VarveError('CLOSED', 'the volume is closed');
     if (this.readOnly) throw new VarveError('READ_ONLY', 'the volume was opened read-only');
     if (this.failure !== undefined) throw this.failure;
+  }
+
+  /** What a checkpoint of the catalogue holds now. */
+  checkpoint(): CheckpointContent {
+    const streamLsn = lsn(Math.min(this.log.writer.durable.lsn, ...this.pendingRecords));
+    return { entries: this.catalogue.entries(), streamLsn };
   }
 
   /** The snapshot that stops settling first, or undefined. */

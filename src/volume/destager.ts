@@ -14,7 +14,6 @@ import { isVarveError, type VarveError } from '../base/errors.ts';
 import {
   generation as generationOf,
   gibibytes,
-  lsn,
   segmentSequence,
   type Generation,
 } from '../base/units.ts';
@@ -35,6 +34,7 @@ const ROUND_BYTES_MAX = gibibytes(1);
 const DROP_STEP = 2000;
 /** After a failure of final storage: nothing is lost, so it is tried again. */
 const RETRY_MS = 1000;
+const FAILURES_MAX = 3;
 
 export class Destager {
   readonly #core: Core;
@@ -43,6 +43,8 @@ export class Destager {
   #running: Promise<void> | undefined;
   #closing = false;
   #failure: VarveError | undefined;
+  /** Rounds that failed since the last good one. */
+  #failures = 0;
   #cancelRetry: (() => void) | undefined;
 
   constructor(core: Core, onRoom: () => void) {
@@ -61,7 +63,9 @@ export class Destager {
 
   /** Called after appends and syncs: starts a round when the log or the index is past its mark. */
   poke(): void {
-    if (this.#pressed() && this.#target(false) !== undefined) this.#start();
+    if (!this.#pressed()) return;
+    if (this.#target(false) !== undefined) this.#start();
+    else if (this.#core.index.rangeRecords >= RANGE_RECORDS_MAX / 2) this.#waitsForSync();
   }
 
   /**
@@ -70,7 +74,9 @@ export class Destager {
    */
   makeRoom(): boolean {
     if (this.running) return true;
-    if (this.#closing || this.#failure !== undefined) return false;
+    if (this.#closing) return false;
+    // The first failures may pass; then who waits is told.
+    if (this.#failure !== undefined) return this.#failures < FAILURES_MAX;
     const possible = this.#target(true) !== undefined;
     if (possible) this.#start(true);
     // What is not durable yet, or still read, frees itself.
@@ -96,7 +102,8 @@ export class Destager {
     for (const segment of log.segments.live) {
       if (segment.sequence >= log.superblock.tailSequence) break;
       assert(segment.lastGeneration <= settled, 'what is recycled is settled');
-      if (references.readers(segment.sequence) > 0) break;
+      // Held by a reader, or the round is still dropping what lies in it.
+      if (references.readers(segment.sequence) > 0 || references.live(segment.sequence) > 0) break;
       upTo = segment;
     }
     if (upTo === undefined) return;
@@ -110,7 +117,12 @@ export class Destager {
   }
 
   #waitsForSync(): boolean {
-    const { log, oldestSnapshot } = this.#core;
+    const { log, oldestSnapshot, index } = this.#core;
+    if (log.stream.nextLsn <= log.writer.durable.lsn) return false;
+    if (index.rangeRecords >= RANGE_RECORDS_MAX / 2 && oldestSnapshot === undefined) {
+      log.writer.requestDurable(log.stream.nextLsn);
+      return true;
+    }
     const oldest = log.segments.oldest;
     if (oldest?.endLsn === undefined) return false;
     if (oldest.lastGeneration <= log.writer.durable.generation) return false;
@@ -156,6 +168,7 @@ export class Destager {
       // Nothing was recycled: everything since the last good round is still in the log, and is
       // written again, all of it, before `settled` moves.
       this.#failure = error;
+      this.#failures += 1;
       this.#cancelRetry = this.#core.world.timers.after(RETRY_MS, () => {
         this.#cancelRetry = undefined;
         this.#failure = undefined;
@@ -213,6 +226,7 @@ export class Destager {
     const settledBlocks = await settleBlocks(core, target);
     await this.#finish(target, settledBlocks);
     core.counters.rounds += 1;
+    this.#failures = 0;
   }
 
   /** Moments that the round leaves behind say so from now on. */
@@ -231,13 +245,12 @@ export class Destager {
     const core = this.#core;
     const { log, catalogue } = core;
     catalogue.forgetBefore(core.horizon.generation);
-    const streamLsn = Math.min(log.writer.durable.lsn, ...core.pendingRecords);
-    const checkpoint = await log.writeCheckpoint(catalogue.entries(), lsn(streamLsn));
     const tail = log.segments.live.find(
       (segment) => segment.endLsn === undefined || segment.lastGeneration > target,
     );
     assert(tail !== undefined, 'the open segment is never recycled');
-    await log.publish({ ...checkpoint, ...log.tailAt(tail), settled: target }, 'settled');
+    const patch = { ...log.tailAt(tail), settled: target };
+    await log.publishCheckpoint(() => core.checkpoint(), patch);
     core.settled = target;
     while (!core.index.dropSome(target, DROP_STEP)) await core.yieldTurn();
     core.timeline.drop(core.horizon.generation);

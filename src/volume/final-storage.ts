@@ -50,6 +50,8 @@ export class FinalStorage {
   readonly #sums: LowerDevice;
   readonly #seed: number;
   readonly #pages: LRUCache<number, Page>;
+  /** Grows before and after each change of the sidecar. */
+  #sumsVersion = 0;
 
   constructor(devices: {
     readonly final: LowerDevice;
@@ -139,6 +141,7 @@ export class FinalStorage {
 
   async #load(number: number): Promise<Page> {
     const bytes = new Uint8Array(BLOCK_BYTES);
+    const version = this.#sumsVersion;
     await this.#sums.read(byteOffset(number * BLOCK_BYTES), bytes);
     // A round may have replaced it meanwhile; what it put there is newer.
     const newer = this.#pages.get(number);
@@ -149,7 +152,8 @@ export class FinalStorage {
       if (!isSector(sector, number * PAGE_SECTORS + i, this.#seed)) damaged |= 1 << i;
     }
     const page = { bytes, damaged };
-    this.#pages.set(number, page);
+    // What was read beside a change may be old: it serves this read, which is verified, no other.
+    if (version === this.#sumsVersion) this.#pages.set(number, page);
     return page;
   }
 
@@ -181,7 +185,9 @@ export class FinalStorage {
         writeSum(bytes.subarray(at, at + SUMS_SECTOR_BYTES), change.block, change.sum);
       }
       this.#sealPage(bytes, number);
+      this.#sumsVersion += 1;
       await this.#sums.write(byteOffset(number * BLOCK_BYTES), [bytes]);
+      this.#sumsVersion += 1;
       this.#pages.set(number, { bytes, damaged: 0 });
     }
   }
@@ -201,7 +207,9 @@ export class FinalStorage {
     }
     await this.#fillEntries(first, wholeFrom * step, sum);
     const length = byteCount((wholeTo - wholeFrom) * BLOCK_BYTES);
+    this.#sumsVersion += 1;
     await this.#sums.punch(byteOffset(wholeFrom * BLOCK_BYTES), length);
+    this.#sumsVersion += 1;
     for (const number of this.#pages.keys()) {
       if (number >= wholeFrom && number < wholeTo) this.#pages.delete(number);
     }

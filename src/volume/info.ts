@@ -101,7 +101,8 @@ export interface HistoryQuery {
 
 export function historyOf(core: Core, query: HistoryQuery): readonly HistoryInterval[] {
   core.log.stream.seal();
-  const fromWallUs = query.fromWallUs ?? core.horizon.wallUs;
+  const { wallUs: first } = core.horizon;
+  const fromWallUs = micros(Math.max(first, query.fromWallUs ?? first));
   const head = core.timeline.wallAt(core.head);
   const toWallUs = query.toWallUs ?? micros(Math.max(head + 1, fromWallUs + 1));
   return core.timeline.intervals({ fromWallUs, toWallUs, count: query.intervals });

@@ -7,6 +7,7 @@
  */
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
+import { Mutex } from '../base/mutex.ts';
 import { byteCount, micros, type Generation, type Micros } from '../base/units.ts';
 import { BLANK_ENTRY, type CatalogueEntry } from '../format/catalogue.ts';
 import { RECORD_MARK, RECORD_SNAPSHOT, RECORD_SNAPSHOT_DELETED } from '../format/layouts.ts';
@@ -29,6 +30,8 @@ export class Moments {
   readonly #elapsedUs: () => Micros;
   /** Space may be free again. */
   readonly #onUnpin: () => void;
+  /** Changes of the catalogue come one after the other, so that names and room stay checked. */
+  readonly #changes = new Mutex();
   readonly #pins = new Map<string, PinHandle<PinReason>>();
 
   constructor(core: Core, elapsedUs: () => Micros, onUnpin: () => void) {
@@ -69,8 +72,8 @@ export class Moments {
         return found.generation;
       }
       case 'ago': {
-        const at = micros(Math.max(0, this.#elapsedUs() - moment.agoUs));
-        const found = timeline.newestAtElapsed(at);
+        const at = this.#elapsedUs() - moment.agoUs;
+        const found = at < 0 ? undefined : timeline.newestAtElapsed(micros(at));
         if (found === undefined) throw this.#outside(text);
         return found;
       }
@@ -102,7 +105,20 @@ export class Moments {
   }
 
   /** @param at - a moment's text; default: now */
-  async createSnapshot(label: string, at?: string): Promise<SnapshotInfo> {
+  createSnapshot(label: string, at?: string): Promise<SnapshotInfo> {
+    return this.#changes.run(() => this.#createSnapshot(label, at));
+  }
+
+  deleteSnapshot(label: string): Promise<void> {
+    return this.#changes.run(() => this.#deleteSnapshot(label));
+  }
+
+  /** A name for the newest generation that pins nothing. */
+  mark(label: string): Promise<MarkInfo> {
+    return this.#changes.run(() => this.#mark(label));
+  }
+
+  async #createSnapshot(label: string, at?: string): Promise<SnapshotInfo> {
     const core = this.#core;
     core.needWritable();
     this.#needFree(label);
@@ -127,7 +143,7 @@ export class Moments {
     return this.#info({ ...entry });
   }
 
-  async deleteSnapshot(label: string): Promise<void> {
+  async #deleteSnapshot(label: string): Promise<void> {
     const core = this.#core;
     core.needWritable();
     const snapshot = core.catalogue.snapshots.get(label);
@@ -143,8 +159,7 @@ export class Moments {
     this.#unpin(label);
   }
 
-  /** A name for the newest generation that pins nothing. */
-  async mark(label: string): Promise<MarkInfo> {
+  async #mark(label: string): Promise<MarkInfo> {
     const core = this.#core;
     core.needWritable();
     this.#needFree(label);
@@ -224,8 +239,7 @@ export class Moments {
     }
     if (room === 'log' && reserved) {
       catalogue.apply(entry);
-      const patch = await log.writeCheckpoint(catalogue.entries(), log.writer.durable.lsn);
-      await log.publish(patch, 'settled');
+      await log.publishCheckpoint(() => this.#core.checkpoint(), {});
       return;
     }
     if (room !== 'yes') throw new VarveError('LOG_FULL', 'no room for a catalogue record');

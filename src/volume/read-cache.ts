@@ -1,6 +1,6 @@
 /**
  * Blocks that were read from log or final storage and verified. Keyed by LSN, or by block with its
- * generation, so what it holds can't go stale.
+ * generation, so what it holds can't go stale; and verified again when it is handed out.
  */
 import { LRUCache } from 'lru-cache';
 import {
@@ -27,7 +27,8 @@ export class ReadCache {
   }
 
   keepLsn(position: Lsn, data: Uint8Array): void {
-    this.#log.set(position, data.slice());
+    // Not `slice`: of a Buffer that is a view, and its memory is somebody else's tomorrow.
+    this.#log.set(position, new Uint8Array(data));
   }
 
   /** The block as final storage held it with this generation. */
@@ -37,6 +38,6 @@ export class ReadCache {
   }
 
   keepHome(block: Block, generation: Generation, data: Uint8Array): void {
-    this.#final.set(block, { generation, data: data.slice() });
+    this.#final.set(block, { generation, data: new Uint8Array(data) });
   }
 }

@@ -81,12 +81,11 @@ export class Reader {
     }
     if (found !== FOUND_DATA) return false;
     const position = index.foundLsn;
-    let source = cache.atLsn(position);
-    if (log.ring.holds(position)) {
-      source = log.ring.blockAt(position);
-      this.#verify(source, block, index.foundGeneration, index.foundChecksum, 'the ring');
-    }
+    const inRing = log.ring.holds(position);
+    const source = inRing ? log.ring.blockAt(position) : cache.atLsn(position);
     if (source === undefined) return false;
+    const where = inRing ? 'the ring' : 'the cache';
+    this.#verify(source, block, index.foundGeneration, index.foundChecksum, where);
     if (start === from && end === from + BLOCK_BYTES) target.set(source, start);
     else target.set(source.subarray(start - from, end - from), start);
     return true;
@@ -236,8 +235,10 @@ export class Reader {
     const sum = await this.#core.final.sum(block);
     if (sum.kind !== SUM_DATA) return false;
     const known = this.#core.cache.atHome(block, sum.generation);
-    if (known !== undefined) buffer.set(known);
-    return known !== undefined;
+    if (known === undefined) return false;
+    this.#verify(known, block, sum.generation, sum.checksum, 'the cache');
+    buffer.set(known);
+    return true;
   }
 
   async #keep(first: Block, buffer: Uint8Array, epoch: number): Promise<void> {

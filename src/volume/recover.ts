@@ -53,6 +53,8 @@ export class Recovery implements ReplayHandler {
   #pending: Pending[] = [];
   #started = false;
   #first = true;
+  /** The request under way began before the oldest segment. */
+  #headless = false;
   generation: Generation;
   lineage: Uuid;
   requests = 0;
@@ -82,12 +84,9 @@ export class Recovery implements ReplayHandler {
 
   batch(batch: Batch, payloads: () => Promise<Uint8Array>): Promise<void> | undefined {
     const { header } = batch;
-    if (this.#first) {
-      // The oldest segment may begin inside what is settled already.
-      this.generation = header.generation;
-      this.lineage = header.lineage;
-      this.#first = false;
-    } else if (header.lineage !== this.lineage) {
+    if (this.#first) this.#begin(batch);
+    else if (header.lineage !== this.lineage || header.generation === this.generation) {
+      // A request that was under way and is not gone on with was never finished.
       this.#pending = [];
       this.#started = false;
       this.lineage = header.lineage;
@@ -111,6 +110,18 @@ export class Recovery implements ReplayHandler {
     this.#times(batch);
     if (records.length === 0) return undefined;
     return this.#records(batch, records, payloads);
+  }
+
+  /** The oldest segment may begin inside a request, whose beginning is settled, or was cut. */
+  #begin(batch: Batch): void {
+    const { header } = batch;
+    this.#first = false;
+    this.lineage = header.lineage;
+    const first = header.entryCount === 0 ? undefined : entryOf(batch, 0);
+    const between = first === undefined || first.kind === KIND_FLUSH || first.kind === KIND_RECORD;
+    this.#started = !between && (first.flags & FLAG_START) === 0;
+    this.#headless = this.#started;
+    this.generation = this.#started ? generationOf(header.generation - 1) : header.generation;
   }
 
   /** The times of generations that are already in final storage are not needed. */
@@ -140,12 +151,17 @@ export class Recovery implements ReplayHandler {
     if ((entry.flags & FLAG_START) !== 0) {
       this.#pending = [];
       this.#started = true;
+      this.#headless = false;
     }
-    // What goes on from before the oldest segment belongs to a settled request.
-    if (!this.#started) return;
+    if (!this.#started) {
+      throw new VarveError('VOLUME_CORRUPT', `an entry at LSN ${position} belongs to no request`);
+    }
     this.#pending.push({ entry, lsn: position });
     if ((entry.flags & FLAG_END) === 0) return;
     this.generation = generationOf(this.generation + 1);
+    if (this.#headless && this.generation > this.#superblock.settled) {
+      throw new VarveError('VOLUME_CORRUPT', `generation ${this.generation} lacks its beginning`);
+    }
     this.#apply();
     this.#pending = [];
     this.#started = false;

@@ -8,6 +8,7 @@
  *   - Everything is synced when it returns.
  */
 import { crc32c } from '../base/crc32c.ts';
+import { isVarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
@@ -22,6 +23,7 @@ import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_ALLOCATED, SUM_DATA, SUM_LOST, SUM_ZERO } from '../format/layouts.ts';
 import type { Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
+import type { Witness } from './catalogue.ts';
 import type { Core } from './core.ts';
 
 /** Blocks in memory at once: 4 MiB. */
@@ -41,8 +43,11 @@ export async function settleBlocks(core: Core, target: Generation): Promise<numb
   await core.final.syncFinal('final');
   await core.final.syncSums('sums');
   const step = Math.max(1, Math.ceil(newest.length / Math.max(1, core.catalogue.witnessesMax)));
-  const witnesses: Block[] = [];
-  for (let i = 0; i < newest.length; i += step) witnesses.push(blockOf(newest.blocks[i] ?? 0));
+  const witnesses: Witness[] = [];
+  for (let i = 0; i < newest.length; i += step) {
+    const block = blockOf(newest.blocks[i] ?? 0);
+    witnesses.push({ block, generation: generationOf(newest.generations[i] ?? 0) });
+  }
   core.catalogue.witnesses = witnesses;
   return newest.length;
 }
@@ -129,7 +134,7 @@ async function readVersions(
         (first - from) * BLOCK_BYTES,
         (first - from + count) * BLOCK_BYTES,
       );
-      await readPositions(core, lsnOf(newest.lsns[first] ?? 0), target);
+      await readReadable(core, lsnOf(newest.lsns[first] ?? 0), target);
       for (let i = first; i < first + count; i++) {
         const at = (i - from) * BLOCK_BYTES;
         const crc = crc32c(buffer.subarray(at, at + BLOCK_BYTES));
@@ -158,6 +163,20 @@ function runEnd(core: Core, newest: Newest, first: number, to: number): number {
     end += 1;
   }
   return end;
+}
+
+/** Blocks that the device can't read stay zero, fail their checksum, and become `lost`. */
+async function readReadable(core: Core, position: Lsn, target: Uint8Array): Promise<void> {
+  try {
+    await readPositions(core, position, target);
+  } catch (error) {
+    if (!isVarveError(error, 'DEVICE_IO')) throw error;
+    target.fill(0);
+    if (target.length === BLOCK_BYTES) return;
+    for (let at = 0; at < target.length; at += BLOCK_BYTES) {
+      await readReadable(core, lsnOf(position + at), target.subarray(at, at + BLOCK_BYTES));
+    }
+  }
 }
 
 async function readPositions(core: Core, position: Lsn, target: Uint8Array): Promise<void> {

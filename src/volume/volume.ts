@@ -128,7 +128,7 @@ export class Volume {
     });
     const { index, catalogue } = recovery;
     const { witnesses } = catalogue;
-    await compareWitnesses({ final: home, index, witnesses, settled: opened.superblock.settled });
+    await compareWitnesses({ final: home, index, witnesses });
     if (!options.readOnly) await Log.settleRecovery(opened, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
     const hooks = new Hooks(recovery);
