@@ -6,6 +6,8 @@ import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
 import { fuzzer as indexBlocks } from './index/blocks.fuzz.ts';
 import { fuzzer as indexPins } from './index/pins.fuzz.ts';
 import { fuzzer as indexTimeline } from './index/timeline.fuzz.ts';
+import { fuzzer as nbdCodecs } from './nbd/codecs.fuzz.ts';
+import { fuzzer as nbdSessions } from './nbd/sessions.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 
@@ -14,5 +16,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   indexBlocks,
   indexPins,
   indexTimeline,
+  nbdCodecs,
+  nbdSessions,
   volumePowerCuts,
 ];

@@ -124,9 +124,9 @@ export class ReplyReader {
   }
 
   #finish(cookie: number, pending: Pending): void {
-    this.#pending.delete(cookie);
     const isShort = pending.target !== undefined && pending.filled !== pending.length;
     if (isShort && pending.error === undefined) throw protocolError('a read without all its data');
+    this.#pending.delete(cookie);
     pending.finish();
     this.#expectHead();
   }
