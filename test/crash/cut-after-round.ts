@@ -71,12 +71,20 @@ async function compare(volume: Volume, model: VolumeModel, generation: number): 
 
 function aim(volume: Volume, power: PowerSupply, options: CutAfterRoundOptions): void {
   const { log } = volume.core;
-  const publish = log.publish.bind(log);
   let aimed = false;
-  log.publish = async (patch, point) => {
-    await publish(patch, point);
+  const turn = (point: 'horizon' | 'settled'): void => {
     if (aimed || point !== options.point) return;
     aimed = true;
     power.plan({ loss: 'cut', afterOperations: options.operations });
+  };
+  const publish = log.publish.bind(log);
+  log.publish = async (patch, point) => {
+    await publish(patch, point);
+    if (point === 'horizon') turn('horizon');
+  };
+  const publishCheckpoint = log.publishCheckpoint.bind(log);
+  log.publishCheckpoint = async (make, patch) => {
+    await publishCheckpoint(make, patch);
+    turn('settled');
   };
 }

@@ -173,15 +173,20 @@ export class PowerCutRun {
   /** Cuts just after the turning points of a round: later syncs would hide that one is missing. */
   #aimAtRounds(volume: Volume, loss: Loss): void {
     const { log } = volume.core;
+    const random = this.#random;
     const publish = log.publish.bind(log);
     log.publish = async (patch, point) => {
       await publish(patch, point);
-      const random = this.#random;
-      if (this.#quiet && point === 'settled' && random.chance(0.4)) {
+      if (!this.#quiet && random.chance(0.2)) {
+        this.#power.plan({ loss, afterOperations: 1 + random.below(8) });
+      }
+    };
+    const publishCheckpoint = log.publishCheckpoint.bind(log);
+    log.publishCheckpoint = async (make, patch) => {
+      await publishCheckpoint(make, patch);
+      if (this.#quiet && random.chance(0.4)) {
         // Late enough that a slot of the recycled ones is in use again.
         this.#power.plan({ loss, afterOperations: 5 + random.below(40) });
-      } else if (!this.#quiet && random.chance(0.2)) {
-        this.#power.plan({ loss, afterOperations: 1 + random.below(8) });
       }
     };
   }
