@@ -4,7 +4,8 @@
  * Invariants:
  *   - used is the sum of what the accounts hold, and never above total.
  *   - An account takes only what, with all that it holds, is at most half of what is free: who
- *     holds much is held back before others are.
+ *     holds much is held back before others are. An eighth is kept for the first small
+ *     reservation of an account, so that those who ask little go on among those who ask much.
  *   - Who waits is served in order of arrival, and one that fits overtakes one that does not. But
  *     an account that waits and holds nothing is overtaken by two budgets at most: then all wait
  *     for it. One that holds something has only itself to wait for, or its turn comes when it is
@@ -12,7 +13,14 @@
  */
 import { assert } from '../base/assert.ts';
 import type { ByteCount } from '../base/units.ts';
-import { BUDGET_BYTES_MIN, OVERTAKEN_BUDGETS_MAX, WAITERS_SCANNED_MAX } from './limits.ts';
+import {
+  BUDGET_BYTES_MIN,
+  FIRST_BYTES_MAX,
+  KEPT_PART,
+  OVERTAKEN_BUDGETS_MAX,
+  SLAB_BYTES,
+  WAITERS_SCANNED_MAX,
+} from './limits.ts';
 
 interface Waiter {
   readonly account: Account;
@@ -22,6 +30,9 @@ interface Waiter {
 
 export class Budget {
   readonly total: number;
+  /** For the first small reservations of accounts; and how small they are. */
+  readonly #kept: number;
+  readonly #firstMax: number;
   #used = 0;
   #waiters: Waiter[] = [];
   /** The first in the queue that holds nothing, and the bytes given to others since it was. */
@@ -32,6 +43,8 @@ export class Budget {
 
   private constructor(total: ByteCount) {
     this.total = total;
+    this.#kept = total / KEPT_PART;
+    this.#firstMax = Math.max(SLAB_BYTES, Math.min(FIRST_BYTES_MAX, this.#kept / KEPT_PART));
   }
 
   static create(total: ByteCount): Budget {
@@ -95,7 +108,9 @@ export class Budget {
   }
 
   #fits(account: Account, bytes: number): boolean {
-    return account.held + bytes <= (this.total - this.#used) / 2;
+    const free = this.total - this.#used;
+    if (account.held + bytes > free / 2) return false;
+    return (account.held === 0 && bytes <= this.#firstMax) || bytes <= free - this.#kept;
   }
 
   #grant(bytes: number): void {

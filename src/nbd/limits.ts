@@ -12,7 +12,7 @@ export const HANDSHAKE_MS_MAX = 60_000;
 /** How long a client may hold a reservation without moving `STALL_BYTES_MIN` bytes. */
 export const STALL_MS_MAX = 30_000;
 /** The same while others wait for what it holds; the largest holders go first. */
-export const STALL_SHORT_MS_MAX = 2_000;
+export const STALL_SHORT_MS_MAX = 1_000;
 /** How often it is looked for clients that do not move. */
 export const STALL_TICK_MS = 500;
 /** What a client has to send or take in that time; less is no progress. */
@@ -65,6 +65,10 @@ export const OVERTAKEN_BUDGETS_MAX = 2;
 /** The longest path that a Unix socket address holds on Linux, without its ending zero. */
 export const UNIX_PATH_BYTES_MAX = 107;
 
+/** So many parts of the budget there are, one of which is kept for first small requests. */
+export const KEPT_PART = 8;
+/** The longest request that counts as small there, when the budget is large. */
+export const FIRST_BYTES_MAX: ByteCount = kibibytes(512);
 /** A connection may take at most half of what is free, so a slab has to fit well into that. */
 export const BUDGET_BYTES_MIN: ByteCount = kibibytes(512);
 

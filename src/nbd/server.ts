@@ -33,8 +33,8 @@ export interface NbdServerOptions {
   readonly trace?: (line: string) => void;
 }
 
-/** When memory is short, this part of the stalled connections is ended at each tick. */
-const CUT_OFF_PART = 4;
+/** When memory is short, one of so many stalled connections is ended at each tick. */
+const CUT_OFF_PART = 2;
 /** On closing, what clients that still shake hands get of the grace. */
 const HANDSHAKE_GRACE_MS = 250;
 /** How long the device may still have requests in hand whose connections were cut off. */
