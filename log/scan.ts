@@ -14,8 +14,7 @@ import {
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
-import { BATCH_PREFIX_BYTES, KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
-import { viewOf } from '../src/format/record.ts';
+import { KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
 import {
   decodeBatch,
   endOf,
@@ -199,13 +198,4 @@ export function payloadProblems(batch: Batch, payloads: Uint8Array, seed: number
     at += BLOCK_BYTES;
   }
   return problems;
-}
-
-/** Whether the block behind the used part of a full header block is zero. */
-export function paddingIsZero(block: Uint8Array): boolean {
-  const count = viewOf(block).getUint16(14, true);
-  for (let at = BATCH_PREFIX_BYTES + count * 16; at < block.length; at++) {
-    if (block[at] !== 0) return false;
-  }
-  return true;
 }

@@ -5,6 +5,7 @@
  *   - What resolves lies in the window, or the error names the window.
  *   - A snapshot's pin is there before its record is, and its record is durable before the answer.
  */
+import { unreachable } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import { Mutex } from '../base/mutex.ts';
@@ -91,6 +92,8 @@ export class Moments {
         if (found === undefined) throw this.#outside(text);
         return found;
       }
+      default:
+        return unreachable(moment);
     }
   }
 
