@@ -84,6 +84,10 @@ class Crowd {
         this.#report[kind] += 1;
       }
       await delay(20);
+      // Who does not read learns only by writing that the server has thrown it out.
+      if (kind === 'deaf' && random.chance(0.02)) {
+        for (const socket of those) socket.write(command({ type: CMD_READ, offset: 0, length: 1 }));
+      }
     }
   }
 
@@ -128,6 +132,7 @@ class Crowd {
   #stalled(): Socket {
     const socket = this.#connect();
     socket.write(handshake(this.#options.exportName));
+    socket.resume();
     socket.write(writeHeader(0, 8 * MIB));
     socket.write(Buffer.alloc(4 * MIB));
     return socket;
