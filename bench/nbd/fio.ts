@@ -55,6 +55,7 @@ export async function fio(workload: Workload, options: FioOptions): Promise<Meas
     `--runtime=${options.seconds}`,
     '--randrepeat=1',
     '--norandommap=1',
+    '--verify_state_save=0',
     '--output-format=json',
     ...(workload.fsync > 0 ? [`--fsync=${workload.fsync}`] : []),
   ];

@@ -38,7 +38,8 @@ export async function openExport(volume: Volume, moment: string | undefined): Pr
   const when = `as it was at ${timeText(wallUs)}, generation ${generation}`;
   return {
     device: volume.openMoment(resolved),
-    canonicalName: `${volume.name}@gen=${generation}`,
+    // A snapshot's name stays true, and is what people look for in a list.
+    canonicalName: `${volume.name}@${stable ? moment : `gen=${generation}`}`,
     description: `${volume.name}, ${size}, ${when}, read-only; lineage ${lineage}`,
     multipleConnections: stable,
   };

@@ -7,8 +7,8 @@ import { NbdServer } from '../nbd/server.ts';
 import type { FrontEnd } from './server.ts';
 import type { TcpAddress } from './uris.ts';
 
-/** Payloads and replies of all clients: two of the largest requests (68 MiB each) and some more. */
-const PAYLOAD_BUDGET_BYTES: ByteCount = mebibytes(160);
+/** Payloads and replies of all clients: one of the largest requests (68 MiB) and some more. */
+const PAYLOAD_BUDGET_BYTES: ByteCount = mebibytes(80);
 /** What is not answered after this time at the end is cut off. */
 const GRACE_MS = 10_000;
 

@@ -36,7 +36,7 @@ import {
   type VolumeRecord,
 } from './volume-record.ts';
 
-const CACHE_BYTES = mebibytes(32);
+const CACHE_BYTES = mebibytes(16);
 
 /** The outside world, as a directory of volumes needs it. */
 export interface Surroundings {

@@ -72,9 +72,10 @@ export class FinalStorage {
 
   /**
    * Fills `target` with the blocks from `first` on; `target` is whole blocks.
+   * @returns the sums that the blocks were verified against
    * @throws VarveError BLOCK_CORRUPT naming the first block that is not what its sum says
    */
-  async read(first: Block, target: Uint8Array): Promise<void> {
+  async read(first: Block, target: Uint8Array): Promise<readonly Sum[]> {
     const count = target.length / BLOCK_BYTES;
     const sums = await this.sums(first, count);
     await this.#final.read(byteOffset(first * BLOCK_BYTES), target);
@@ -84,6 +85,7 @@ export class FinalStorage {
       const problem = this.problem(blockOf(first + i), content, sum);
       if (problem !== undefined) throw new VarveError('BLOCK_CORRUPT', problem);
     });
+    return sums;
   }
 
   /** Unverified: for those who compare with `problem` themselves. */

@@ -24,6 +24,7 @@ import {
 import type { Done } from '../device/block-device.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA } from '../format/layouts.ts';
+import type { Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_ZERO } from '../../index/found.ts';
 import type { Core } from './core.ts';
 
@@ -213,8 +214,8 @@ export class Reader {
       const epoch = core.roundEpoch;
       try {
         if (count === 1 && (await this.#fromCache(first, buffer))) return;
-        await core.final.read(first, buffer);
-        if (count <= CACHED_BLOCKS_MAX) await this.#keep(first, buffer, epoch);
+        const sums = await core.final.read(first, buffer);
+        if (count <= CACHED_BLOCKS_MAX) this.#keep(first, buffer, sums);
         return;
       } catch (error) {
         const moved = epoch !== core.roundEpoch || this.#anyInIndex(first, count, at);
@@ -241,20 +242,13 @@ export class Reader {
     return true;
   }
 
-  async #keep(first: Block, buffer: Uint8Array, epoch: number): Promise<void> {
-    const core = this.#core;
-    for (let i = 0; i < buffer.length / BLOCK_BYTES; i++) {
-      const block = blockOf(first + i);
-      const sum = await core.final.sum(block);
-      // After a round the sum may be newer than the content in hand.
-      if (epoch !== core.roundEpoch) return;
-      if (sum.kind !== SUM_DATA) continue;
-      core.cache.keepHome(
-        block,
-        sum.generation,
-        buffer.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES),
-      );
-    }
+  /** Under the sums that the content was verified against: a round may have newer ones by now. */
+  #keep(first: Block, buffer: Uint8Array, sums: readonly Sum[]): void {
+    sums.forEach(({ kind, generation }, i) => {
+      if (kind !== SUM_DATA) return;
+      const content = buffer.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+      this.#core.cache.keepHome(blockOf(first + i), generation, content);
+    });
   }
 
   #anyInIndex(first: Block, count: number, at: Generation): boolean {
