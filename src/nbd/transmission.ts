@@ -20,7 +20,7 @@ import {
   REQUESTS_IN_FLIGHT_MAX,
   STALL_BYTES_MIN,
 } from './limits.ts';
-import { Memory } from './memory.ts';
+import { Memory, type Store } from './memory.ts';
 import * as nbd from './protocol.ts';
 import { decodeRequest, refusalOf, type Request, type RequestBounds } from './request.ts';
 import type { Shared } from './shared.ts';
@@ -67,6 +67,8 @@ export class Transmission {
   /** The write whose payload is coming, and how much of it is there. */
   #filling: Request | undefined;
   #filled = 0;
+  /** A store that the socket may still read into, though nobody wants the bytes any more. */
+  #lent: Store | undefined;
   /** The refused write whose payload is thrown away, and how much is still to come. */
   #discarding: Request | undefined;
   #discardLeft = 0;
@@ -142,6 +144,8 @@ export class Transmission {
     this.#state = 'closed';
     this.#account.cancel();
     this.#dropUnfinished();
+    this.#lent?.release();
+    this.#lent = undefined;
     this.#executor.drop();
     this.#memory.idle();
     if (this.#executor.running === 0) this.#onDone();
@@ -361,7 +365,8 @@ export class Transmission {
 
   /** A request that is not whole never happened. */
   #dropUnfinished(): void {
-    this.#filling?.store?.release();
+    // The socket may have its place as the target of its next bytes, until it is gone.
+    this.#lent ??= this.#filling?.store;
     this.#filling = undefined;
     this.#discarding = undefined;
     const blocked = this.#blocked;
