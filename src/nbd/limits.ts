@@ -51,7 +51,7 @@ export const SLAB_REGION_BYTES_MAX: ByteCount = kibibytes(32);
 /** Slabs and buffers kept for the next request, of all connections together. */
 export const SPARE_BYTES_MAX: ByteCount = mebibytes(16);
 /** Bytes of one handing-over to the socket; progress of a slow reader is seen in these steps. */
-export const BATCH_BYTES_MAX: ByteCount = kibibytes(1088);
+export const BATCH_BYTES_MAX: ByteCount = kibibytes(2176);
 /** Replies without data of a connection are gathered here. */
 export const ACK_PAGE_BYTES = 1024;
 /** What a socket may give in one piece; that much may lie unread in a connection that waits. */

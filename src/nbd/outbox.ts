@@ -127,8 +127,9 @@ export class Outbox {
     let taken = 0;
     for (const piece of this.#queue) {
       const room = BATCH_BYTES_MAX - this.#sendingBytes;
-      if (room === 0) break;
       const length = piece.end - piece.start;
+      // A long piece begins a batch of its own, sooner than it is cut.
+      if (room === 0 || (length > room && room < BATCH_BYTES_MAX / 2)) break;
       if (length > room) {
         const end = piece.start + room;
         this.#sending.push({ ...piece, end, store: undefined, replies: 0 });

@@ -304,6 +304,33 @@ describe('closing the server', () => {
     expect(rig.timers.armed).toBe(0);
   });
 
+  it("lets nobody write into memory that is somebody else's by now", async () => {
+    const rig = new Rig({ size: 2 ** 22 });
+    const door = gate();
+    const client = await rig.session();
+    const other = await rig.session();
+    await client.request({ type: NBD_CMD_WRITE, cookie: 1, length: 2 ** 20 });
+    await client.send(Buffer.alloc(1000, 'x'));
+    await settled();
+    rig.device.before = () => door.opened;
+    await other.request({ type: NBD_CMD_FLUSH, cookie: 9 });
+    await settled();
+    const closed = rig.server.close(60_000);
+    await settled();
+    // The payload goes on, into a request that will never be; its memory is not given back yet.
+    await client.send(Buffer.alloc(100_000, 'x'));
+    await settled();
+    expect(rig.server.budget.used).toBe(2 ** 20);
+    client.socket.destroy();
+    await settled();
+    expect(rig.server.budget.used).toBe(0);
+    door.open();
+    await other.ended();
+    other.socket.end();
+    await closed;
+    expect(rig.calls('write')).toBe(0);
+  });
+
   it('answers options with SHUTDOWN, but ABORT', async () => {
     const rig = new Rig();
     const client = rig.raw();

@@ -23,6 +23,7 @@ export class FakeSocket implements Socket {
   /** What is on its way to this end. */
   #incoming: Buffer[] = [];
   #incomingBytes = 0;
+  #target: Uint8Array | undefined;
   #isPaused = false;
   #isScheduled = false;
   #outgoing: { pieces: Uint8Array[]; sent: () => void } | undefined;
@@ -121,7 +122,7 @@ export class FakeSocket implements Socket {
   }
 
   #deliverPiece(events: SocketEvents, first: Buffer): void {
-    const target = events.target();
+    const target = this.#target;
     const most = target?.length ?? Math.max(1, this.#piece());
     const count = Math.min(first.length, most);
     if (count < first.length) this.#incoming.unshift(first.subarray(count));
@@ -129,11 +130,13 @@ export class FakeSocket implements Socket {
     if (target !== undefined) {
       first.copy(target, 0, 0, count);
       events.data(target.subarray(0, count));
-      return;
+    } else {
+      const lent = Buffer.from(first.subarray(0, count));
+      events.data(lent);
+      lent.fill(SPOILT);
     }
-    const lent = Buffer.from(first.subarray(0, count));
-    events.data(lent);
-    lent.fill(SPOILT);
+    // As Node does: it is asked now where the next bytes go, whenever they come.
+    this.#target = events.target();
   }
 
   pause(): void {
