@@ -45,6 +45,8 @@ export interface Cut {
   readonly batches: number;
   /** Where on the log device they lie. */
   readonly regions: readonly CutRegion[];
+  /** Where their headers lie. */
+  readonly headers: readonly ByteOffset[];
 }
 
 export interface CutRegion {
@@ -213,7 +215,9 @@ export class Replay {
       ...(await this.#reader.headless()).map((segment) => ({ segment, from: segment.firstLsn })),
     ];
     const cutRegions: CutRegion[] = [];
+    const headers: ByteOffset[] = [];
     for (const { segment, from } of regions) {
+      const start = slotOffset(this.#super.geometry, segment.slot) + BLOCK_BYTES;
       let stop = from;
       for await (const batch of this.#reader.leftovers(segment, from)) {
         this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);
@@ -221,10 +225,10 @@ export class Replay {
         batches += 1;
         stop = endOf(batch);
         flushMarks += flushMarksOf(batch);
+        headers.push(byteOffset(start + (batch.header.lsn - segment.firstLsn)));
       }
       if (stop > from) {
-        const inside = BLOCK_BYTES + (from - segment.firstLsn);
-        const offset = byteOffset(slotOffset(this.#super.geometry, segment.slot) + inside);
+        const offset = byteOffset(start + (from - segment.firstLsn));
         cutRegions.push({ offset, length: byteCount(stop - from) });
       }
     }
@@ -238,7 +242,8 @@ export class Replay {
       );
     }
     const segments = found.map((one, i): Segment => this.#segmentOf(one, i === found.length - 1));
-    const cut = batches > 0 ? { lsn: end, flushMarks, batches, regions: cutRegions } : undefined;
+    const cut =
+      batches > 0 ? { lsn: end, flushMarks, batches, regions: cutRegions, headers } : undefined;
     return {
       segments,
       endLsn: end,
@@ -277,8 +282,9 @@ function flushMarksOf(batch: Batch): number {
 }
 
 /**
- * Makes a cut lasting: headers of discarded segments and a summary that may list more than the
- * open segment still holds are erased, so that no later replay meets them. The caller syncs.
+ * Makes a cut lasting: headers of discarded segments and batches, and a summary that may list more
+ * than the open segment still holds, are erased, so that no later replay meets them. The caller
+ * syncs.
  */
 export async function erase(
   device: LowerDevice,
@@ -289,6 +295,7 @@ export async function erase(
   for (const slot of replayed.discarded) {
     await device.write(slotOffset(geometry, slot), [zeros]);
   }
+  for (const at of replayed.cut?.headers ?? []) await device.write(at, [zeros]);
   const open = replayed.segments.at(-1);
   if (open !== undefined) {
     const start = slotOffset(geometry, open.slot);
