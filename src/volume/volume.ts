@@ -128,7 +128,8 @@ export class Volume {
     });
     const { index, catalogue } = recovery;
     const { witnesses } = catalogue;
-    await compareWitnesses({ final: home, index, witnesses });
+    const horizon = opened.superblock.horizon.generation;
+    await compareWitnesses({ final: home, index, witnesses, horizon });
     if (!options.readOnly) await Log.settleRecovery(opened, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
     const hooks = new Hooks(recovery);

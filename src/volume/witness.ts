@@ -3,15 +3,17 @@
  * no header, so blocks spread over it, and blocks that the last round wrote, are compared with the
  * sidecar before anything is written.
  *
- * One rotten block is no foreign image: it is EIO when it is read. Most of a sample is.
+ * One rotten block, or one rotten sector of the sidecar, is no foreign image: it is EIO when it is
+ * read. Most of a sample is; and so is one block that is older than the last round wrote it, and
+ * fits its sum all the same, because nobody would notice when it is read.
  */
 import { isVarveError, VarveError } from '../base/errors.ts';
 import { block as blockOf, BLOCK_BYTES, type Block, type Generation } from '../base/units.ts';
 import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
+import { sectorOf } from '../format/sums.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
 import type { Witness } from './catalogue.ts';
 import type { FinalStorage } from './final-storage.ts';
-import { LATEST } from './reader.ts';
 
 const SPREAD = 64;
 /** Fewer mismatches than this are rot. */
@@ -21,6 +23,8 @@ export interface WitnessOptions {
   readonly final: FinalStorage;
   readonly index: BlockIndex;
   readonly witnesses: readonly Witness[];
+  /** A round under way wrote versions up to this one, and none above it. */
+  readonly horizon: Generation;
 }
 
 /** @throws VarveError VOLUME_FOREIGN, naming the first block that is not what it should be */
@@ -36,28 +40,36 @@ export async function compareWitnesses(options: WitnessOptions): Promise<void> {
 }
 
 async function judge(
-  { final, index }: WitnessOptions,
+  { final, index, horizon }: WitnessOptions,
   samples: readonly { readonly block: Block; readonly generation: Generation | undefined }[],
 ): Promise<void> {
   const problems: string[] = [];
+  const damaged = new Set<number>();
   let telling = 0;
   const content = new Uint8Array(BLOCK_BYTES);
   for (const { block, generation } of samples) {
     // What a round may have left half-written is in the log, and is written again from there.
-    if (block >= final.blocks || index.find(block, LATEST) !== 0) continue;
+    if (block >= final.blocks || index.find(block, horizon) !== 0) continue;
     const sum = await sumOf(final, block);
+    if (sum === undefined) {
+      // One sector is one fault, however many blocks it is for.
+      if (damaged.has(sectorOf(block))) continue;
+      damaged.add(sectorOf(block));
+      telling += 1;
+      problems.push(`block ${block}: its checksums are damaged`);
+      continue;
+    }
+    if (sum.kind === SUM_LOST) continue;
     await final.readRaw(block, content);
-    if (sum?.kind === SUM_LOST) continue;
     // Zeros that should be zeros are in every blank image, and tell nothing.
-    const blank = sum !== undefined && sum.kind !== SUM_DATA && content.every((byte) => byte === 0);
+    const blank = sum.kind !== SUM_DATA && content.every((byte) => byte === 0);
     if (blank && generation === undefined) continue;
     telling += 1;
-    if (sum === undefined) problems.push(`block ${block}: its checksums are damaged`);
+    const problem = final.problem(block, content, sum);
+    if (problem !== undefined) problems.push(problem);
     else if (generation !== undefined && sum.generation < generation) {
-      problems.push(`block ${block}: of generation ${sum.generation}, expected ${generation}`);
-    } else {
-      const problem = final.problem(block, content, sum);
-      if (problem !== undefined) problems.push(problem);
+      const older = `block ${block}: of generation ${sum.generation}, expected ${generation}`;
+      throw new VarveError('VOLUME_FOREIGN', `final storage is older than the log: ${older}`);
     }
   }
   if (problems.length >= MISMATCHES_MIN && problems.length * 2 > telling) {

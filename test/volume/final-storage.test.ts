@@ -1,0 +1,163 @@
+/** Final storage and its sidecar: stale pages, lost blocks, rot, and images that do not belong. */
+import { describe, expect, test } from 'vitest';
+import { newUuid } from '../../src/base/identity.ts';
+import { block, BLOCK_BYTES, checksum, generation, kibibytes, slot } from '../../src/base/units.ts';
+import type { LowerDevice } from '../../src/device/lower-device.ts';
+import { SUM_DATA, SUM_NEVER, SUM_ZERO } from '../../src/format/layouts.ts';
+import type { Sum } from '../../src/format/sums.ts';
+import { FinalStorage } from '../../src/volume/final-storage.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { slotOffset } from '../../log/geometry.ts';
+import { Bench, blocksOf, holds, put, unreadable } from '../crash/bench.ts';
+import { PowerSupply } from '../sim/power-supply.ts';
+import { SimDisk } from '../sim/sim-disk.ts';
+import { SimWorld } from '../sim/sim-world.ts';
+
+const DATA: Sum = { kind: SUM_DATA, generation: generation(1), checksum: checksum(7) };
+const ZERO: Sum = { kind: SUM_ZERO, generation: generation(2), checksum: checksum(0) };
+
+/** Writes outside blocks 0 to 39 until so many rounds have run. */
+async function pushRounds(volume: Volume, count: number): Promise<void> {
+  const until = volume.core.counters.rounds + count;
+  for (let i = 0; volume.core.counters.rounds < until; i++) {
+    await put(volume, 40 + (i % 40), blocksOf(1000 + i));
+  }
+}
+
+describe('a page of the sidecar', () => {
+  /** Reads what is there, and answers only when `answer` is called. */
+  function slowReads(device: LowerDevice): { device: LowerDevice; answer: () => void } {
+    let answer = (): void => undefined;
+    const answered = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    const slow: LowerDevice = {
+      name: device.name,
+      size: device.size,
+      read: async (offset, target) => {
+        await device.read(offset, target);
+        await answered;
+      },
+      write: (offset, sources) => device.write(offset, sources),
+      punch: (offset, length) => device.punch(offset, length),
+      sync: (point) => device.sync(point),
+      allocated: () => device.allocated(),
+      close: () => device.close(),
+    };
+    return { device: slow, answer };
+  }
+
+  test('that was read before a punch does not come back after it', async () => {
+    // The slow read filled the cache with the old page, and the next change wrote it back to disk.
+    const world = new SimWorld(1);
+    const power = new PowerSupply(world);
+    const size = 744;
+    const final = SimDisk.create(power, { name: 'final', size: size * BLOCK_BYTES });
+    const sums = SimDisk.create(power, { name: 'sums', size: kibibytes(16) });
+    const volume = newUuid(world.random);
+    const over = (device: LowerDevice): FinalStorage =>
+      new FinalStorage({ final, sums: device, volume, blocks: size, cacheBytes: kibibytes(64) });
+    await world.run(async () => {
+      await over(sums).writeSums([{ block: block(300), sum: DATA }]);
+      const { device, answer } = slowReads(sums);
+      const storage = over(device);
+      const early = storage.sum(block(300));
+      await world.sleep(1000);
+      await storage.fillSums(block(248), 248, ZERO);
+      answer();
+      expect((await early).kind).toBe(SUM_DATA);
+      expect((await storage.sum(block(300))).kind).toBe(SUM_NEVER);
+      await storage.writeSums([{ block: block(400), sum: DATA }]);
+      expect((await over(sums).sum(block(300))).kind).toBe(SUM_NEVER);
+      expect((await over(sums).sum(block(400))).kind).toBe(SUM_DATA);
+    });
+  });
+});
+
+describe('one bad block is no foreign volume', () => {
+  /** Blocks 0 to `count` - 1 are settled, and not in the log any more. */
+  async function settled(seed: number, count: number): Promise<Bench> {
+    const bench = await Bench.create(seed);
+    await bench.use(async (volume) => {
+      for (let i = 0; i < count; i++) await put(volume, i, blocksOf(i));
+      await pushRounds(volume, 2);
+    });
+    return bench;
+  }
+
+  test('a block that was lost on its way from the log is EIO, and the volume opens', async () => {
+    const bench = await Bench.create(1);
+    await bench.use(async (volume) => {
+      for (let i = 0; i < 8; i++) await put(volume, i, blocksOf(i));
+    });
+    const rotten = slotOffset(bench.sim.geometry, slot(0)) + 7 * BLOCK_BYTES;
+    bench.sim.log.corruptBit(rotten + 9, 1);
+    await bench.use((volume) => pushRounds(volume, 2));
+    for (let opening = 0; opening < 2; opening++) {
+      await bench.use(async (volume) => {
+        const failed = await unreadable(volume.live(), 0, 40);
+        expect([...failed.values()]).toEqual(['BLOCK_CORRUPT EIO']);
+        expect([...failed.keys()][0]).toBeLessThan(8);
+      });
+    }
+  });
+
+  test('a rotten bit in block 0 of the image is EIO for block 0', async () => {
+    const bench = await settled(2, 8);
+    bench.sim.final.corruptBit(100, 3);
+    await bench.use(async (volume) => {
+      expect(await unreadable(volume.live(), 0, 40)).toEqual(new Map([[0, 'BLOCK_CORRUPT EIO']]));
+      for (let i = 1; i < 8; i++) expect(await holds(volume.live(), i, [blocksOf(i)])).toBe(0);
+    });
+  });
+
+  test.each([
+    ['and others are settled, too', 38],
+    ['and nothing else is settled', 8],
+  ])('a rotten sector 0 of the sidecar is EIO for its 31 blocks: %s', async (_, count) => {
+    const bench = await settled(3, count);
+    bench.sim.sums.corruptBit(200, 5);
+    await bench.use(async (volume) => {
+      const failed = await unreadable(volume.live(), 0, 40);
+      expect([...failed.keys()]).toEqual(Array.from({ length: 31 }, (__, i) => i));
+      expect(new Set(failed.values())).toEqual(new Set(['BLOCK_CORRUPT EIO']));
+      // A new write mends its block, and a round on top of the damage changes nothing.
+      await put(volume, 5, blocksOf(55));
+      await pushRounds(volume, 3);
+      expect((await unreadable(volume.live(), 0, 40)).size).toBe(30);
+    });
+    await bench.use(async (volume) => {
+      expect(await holds(volume.live(), 5, [blocksOf(55)])).toBe(0);
+      expect((await unreadable(volume.live(), 0, 40)).size).toBe(30);
+    });
+  });
+});
+
+describe('an image that does not belong to the log', () => {
+  test('an older one with its own sidecar is refused, and nothing is written', async () => {
+    // The pair fits itself; only what the last round wrote tells its age.
+    for (const rounds of [1, 3]) {
+      const bench = await Bench.create(4);
+      await bench.use((volume) => pushRounds(volume, 3));
+      const { final, sums, log } = bench.sim;
+      const old = { final: new Uint8Array(final.size), sums: new Uint8Array(sums.size) };
+      final.platter.read(0, old.final);
+      sums.platter.read(0, old.sums);
+      await bench.use((volume) => pushRounds(volume, rounds));
+      final.corrupt(0, old.final);
+      sums.corrupt(0, old.sums);
+      const before = [log, final, sums].map(({ platter }) => platter.contentChecksum());
+      expect((await bench.openError()).code).toBe('VOLUME_FOREIGN');
+      const after = [log, final, sums].map(({ platter }) => platter.contentChecksum());
+      expect(after).toEqual(before);
+    }
+  });
+
+  test('a blank pair under a log that has settled is refused', async () => {
+    const bench = await Bench.create(5);
+    await bench.use((volume) => pushRounds(volume, 3));
+    bench.sim.final.corrupt(0, new Uint8Array(bench.sim.final.size));
+    bench.sim.sums.corrupt(0, new Uint8Array(bench.sim.sums.size));
+    expect((await bench.openError()).code).toBe('VOLUME_FOREIGN');
+  });
+});
