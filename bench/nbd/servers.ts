@@ -62,6 +62,8 @@ async function startNbdkitMemory(place: Place): Promise<Server> {
 
 async function startNbdkit(place: Place, name: string, plugin: string[]): Promise<Server> {
   const socket = join(place.folder, `${name}.sock`);
+  // nbdkit leaves its socket behind.
+  rmSync(socket, { force: true });
   const child = spawn('nbdkit', ['-f', '-U', socket, ...plugin], { stdio: 'ignore' });
   return await serving(name, child, socket, '');
 }
@@ -71,6 +73,7 @@ async function startQemu(place: Place, format: string): Promise<Server> {
   rmSync(file, { force: true });
   await run('qemu-img', ['create', '-q', '-f', format, file, String(place.sizeBytes)]);
   const socket = join(place.folder, `qemu-${format}.sock`);
+  rmSync(socket, { force: true });
   const args = ['-k', socket, '-f', format, '--cache=writeback', '-t', '-e', '8', '-x', '', file];
   const child = spawn('qemu-nbd', args, { stdio: 'ignore' });
   return await serving(`qemu-nbd-${format}`, child, socket, '');
