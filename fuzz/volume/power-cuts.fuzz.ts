@@ -10,7 +10,13 @@ const MOMENTS = 50;
 
 async function main({ seed, runs }: FuzzOptions): Promise<void> {
   for (let i = 0; i < runs; i++) {
-    await runPowerCuts({ seed: seed + i, lives: LIVES, moments: MOMENTS });
+    const one = (seed + i) >>> 0;
+    try {
+      await runPowerCuts({ seed: one, lives: LIVES, moments: MOMENTS });
+    } catch (error) {
+      const what = error instanceof Error ? error.stack : String(error);
+      throw new Error(`seed ${one}: ${what}`, { cause: error });
+    }
   }
 }
 

@@ -50,7 +50,7 @@ async function breaks(seed: number, missing: SyncPoint): Promise<boolean> {
   const skipSyncs = new Set([missing]);
   try {
     if (!OF_ROUNDS.has(missing)) {
-      await runPowerCuts({ seed, lives: LIVES, skipSyncs, moments: 10 });
+      await runPowerCuts({ seed, lives: LIVES, skipSyncs, moments: 10, plain: true });
       return false;
     }
     for (const point of POINTS) {

@@ -1,6 +1,7 @@
 /**
  * Lives of one volume, each ended by a power cut or a kill at a seeded moment: inside commits,
- * rounds, snapshots, closing, and inside the recovery from the cut before.
+ * rounds, snapshots, closing, and inside the recovery from the cut before. Some lives write
+ * nothing: they open, look and close.
  *
  * What is checked after each (laws 1 to 5):
  *   - The volume opens, and its content is exactly the state after some generation g.
@@ -11,13 +12,7 @@
  */
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
-import {
-  block as blockOf,
-  BLOCK_BYTES,
-  byteCount,
-  byteOffset,
-  kibibytes,
-} from '../../src/base/units.ts';
+import { block as blockOf, BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
 import type { World } from '../../src/base/world.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
 import type { SyncPoint } from '../../src/device/lower-device.ts';
@@ -28,6 +23,7 @@ import { PowerSupply, type Loss } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { shapeOf, type Shape } from './shapes.ts';
 
 export interface PowerCutOptions {
   readonly seed: number;
@@ -35,6 +31,8 @@ export interface PowerCutOptions {
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
   /** Moments looked at after each loss. */
   readonly moments?: number;
+  /** Many small requests in every life; else the seed decides. */
+  readonly plain?: boolean;
 }
 
 export interface PowerCutReport {
@@ -62,14 +60,15 @@ interface Lane {
   durable: number;
 }
 
-const LANES = 5;
-
 export class PowerCutRun {
   readonly #options: PowerCutOptions;
   readonly #world: SimWorld;
   readonly #power: PowerSupply;
   readonly #sim: SimVolume;
   readonly #random: SeededRandom;
+  /** Decides on shapes and idle lives. Apart, so that plain runs stay what they were. */
+  readonly #choice: SeededRandom | undefined;
+  readonly #shape: Shape;
   readonly #model: VolumeModel;
   readonly #lanes: Lane[] = [];
   readonly #snapshots = new Map<string, number>();
@@ -99,22 +98,14 @@ export class PowerCutRun {
     this.#world = new SimWorld(options.seed);
     this.#power = new PowerSupply(this.#world);
     this.#random = this.#world.random.fork('power-cut');
-    // Few slots are used again soon, and a large ring syncs seldom: both show what a sync is for.
-    this.#sim = new SimVolume(this.#power, {
-      skipSyncs: options.skipSyncs ?? new Set(),
-      slots: this.#random.pick([7, 8, 12]),
-      requestBytesMax: kibibytes(48),
-      ringBytes: this.#random.pick([
-        kibibytes(96),
-        kibibytes(192),
-        kibibytes(1024),
-        kibibytes(1024),
-      ]),
-    });
+    this.#choice = options.plain === true ? undefined : this.#world.random.fork('shape');
+    this.#shape = shapeOf(this.#random, this.#choice);
+    const skipSyncs = options.skipSyncs ?? new Set();
+    this.#sim = new SimVolume(this.#power, { skipSyncs, ...this.#shape.volume });
     const { size } = this.#sim.geometry;
     this.#model = new VolumeModel(size);
-    const length = Math.floor(size / LANES) - 1000;
-    for (let i = 0; i < LANES; i++) {
+    const length = Math.floor(size / this.#shape.lanes) - 1000;
+    for (let i = 0; i < this.#shape.lanes; i++) {
       const states = [new Uint8Array(length)];
       this.#lanes.push({ from: i * length, length, states, durable: 0 });
     }
@@ -140,10 +131,11 @@ export class PowerCutRun {
 
   async #live(): Promise<void> {
     const random = this.#random;
-    const loss: Loss = random.chance(0.8) ? 'cut' : 'kill';
+    const loss: Loss = random.chance(1 - this.#shape.killShare) ? 'cut' : 'kill';
     const early = random.chance(0.25);
+    const idle = this.#choice?.chance(0.3) === true;
     // Works to its end, and is closed in order.
-    const gentle = !early && random.chance(0.15);
+    const gentle = !early && (random.chance(0.15) || idle);
     if (early) this.#power.plan({ loss, afterOperations: 1 + random.below(40) });
     let opened: Volume | undefined;
     this.#quiet = random.chance(0.3);
@@ -157,10 +149,11 @@ export class PowerCutRun {
       await this.#checkAll(volume);
       // Checks read a lot; the loss is to fall into the work.
       if (!early && !gentle) {
-        this.#power.plan({ loss, afterOperations: 1 + random.below(1500) });
+        this.#power.plan({ loss, afterOperations: 1 + random.below(this.#shape.operations) });
       }
       if (!gentle) this.#aimAtRounds(volume, loss);
-      await this.#work(volume, gentle);
+      if (idle) await this.#close(volume);
+      else await this.#work(volume, gentle, loss);
     });
     if (opened === undefined) this.report.inRecovery += 1;
     else this.report.rounds += opened.core.counters.rounds;
@@ -243,25 +236,30 @@ export class PowerCutRun {
     };
   }
 
-  async #work(volume: Volume, gentle: boolean): Promise<void> {
-    const clients = this.#lanes.map((lane) => this.#client(volume, lane));
+  async #work(volume: Volume, gentle: boolean, loss: Loss): Promise<void> {
+    const clients = this.#lanes.map((lane) =>
+      this.#client(volume, lane, gentle ? undefined : loss),
+    );
     clients.push(this.#operator(volume));
     await Promise.all(clients);
-    if (gentle || this.#random.chance(0.5)) {
-      const head = this.#model.head;
-      await volume.close();
-      this.#closed = true;
-      this.#durable = Math.max(this.#durable, head);
-      for (const lane of this.#lanes) lane.durable = lane.states.length - 1;
-    }
+    if (gentle || this.#random.chance(0.5)) await this.#close(volume);
   }
 
-  async #client(volume: Volume, lane: Lane): Promise<void> {
+  async #close(volume: Volume): Promise<void> {
+    const head = this.#model.head;
+    await volume.close();
+    this.#closed = true;
+    this.#durable = Math.max(this.#durable, head);
+    for (const lane of this.#lanes) lane.durable = lane.states.length - 1;
+  }
+
+  async #client(volume: Volume, lane: Lane, loss: Loss | undefined): Promise<void> {
     const random = this.#random;
-    const count = 20 + random.below(150);
+    const { requests, requestsMore } = this.#shape;
+    const count = requests + random.below(requestsMore);
     for (let i = 0; i < count; i++) {
       if (!this.#quiet && random.chance(0.15)) await this.#flush(volume, lane);
-      else await this.#request(volume, lane);
+      else await this.#request(volume, lane, loss);
     }
   }
 
@@ -274,10 +272,17 @@ export class PowerCutRun {
     lane.durable = Math.max(lane.durable, mine);
   }
 
-  async #request(volume: Volume, lane: Lane): Promise<void> {
+  async #request(volume: Volume, lane: Lane, loss: Loss | undefined): Promise<void> {
     const random = this.#random;
     const live = volume.live();
-    const length = 1 + random.below(random.chance(0.1) ? 48_000 : 9000);
+    const { shortBytes, longBytes, longShare, aimShare } = this.#shape;
+    const long = random.chance(longShare);
+    const length = 1 + random.below(long ? longBytes : shortBytes);
+    // Who only meets RAM goes on for a while after the end of its life.
+    const alive = this.#power.alive && volume.core.world === this.#power.life;
+    if (long && alive && loss !== undefined && this.#choice?.chance(aimShare) === true) {
+      this.#power.plan({ loss, afterOperations: 1 + random.below(25) });
+    }
     const offset = random.below(Math.max(1, lane.length - length));
     const at = byteOffset(lane.from + offset);
     const take = Math.min(length, lane.length - offset);
