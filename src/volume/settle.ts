@@ -42,14 +42,25 @@ export async function settleBlocks(core: Core, target: Generation): Promise<numb
   }
   await core.final.syncFinal('final');
   await core.final.syncSums('sums');
+  core.catalogue.witnesses = witnessesOf(core, target, newest);
+  return newest.length;
+}
+
+/** Blocks that this round wrote; when it only trimmed, those of the round before that are left. */
+function witnessesOf(core: Core, target: Generation, newest: Newest): readonly Witness[] {
+  if (newest.length === 0) {
+    const ranges = core.index.rangesUpTo(target);
+    return core.catalogue.witnesses.filter(
+      ({ block }) => !ranges.some(({ start, count }) => block >= start && block < start + count),
+    );
+  }
   const step = Math.max(1, Math.ceil(newest.length / Math.max(1, core.catalogue.witnessesMax)));
   const witnesses: Witness[] = [];
   for (let i = 0; i < newest.length; i += step) {
     const block = blockOf(newest.blocks[i] ?? 0);
     witnesses.push({ block, generation: generationOf(newest.generations[i] ?? 0) });
   }
-  core.catalogue.witnesses = witnesses;
-  return newest.length;
+  return witnesses;
 }
 
 /** Sorts in steps: a quarter of a large log is a million versions. */

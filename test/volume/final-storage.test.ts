@@ -1,7 +1,17 @@
 /** Final storage and its sidecar: stale pages, lost blocks, rot, and images that do not belong. */
 import { describe, expect, test } from 'vitest';
 import { newUuid } from '../../src/base/identity.ts';
-import { block, BLOCK_BYTES, checksum, generation, kibibytes, slot } from '../../src/base/units.ts';
+import {
+  block,
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  checksum,
+  generation,
+  kibibytes,
+  mebibytes,
+  slot,
+} from '../../src/base/units.ts';
 import type { LowerDevice } from '../../src/device/lower-device.ts';
 import { SUM_DATA, SUM_NEVER, SUM_ZERO } from '../../src/format/layouts.ts';
 import type { Sum } from '../../src/format/sums.ts';
@@ -151,6 +161,30 @@ describe('an image that does not belong to the log', () => {
       const after = [log, final, sums].map(({ platter }) => platter.contentChecksum());
       expect(after).toEqual(before);
     }
+  });
+
+  test('an older pair is refused as well when the last round only trimmed', async () => {
+    // Such a round wrote no block, and its checkpoint named no block to look at.
+    const bench = await Bench.create(6, { size: mebibytes(8) });
+    const { final, sums } = bench.sim;
+    const old = { final: new Uint8Array(final.size), sums: new Uint8Array(sums.size) };
+    await bench.use((volume) => pushRounds(volume, 2));
+    final.platter.read(0, old.final);
+    sums.platter.read(0, old.sums);
+    await bench.use((volume) => pushRounds(volume, 2));
+    await bench.use(async (volume) => {
+      let before = { rounds: volume.core.counters.rounds, settledBlocks: 0 };
+      for (let i = 0; ; i++) {
+        const { rounds, settledBlocks } = volume.core.counters;
+        if (rounds > before.rounds && settledBlocks === before.settledBlocks) break;
+        if (rounds > before.rounds) before = { rounds, settledBlocks };
+        const at = byteOffset((1000 + (i % 1000)) * BLOCK_BYTES);
+        await volume.live().trim(at, byteCount(BLOCK_BYTES), { fua: false });
+      }
+    });
+    final.corrupt(0, old.final);
+    sums.corrupt(0, old.sums);
+    expect((await bench.openError()).code).toBe('VOLUME_FOREIGN');
   });
 
   test('a blank pair under a log that has settled is refused', async () => {
