@@ -32,6 +32,9 @@ const STOP_MS = 60_000;
  */
 export const RSS_REST_MAX = 165_000_000;
 
+/** And for each connection, idle or not: its socket and session, as Node has them. */
+export const RSS_CONNECTION_MAX = 32 * 1024;
+
 /** What the tests look at in `varve info --json`. */
 export interface Info {
   readonly size: number;
