@@ -2,6 +2,7 @@
  * One client: first the handshake, then the requests. It owns the socket and the open export, and
  * ends when both are done with.
  */
+import { unreachable } from '../base/assert.ts';
 import { isVarveError } from '../base/errors.ts';
 import type { ExportDirectory } from '../device/block-device.ts';
 import type { Timers } from '../base/world.ts';
@@ -9,6 +10,7 @@ import type { Account } from './budget.ts';
 import { closeDevice, payloadBytesMax } from './exports.ts';
 import { HandshakeBuffer } from './handshake-buffer.ts';
 import { shakeHands, type Session } from './handshake.ts';
+import { HANDSHAKE_STALL_MS_MAX } from './limits.ts';
 import { raise, type Shared } from './shared.ts';
 import type { Socket, SocketEvents } from './socket.ts';
 import { Transmission } from './transmission.ts';
@@ -80,6 +82,7 @@ export class Connection implements SocketEvents {
     const context = {
       exports,
       payloadBytesMax: this.#options.payloadBytesMax,
+      lists: this.#options.shared.lists,
       closing: () => this.#isClosing,
     };
     let session: Session | undefined;
@@ -180,15 +183,31 @@ export class Connection implements SocketEvents {
 
   /** Called at regular times: cuts off a client that holds memory and does not move. */
   tick(passedMs: number): void {
-    const phase = this.#phase;
-    const progress = phase.kind === 'transmission' ? phase.transmission.stallProgress : undefined;
+    const progress = this.#stallProgress;
     if (progress === undefined || progress !== this.#mark) {
       this.#mark = progress;
       this.#stalledMs = 0;
       return;
     }
     this.#stalledMs += passedMs;
-    if (this.#stalledMs >= this.#options.stallTimeoutMs) this.cutOff('the client does not move');
+    const { stallTimeoutMs } = this.#options;
+    const isShakingHands = this.#phase.kind === 'handshake';
+    const most = isShakingHands ? Math.min(HANDSHAKE_STALL_MS_MAX, stallTimeoutMs) : stallTimeoutMs;
+    if (this.#stalledMs >= most) this.cutOff('the client does not move');
+  }
+
+  get #stallProgress(): number | undefined {
+    const phase = this.#phase;
+    switch (phase.kind) {
+      case 'handshake':
+        return phase.buffer.stallProgress;
+      case 'transmission':
+        return phase.transmission.stallProgress;
+      case 'over':
+        return undefined;
+      default:
+        return unreachable(phase);
+    }
   }
 
   /** Ends a connection whose client takes too long. */

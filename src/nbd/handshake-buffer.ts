@@ -23,10 +23,16 @@ export class HandshakeBuffer implements HandshakeStream {
   #isPaused = false;
   #isEnded = false;
   #isGone = false;
+  #writes = 0;
   #failWrite: ((error: VarveError) => void) | undefined;
 
   constructor(socket: Socket) {
     this.#socket = socket;
+  }
+
+  /** Undefined: nothing waits for the client to read. Else a number that changes with progress. */
+  get stallProgress(): number | undefined {
+    return this.#failWrite === undefined ? undefined : this.#writes;
   }
 
   data(bytes: Uint8Array): void {
@@ -83,6 +89,7 @@ export class HandshakeBuffer implements HandshakeStream {
       this.#failWrite = reject;
       this.#socket.write([bytes], () => {
         this.#failWrite = undefined;
+        this.#writes += 1;
         resolve();
       });
     });

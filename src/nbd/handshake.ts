@@ -35,6 +35,7 @@ import {
   type InfoQuery,
 } from './options.ts';
 import * as nbd from './protocol.ts';
+import type { Turns } from './turns.ts';
 import { decodeString, encodeText, protocolError, uint32 } from './wire.ts';
 
 export interface HandshakeStream {
@@ -50,6 +51,8 @@ export interface HandshakeContext {
   readonly exports: ExportDirectory;
   /** The largest payload that the budget of the server allows. */
   readonly payloadBytesMax: number;
+  /** Few answers to LIST at a time: each holds a list of all exports. */
+  readonly lists: Turns;
   /** The server is being shut down. */
   closing(): boolean;
 }
@@ -176,7 +179,7 @@ class Handshake {
   async #dispatch(option: number, data: Uint8Array): Promise<Outcome> {
     switch (option) {
       case nbd.NBD_OPT_LIST:
-        await this.#list();
+        await this.#context.lists.run(() => this.#list());
         return NEXT;
       case nbd.NBD_OPT_STARTTLS:
         this.#reply(option, nbd.NBD_REP_ERR_POLICY, 'TLS is not configured here');
@@ -246,6 +249,7 @@ class Handshake {
       await this.#answered();
     }
     this.#reply(nbd.NBD_OPT_LIST, nbd.NBD_REP_ACK);
+    await this.#answered();
   }
 
   async #listContexts(data: Uint8Array): Promise<void> {

@@ -19,9 +19,13 @@ export const STALL_TICK_MS = 500;
 export const STALL_BYTES_MIN: ByteCount = kibibytes(64);
 
 /** Data of one option that is looked at; a longer one is skipped, and answered with TOO_BIG. */
-export const OPTION_BYTES_MAX: ByteCount = kibibytes(64);
+export const OPTION_BYTES_MAX: ByteCount = kibibytes(16);
 /** A longer option ends the session: skipping it would only read what a hostile client sends. */
 export const OPTION_SKIP_BYTES_MAX: ByteCount = mebibytes(32);
+/** How long a client that shakes hands may leave what it is told unread. */
+export const HANDSHAKE_STALL_MS_MAX = 5_000;
+/** Answers to LIST that are being made and sent at one time: each may name very many exports. */
+export const LISTS_MAX = 16;
 /** Options in one handshake. */
 export const OPTIONS_MAX = 256;
 /** Exports that one handshake holds open, so that what INFO told GO also gives. */
@@ -56,6 +60,10 @@ export const BATCH_BYTES_MAX: ByteCount = kibibytes(2176);
 export const ACK_PAGE_BYTES = 1024;
 /** What a socket may give in one piece; that much may lie unread in a connection that waits. */
 export const READ_BYTES_MAX: ByteCount = kibibytes(64);
+/** What may lie unread in all connections together: with many of them, the pieces are smaller. */
+export const UNREAD_BYTES_MAX: ByteCount = mebibytes(32);
+/** The smallest piece. */
+export const READ_BYTES_MIN: ByteCount = kibibytes(4);
 /** Waiting connections that are looked at whenever the budget has room again. */
 export const WAITERS_SCANNED_MAX = 32;
 /** How often the first in the queue may be overtaken, in budgets. */
@@ -79,5 +87,6 @@ assert(HEADERS_BYTES_MAX >= NBD_OFFSET_DATA_BYTES, 'the longest header has its r
 assert(ACK_PAGE_BYTES % 16 === 0, 'a page holds whole simple replies');
 assert(STALL_TICK_MS * 2 <= STALL_SHORT_MS_MAX, 'a stall is seen more than once before its end');
 assert(STALL_SHORT_MS_MAX <= STALL_MS_MAX, 'when memory is short, patience is not longer');
-assert(READ_BYTES_MAX > NBD_REQUEST_BYTES, 'a request header fits one piece');
+assert(UNREAD_BYTES_MAX / CONNECTIONS_MAX >= READ_BYTES_MIN, 'all get a piece of what is unread');
+assert(READ_BYTES_MIN > NBD_REQUEST_BYTES, 'a request header fits one piece');
 assert(MESSAGE_BYTES_MAX <= NBD_STRING_BYTES_MAX, 'a message is a legal string');

@@ -28,10 +28,21 @@ const READ_BUFFER = Buffer.allocUnsafeSlow(READ_BYTES_MAX);
 
 /** Where a socket's bytes go: into the place that is wanted, else into the common buffer. */
 class Reader {
+  readonly #pieceBytes: () => number;
   events: SocketEvents | undefined;
 
+  /** @param pieceBytes - how much may come at a time, by now */
+  constructor(pieceBytes: () => number) {
+    this.#pieceBytes = pieceBytes;
+  }
+
   readonly onread = {
-    buffer: (): Uint8Array => this.events?.target() ?? READ_BUFFER,
+    buffer: (): Uint8Array => {
+      const target = this.events?.target();
+      if (target !== undefined) return target;
+      const bytes = this.#pieceBytes();
+      return bytes === READ_BYTES_MAX ? READ_BUFFER : READ_BUFFER.subarray(0, bytes);
+    },
     callback: (count: number, buffer: Uint8Array): boolean => {
       this.events?.data(buffer.subarray(0, count));
       return true;
@@ -67,15 +78,15 @@ export class NodeSocket implements Socket {
   }
 
   /** @param socket - just accepted, and paused */
-  static accepted(socket: NetSocket, name: string): NodeSocket {
-    const reader = new Reader();
+  static accepted(socket: NetSocket, name: string, pieceBytes: () => number): NodeSocket {
+    const reader = new Reader(pieceBytes);
     const own = withReader(socket, reader);
     return own === undefined ? new NodeSocket(socket, name) : new NodeSocket(own, name, reader);
   }
 
   /** @throws VarveError SERVER_GONE */
   static connect(address: NetConnectOpts, name: string): Promise<NodeSocket> {
-    const reader = new Reader();
+    const reader = new Reader(() => READ_BYTES_MAX);
     const socket = connect({ ...address, allowHalfOpen: true, onread: reader.onread });
     return new Promise((resolve, reject) => {
       socket.once('error', (error) => {
@@ -222,7 +233,7 @@ function acceptInto(server: NbdServer, name: string): Server {
     count += 1;
     const peer = socket.remoteAddress;
     const who = peer === undefined ? `${name}#${count}` : `${peer}:${socket.remotePort ?? 0}`;
-    server.accept(NodeSocket.accepted(socket, who));
+    server.accept(NodeSocket.accepted(socket, who, () => server.pieceBytes));
   });
 }
 

@@ -11,13 +11,18 @@ import { Connection } from './connection.ts';
 import {
   CONNECTIONS_MAX,
   HANDSHAKE_MS_MAX,
+  LISTS_MAX,
+  READ_BYTES_MAX,
+  READ_BYTES_MIN,
   STALL_MS_MAX,
   STALL_SHORT_MS_MAX,
   STALL_TICK_MS,
+  UNREAD_BYTES_MAX,
 } from './limits.ts';
 import { Memory, Spares } from './memory.ts';
 import { noCounts, type Counters, type Shared } from './shared.ts';
 import type { Socket } from './socket.ts';
+import { Turns } from './turns.ts';
 
 export interface NbdServerOptions {
   readonly exports: ExportDirectory;
@@ -55,7 +60,12 @@ export class NbdServer {
   private constructor(options: NbdServerOptions) {
     const budget = Budget.create(options.payloadBudget);
     this.#options = options;
-    this.#shared = { budget, spares: new Spares(), counters: noCounts() };
+    this.#shared = {
+      budget,
+      spares: new Spares(),
+      lists: new Turns(LISTS_MAX),
+      counters: noCounts(),
+    };
     this.#payloadBytesMax = Memory.payloadMax(budget.reservationMax);
     this.#connectionsMax = options.connectionsMax ?? CONNECTIONS_MAX;
     this.#stallTimeoutMs = options.stallTimeoutMs ?? STALL_MS_MAX;
@@ -71,6 +81,12 @@ export class NbdServer {
   /** Connections at this time, those that shake hands included. */
   get connections(): number {
     return this.#connections.size;
+  }
+
+  /** What one socket may bring at a time: less when there are many. */
+  get pieceBytes(): number {
+    const share = Math.floor(UNREAD_BYTES_MAX / Math.max(1, this.connections));
+    return Math.max(READ_BYTES_MIN, Math.min(READ_BYTES_MAX, share));
   }
 
   get counters(): Readonly<Counters> {

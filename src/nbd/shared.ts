@@ -1,6 +1,7 @@
 /** What the connections of one server share. */
 import type { Budget } from './budget.ts';
 import type { Spares } from './memory.ts';
+import type { Turns } from './turns.ts';
 
 /** Counts since the server began. */
 export interface Counters {
@@ -34,6 +35,8 @@ export function noCounts(): Counters {
 export interface Shared {
   readonly budget: Budget;
   readonly spares: Spares;
+  /** For the answers to LIST. */
+  readonly lists: Turns;
   readonly counters: Counters;
 }
 

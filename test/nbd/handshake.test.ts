@@ -406,6 +406,27 @@ describe('the limits of a handshake', () => {
     expect(rig.server.connections).toBe(0);
   });
 
+  it('end it soon when what is told stays unread', async () => {
+    const rig = new Rig({ pair: { capacity: 4096 } });
+    const device = new MemoryDevice(4096);
+    for (let i = 0; i < 1000; i += 1) rig.directory.devices.set(`disk@snapshot-${i}`, device);
+    const deaf = await Promise.all(Array.from({ length: 16 }, () => greeted(rig)));
+    for (const client of deaf) {
+      client.socket.pause();
+      await client.send(encodeOption(nbd.NBD_OPT_LIST));
+    }
+    await settled();
+    const client = await greeted(rig);
+    const listed = client.option(nbd.NBD_OPT_LIST);
+    await settled();
+    for (let ms = 0; ms < 6000; ms += 500) {
+      rig.timers.advance(500);
+      await settled();
+    }
+    expect(await listed).toHaveLength(1002);
+    expect(rig.server.counters.connectionsTimedOut).toBe(16);
+  });
+
   it('do not end a session that has begun', async () => {
     const rig = new Rig();
     const client = await rig.session();
