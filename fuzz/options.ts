@@ -6,9 +6,12 @@ export interface FuzzOptions {
   readonly runs: number;
 }
 
+/** What a turn did, by word: `steps`, `crashes`, `faults: bit rot`. The runner adds them up. */
+export type Counts = Readonly<Record<string, number>>;
+
 export interface Fuzzer {
   /** As in `npm run fuzz -- --name`; the area first: `log-record`. */
   readonly name: string;
   /** Returns when every case held; throws at the first that did not. */
-  main(options: FuzzOptions): void | Promise<void>;
+  main(options: FuzzOptions): Counts | void | Promise<Counts | void>;
 }

@@ -2,7 +2,7 @@
 import { parseArgs } from 'node:util';
 import { fuzzer as canary } from './canary.fuzz.ts';
 import { FUZZERS } from './registry.ts';
-import { runFuzzers, type RunPlan } from './runner.ts';
+import { countsText, runFuzzers, type RunPlan } from './runner.ts';
 import { oldSeeds } from './seeds.ts';
 
 const RUNS_DEFAULT = 100;
@@ -44,7 +44,10 @@ async function main(): Promise<boolean> {
     for (const { name } of FUZZERS) console.log(name);
     return true;
   }
-  const { turns, failed } = await runFuzzers(plan(values));
+  const { turns, failed, counts } = await runFuzzers(plan(values));
+  for (const [name, done] of counts) {
+    if (Object.keys(done).length > 0) console.log(`${name}: ${countsText(done)}`);
+  }
   console.log(
     `fuzz: ${turns} turns, ${failed.length} fuzzers failed ${failed.join(' ')}`.trimEnd(),
   );

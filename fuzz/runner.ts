@@ -7,7 +7,7 @@
  *     and does not keep the others from running.
  */
 import { fuzzer as canary } from './canary.fuzz.ts';
-import type { Fuzzer, FuzzOptions } from './options.ts';
+import type { Counts, Fuzzer, FuzzOptions } from './options.ts';
 import type { OldSeed } from './seeds.ts';
 
 export interface RunPlan {
@@ -26,6 +26,23 @@ export interface RunPlan {
 export interface RunResult {
   readonly turns: number;
   readonly failed: readonly string[];
+  /** What the turns did, by the name of the fuzzer. */
+  readonly counts: ReadonlyMap<string, Counts>;
+}
+
+/** Both together; a word that only one has is kept. */
+export function sum(left: Counts, right: Counts): Counts {
+  const all: Record<string, number> = { ...left };
+  for (const [word, count] of Object.entries(right)) all[word] = (all[word] ?? 0) + count;
+  return all;
+}
+
+/** `12 crashes, 3400 steps` */
+export function countsText(counts: Counts): string {
+  return Object.entries(counts)
+    .toSorted(([left], [right]) => (left < right ? -1 : 1))
+    .map(([word, count]) => `${count} ${word}`)
+    .join(', ');
 }
 
 /** Round 0 gives `seed` itself; later ones are far from each other, and all are 32-bit. */
@@ -33,10 +50,11 @@ function seedAt(seed: number, round: number): number {
   return (seed + Math.imul(round, 0x9e3779b1)) | 0;
 }
 
-async function holds(fuzzer: Fuzzer, options: FuzzOptions): Promise<true | { error: unknown }> {
+type Outcome = { readonly counts: Counts } | { readonly error: unknown };
+
+async function outcomeOf(fuzzer: Fuzzer, options: FuzzOptions): Promise<Outcome> {
   try {
-    await fuzzer.main(options);
-    return true;
+    return { counts: (await fuzzer.main(options)) ?? {} };
   } catch (error) {
     return { error };
   }
@@ -49,6 +67,7 @@ function replayCommand(name: string, { seed, runs }: FuzzOptions): string {
 class Run {
   readonly #plan: RunPlan;
   readonly #failed = new Set<string>();
+  readonly counts = new Map<string, Counts>();
   turns = 0;
 
   constructor(plan: RunPlan) {
@@ -61,7 +80,7 @@ class Run {
 
   async checkCanary(): Promise<void> {
     const options = { seed: this.#plan.seed, runs: 1000 };
-    if ((await holds(canary, options)) !== true) return;
+    if ('error' in (await outcomeOf(canary, options))) return;
     this.#failed.add(canary.name);
     this.#plan.print('canary: it must fail and did not, so no result here means anything');
   }
@@ -71,16 +90,17 @@ class Run {
     if (this.#failed.has(fuzzer.name)) return;
     const { print, nowMs } = this.#plan;
     const began = nowMs();
-    const result = await holds(fuzzer, options);
+    const outcome = await outcomeOf(fuzzer, options);
     this.turns += 1;
     const took = `${Math.round(nowMs() - began)} ms`;
-    if (result === true) {
+    if ('counts' in outcome) {
+      this.counts.set(fuzzer.name, sum(this.counts.get(fuzzer.name) ?? {}, outcome.counts));
       if (note === undefined) return;
       print(`${fuzzer.name}: seed ${options.seed}, ${options.runs} runs, held (${took})${note}`);
       return;
     }
     this.#failed.add(fuzzer.name);
-    const { error } = result;
+    const { error } = outcome;
     print(`${fuzzer.name}: seed ${options.seed}, FAILED (${took})${note ?? ''}`);
     print(error instanceof Error ? (error.stack ?? error.message) : String(error));
     print(`to repeat: ${replayCommand(fuzzer.name, options)}`);
@@ -112,5 +132,5 @@ export async function runFuzzers(plan: RunPlan): Promise<RunResult> {
     if (fuzzer !== undefined) await run.turn(fuzzer, old, `: ${old.note}`);
   }
   await newTurns(run, plan);
-  return { turns: run.turns, failed: run.failed };
+  return { turns: run.turns, failed: run.failed, counts: run.counts };
 }

@@ -75,6 +75,18 @@ describe('the runner', () => {
     expect(good.given.length).toBeGreaterThan(1);
   });
 
+  it('adds up what the turns of a fuzzer did', async () => {
+    const counting: Fuzzer = { name: 'counting', main: () => ({ steps: 3, crashes: 1 }) };
+    const silent: Fuzzer = { name: 'silent', main: () => undefined };
+    const { counts, turns } = await run({ fuzzers: [counting, silent], seconds: 20 });
+    const times = turns / 2;
+    expect(counts.get('counting')).toEqual({
+      steps: 3 * Math.ceil(times),
+      crashes: Math.ceil(times),
+    });
+    expect(counts.get('silent')).toEqual({});
+  });
+
   it('waits for a fuzzer that is asynchronous', async () => {
     const slow: Fuzzer = {
       name: 'slow',
