@@ -8,6 +8,7 @@
  * Invariants:
  *   - A round ends at a request boundary that is durable, and never behind the horizon.
  *   - It never passes a snapshot. Open moments stop it only until space is short; then they end.
+ *   - Where the file system below is full, a round waits in its place, and goes on by itself.
  */
 import { assert } from '../base/assert.ts';
 import { isVarveError, type VarveError } from '../base/errors.ts';
@@ -20,7 +21,7 @@ import {
 import type { Segment } from '../../log/segments.ts';
 import type { Core } from './core.ts';
 import { RANGE_RECORDS_MAX } from './core.ts';
-import { settleBlocks } from './settle.ts';
+import { settleBlocks, type Attempt } from './settle.ts';
 
 /** A round starts when this part of the slots is in use, */
 export const HIGH_WATER = 0.75;
@@ -33,8 +34,9 @@ const ROUND_BYTES_MAX = gibibytes(1);
 /** Versions that are dropped in one go. */
 const DROP_STEP = 2000;
 /** After a failure of final storage: nothing is lost, so it is tried again. */
-const RETRY_MS = 1000;
-const FAILURES_MAX = 3;
+export const RETRY_MS = 1000;
+/** So often it may fail before those who wait for room are told, and those who come at once. */
+export const FAILURES_MAX = 3;
 
 export class Destager {
   readonly #core: Core;
@@ -42,10 +44,11 @@ export class Destager {
   readonly #onRoom: () => void;
   #running: Promise<void> | undefined;
   #closing = false;
+  /** Stands until what failed has worked. */
   #failure: VarveError | undefined;
-  /** Rounds that failed since the last good one. */
+  /** How often since then. */
   #failures = 0;
-  #cancelRetry: (() => void) | undefined;
+  #endPause: (() => void) | undefined;
 
   constructor(core: Core, onRoom: () => void) {
     this.#core = core;
@@ -56,7 +59,7 @@ export class Destager {
     return this.#running !== undefined;
   }
 
-  /** Why the last round failed, until it is tried again. */
+  /** Why the round under way gets no further, until it does. */
   get failure(): VarveError | undefined {
     return this.#failure;
   }
@@ -73,10 +76,10 @@ export class Destager {
    * @returns false when no round can free any: only an operator can
    */
   makeRoom(): boolean {
-    if (this.running) return true;
     if (this.#closing) return false;
     // The first failures may pass; then who waits is told.
     if (this.#failure !== undefined) return this.#failures < FAILURES_MAX;
+    if (this.running) return true;
     const possible = this.#target(true) !== undefined;
     if (possible) this.#start(true);
     // What is not durable yet, or still read, frees itself.
@@ -91,7 +94,7 @@ export class Destager {
   /** Waits for the round under way; starts no more. */
   async close(): Promise<void> {
     this.#closing = true;
-    this.#cancelRetry?.();
+    this.#endPause?.();
     await this.#running;
   }
 
@@ -143,7 +146,7 @@ export class Destager {
   }
 
   #start(urgent = false): void {
-    if (this.running || this.#closing || this.#failure !== undefined || this.#core.readOnly) return;
+    if (this.running || this.#closing || this.#core.readOnly) return;
     const work = this.#rounds(urgent);
     this.#running = work;
     void work.then(() => {
@@ -153,28 +156,65 @@ export class Destager {
   }
 
   async #rounds(urgent: boolean): Promise<void> {
-    try {
-      let again = true;
-      while (again && !this.#closing && this.#core.failure === undefined) {
-        const redo = this.#core.settled < this.#core.horizon.generation;
-        const target = redo ? this.#core.horizon.generation : this.#target(urgent);
-        if (target === undefined) return;
+    let again = true;
+    while (again && !this.#closing && this.#core.failure === undefined) {
+      const redo = this.#core.settled < this.#core.horizon.generation;
+      const target = redo ? this.#core.horizon.generation : this.#target(urgent);
+      if (target === undefined) return;
+      try {
         await this.#round(target);
-        this.#onRoom();
+        this.#worked({ failure: undefined, failures: 0 });
         again = this.#pressed();
+      } catch (error) {
+        // Nothing was recycled: everything since the last good round is still in the log, and is
+        // written again, all of it, before `settled` moves.
+        await this.#failed(error);
       }
-    } catch (error) {
-      if (!isVarveError(error)) throw error;
-      // Nothing was recycled: everything since the last good round is still in the log, and is
-      // written again, all of it, before `settled` moves.
-      this.#failure = error;
-      this.#failures += 1;
-      this.#cancelRetry = this.#core.world.timers.after(RETRY_MS, () => {
-        this.#cancelRetry = undefined;
-        this.#failure = undefined;
-        this.#start(urgent);
-      });
+      this.#onRoom();
     }
+  }
+
+  /**
+   * A step that meets a full file system is tried again until there is space: what the round has
+   * written so far was taken, and is synced with the rest. After any other failure the round is
+   * made again, whole.
+   */
+  readonly #attempt: Attempt = async (step) => {
+    const before = { failure: this.#failure, failures: this.#failures };
+    for (let tries = 1; ; tries++) {
+      try {
+        await step();
+        if (tries > 1) this.#worked(before);
+        return;
+      } catch (error) {
+        const goesOn = !this.#closing && this.#core.failure === undefined;
+        if (!isVarveError(error, 'DISK_FULL') || !goesOn) throw error;
+        await this.#failed(error);
+      }
+    }
+  };
+
+  /** @param left - what failed before and has not worked yet */
+  #worked(left: { failure: VarveError | undefined; failures: number }): void {
+    this.#failure = left.failure;
+    this.#failures = left.failures;
+  }
+
+  /** Notes a failure that may pass, tells those who wait, and settles when to try again. */
+  async #failed(error: unknown): Promise<void> {
+    if (!isVarveError(error)) throw error;
+    this.#failure = error;
+    this.#failures += 1;
+    this.#onRoom();
+    if (this.#closing) return;
+    await new Promise<void>((resume) => {
+      const cancel = this.#core.world.timers.after(RETRY_MS, resume);
+      this.#endPause = () => {
+        cancel();
+        resume();
+      };
+    });
+    this.#endPause = undefined;
   }
 
   /**
@@ -223,10 +263,9 @@ export class Destager {
       await core.log.publish({ horizon }, 'horizon');
     }
     core.roundEpoch += 1;
-    const settledBlocks = await settleBlocks(core, target);
+    const settledBlocks = await settleBlocks(core, target, this.#attempt);
     await this.#finish(target, settledBlocks);
     core.counters.rounds += 1;
-    this.#failures = 0;
   }
 
   /** Moments that the round leaves behind say so from now on. */

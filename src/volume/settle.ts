@@ -33,12 +33,20 @@ const ZERO_CHUNK = new Uint8Array(256 * BLOCK_BYTES);
 
 type Newest = ReturnType<Core['index']['newestUpTo']>;
 
+/** Runs a step of a round, which can be made again as often as it fails. */
+export type Attempt = (step: () => Promise<void>) => Promise<void>;
+
 /** @returns how many blocks were written */
-export async function settleBlocks(core: Core, target: Generation): Promise<number> {
-  await settleRanges(core, target);
+export async function settleBlocks(
+  core: Core,
+  target: Generation,
+  attempt: Attempt,
+): Promise<number> {
+  await settleRanges(core, target, attempt);
   const newest = await plan(core, target);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
-    await settleChunk(core, newest, from, Math.min(newest.length, from + CHUNK_BLOCKS));
+    const to = Math.min(newest.length, from + CHUNK_BLOCKS);
+    await attempt(() => settleChunk(core, newest, from, to));
   }
   await core.final.syncFinal('final');
   await core.final.syncSums('sums');
@@ -74,25 +82,23 @@ async function plan(core: Core, target: Generation): Promise<Newest> {
 }
 
 /** Trims and zeroes, in generation order. */
-async function settleRanges(core: Core, target: Generation): Promise<void> {
+async function settleRanges(core: Core, target: Generation, attempt: Attempt): Promise<void> {
   for (const range of core.index.rangesUpTo(target)) {
     const end = Math.min(range.start + range.count, core.blocks);
-    if (range.kind === RANGE_ALLOCATE) await writeZeros(core, range.start, end);
-    else await core.final.punch(range.start, end - range.start);
+    const count = end - range.start;
+    if (range.kind === RANGE_ALLOCATE) await writeZeros(core, range.start, end, attempt);
+    else await attempt(() => core.final.punch(range.start, count));
     const kind = range.kind === RANGE_ALLOCATE ? SUM_ALLOCATED : SUM_ZERO;
-    await core.final.fillSums(range.start, end - range.start, {
-      kind,
-      generation: range.generation,
-      checksum: checksumOf(0),
-    });
+    const sum = { kind, generation: range.generation, checksum: checksumOf(0) };
+    await attempt(() => core.final.fillSums(range.start, count, sum));
   }
 }
 
-async function writeZeros(core: Core, start: number, end: number): Promise<void> {
+async function writeZeros(core: Core, start: number, end: number, attempt: Attempt): Promise<void> {
   const step = ZERO_CHUNK.length / BLOCK_BYTES;
   for (let at = start; at < end; at += step) {
-    const count = Math.min(step, end - at);
-    await core.final.write(blockOf(at), [ZERO_CHUNK.subarray(0, count * BLOCK_BYTES)]);
+    const chunk = ZERO_CHUNK.subarray(0, Math.min(step, end - at) * BLOCK_BYTES);
+    await attempt(() => core.final.write(blockOf(at), [chunk]));
   }
 }
 
