@@ -4,7 +4,8 @@
  *
  * Invariants:
  *   - Every request settles: with its reply, or with SERVER_GONE or PROTOCOL when the stream ends.
- *   - A source is borrowed until its request has settled.
+ *   - A source is borrowed until its request has settled, which is not before it was sent: a server
+ *     may answer while what was queued behind is still on its way from our buffers.
  */
 import { isVarveError, VarveError, type Errno } from '../base/errors.ts';
 import type { ExportListing } from '../device/block-device.ts';
@@ -68,6 +69,10 @@ export class NbdClient implements SocketEvents {
   #info: ExportInfo | undefined;
   #cookie = 0;
   #queue: Uint8Array[] = [];
+  /** Called when what is in the queue has been sent. */
+  #afterQueue: (() => void)[] = [];
+  /** Requests that were answered before their source was sent. */
+  readonly #answered = new Set<() => void>();
   #isSending = false;
   #failure: VarveError | undefined;
   #onClosed: () => void = () => undefined;
@@ -183,7 +188,14 @@ export class NbdClient implements SocketEvents {
     this.#cookie += 1;
     const cookie = this.#cookie;
     const { offset = 0, length = 0, target, source } = command;
+    const hasSource = source !== undefined && source.length > 0;
+    let isSent = !hasSource;
     return new Promise((resolve, reject) => {
+      const settle = (): void => {
+        const { error } = pending;
+        if (error === undefined) resolve(pending);
+        else reject(new NbdError(error.errno, error.message, error.offset));
+      };
       const pending: Pending = {
         offset,
         length,
@@ -192,16 +204,21 @@ export class NbdClient implements SocketEvents {
         error: undefined,
         status: command.type === nbd.NBD_CMD_BLOCK_STATUS ? new Map() : undefined,
         finish: () => {
-          const { error } = pending;
           if (this.#failure !== undefined) reject(this.#failure);
-          else if (error === undefined) resolve(pending);
-          else reject(new NbdError(error.errno, error.message, error.offset));
+          else if (isSent) settle();
+          else this.#answered.add(settle);
         },
       };
       this.#pending.set(cookie, pending);
       const { type, flags = 0 } = command;
       const header = encodeRequest({ type, flags, cookie, offset, length });
-      this.#send(source === undefined || source.length === 0 ? [header] : [header, source]);
+      if (hasSource) {
+        this.#afterQueue.push(() => {
+          isSent = true;
+          if (this.#answered.delete(settle)) settle();
+        });
+      }
+      this.#send(hasSource ? [header, source] : [header]);
     });
   }
 
@@ -213,10 +230,13 @@ export class NbdClient implements SocketEvents {
   #flush(): void {
     if (this.#queue.length === 0 || this.#failure !== undefined) return;
     const pieces = this.#queue;
+    const afterwards = this.#afterQueue;
     this.#queue = [];
+    this.#afterQueue = [];
     this.#isSending = true;
     this.#socket.write(pieces, () => {
       this.#isSending = false;
+      for (const call of afterwards) call();
       this.#flush();
     });
   }
@@ -231,8 +251,8 @@ export class NbdClient implements SocketEvents {
       this.#reader.data(bytes);
     } catch (error) {
       if (!isVarveError(error)) throw error;
-      this.#fail(error);
       this.#socket.destroy();
+      this.#fail(error);
     }
   }
 
@@ -240,9 +260,13 @@ export class NbdClient implements SocketEvents {
     return undefined;
   }
 
+  /** No reply comes any more, so there is nothing left to say either. */
   end(): void {
     this.#buffer.end();
-    this.#socket.end();
+    // A source whose request settles now must not be read any longer.
+    if (this.#isSending) this.#socket.destroy();
+    else this.#socket.end();
+    this.#fail(new VarveError('SERVER_GONE', this.#socket.name));
   }
 
   close(): void {
@@ -256,5 +280,8 @@ export class NbdClient implements SocketEvents {
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     for (const request of pending) request.finish();
+    const answered = [...this.#answered];
+    this.#answered.clear();
+    for (const settle of answered) settle();
   }
 }

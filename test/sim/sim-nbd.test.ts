@@ -105,6 +105,42 @@ describe('NBD over simulated sockets', () => {
   });
 });
 
+describe('the client', () => {
+  test('has what it borrowed until it was sent, though the answer was there before', async () => {
+    const { world, nbd } = rig(6);
+    await world.run(async () => {
+      const device = await nbd.connect('disk', { capacity: 1000 });
+      // The first goes alone; the others wait together, and leave in one write of the socket.
+      const done = [0, 1, 2].map(async (n) => {
+        const source = new SeededRandom(n).bytes(n === 2 ? 50_000 : 5000);
+        await device.write(n * 5000, source, LAZY);
+        source.fill(0);
+      });
+      await Promise.all(done);
+      await device.close();
+    });
+  });
+
+  test('says nothing more when the server has ended', async () => {
+    for (let seed = 0; seed < 20; seed += 1) {
+      const { world, nbd } = rig(seed);
+      await world.run(async () => {
+        const device = await nbd.connect('disk', { capacity: 1000 });
+        const writes = [0, 1, 2].map((n) => device.write(n, new Uint8Array(20_000), LAZY));
+        const outcomes = Promise.allSettled(writes);
+        await world.sleep(seed * 1000);
+        await nbd.server.close(10_000);
+        for (const outcome of await outcomes) {
+          if (outcome.status === 'fulfilled') continue;
+          const { reason } = outcome;
+          if (!isVarveError(reason, 'SERVER_GONE'))
+            expect(reason).toMatchObject({ errno: 'ESHUTDOWN' });
+        }
+      });
+    }
+  });
+});
+
 describe('a volume over NBD', () => {
   test('keeps what was flushed through crashes, clients outside of the machine', async () => {
     const world = new SimWorld(11);
