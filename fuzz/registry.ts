@@ -8,6 +8,7 @@ import { fuzzer as indexPins } from './index/pins.fuzz.ts';
 import { fuzzer as indexTimeline } from './index/timeline.fuzz.ts';
 import { fuzzer as nbdCodecs } from './nbd/codecs.fuzz.ts';
 import { fuzzer as nbdSessions } from './nbd/sessions.fuzz.ts';
+import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 
@@ -18,5 +19,6 @@ export const FUZZERS: readonly Fuzzer[] = [
   indexTimeline,
   nbdCodecs,
   nbdSessions,
+  nbdSim,
   volumePowerCuts,
 ];

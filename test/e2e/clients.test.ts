@@ -199,6 +199,7 @@ describe('a served disk', () => {
           '--offset_increment=64M',
           '--verify=crc32c',
           '--verify_fatal=1',
+          '--verify_state_save=0',
           '--do_verify=1',
           '--fsync=64',
           '--group_reporting',
