@@ -6,7 +6,7 @@
  */
 import fs from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import { syncDirectory } from '../device/file-device.ts';
 import type { FileLock, MetaFiles, PathKind } from '../device/meta-files.ts';
 import { platform, type Platform } from '../device/platform.ts';
@@ -152,13 +152,22 @@ export class NodeFiles implements MetaFiles {
       }
       const [locked, named] = await Promise.all([file.stat(), fs.stat(path).catch(() => null)]);
       if (locked.ino !== named?.ino || locked.dev !== named.dev) return undefined;
-      await file.truncate(0);
-      await file.write(`${process.pid}\n`, 0);
+      await noteHolder(file);
       isHeld = true;
       return file;
     } finally {
       if (!isHeld) await file.close();
     }
+  }
+}
+
+/** For messages only: the lock is held with or without it, on a full file system too. */
+async function noteHolder(file: fs.FileHandle): Promise<void> {
+  try {
+    await file.truncate(0);
+    await file.write(`${process.pid}\n`, 0);
+  } catch (error) {
+    if (!isVarveError(fromSystemError(error, 'noting the holder'), 'DISK_FULL')) throw error;
   }
 }
 
