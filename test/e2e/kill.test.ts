@@ -27,7 +27,7 @@ describeWith(['python3-nbd'], 'a volume whose server is killed', () => {
   it(
     'holds a first part of requests made one after the other',
     async () => {
-      await rounds({ inFlight: 1, connections: 1, writeMode: 'back' });
+      await rounds({ inFlight: 1, connections: 1, writeModes: ['back'] });
     },
     limit,
   );
@@ -35,7 +35,7 @@ describeWith(['python3-nbd'], 'a volume whose server is killed', () => {
   it(
     'holds a first part of writes in flight on two connections',
     async () => {
-      await rounds({ inFlight: 12, connections: 2, writeMode: 'back' });
+      await rounds({ inFlight: 12, connections: 2, writeModes: ['back'] });
     },
     limit,
   );
@@ -43,7 +43,7 @@ describeWith(['python3-nbd'], 'a volume whose server is killed', () => {
   it(
     'holds all that was answered in the mode written',
     async () => {
-      const report = await rounds({ inFlight: 1, connections: 1, writeMode: 'written' });
+      const report = await rounds({ inFlight: 1, connections: 1, writeModes: ['written'] });
       expect(report.taken).toBe(0);
     },
     limit,
@@ -52,7 +52,7 @@ describeWith(['python3-nbd'], 'a volume whose server is killed', () => {
   it(
     'holds all that was answered in the mode written, in flight on two connections',
     async () => {
-      const report = await rounds({ inFlight: 12, connections: 2, writeMode: 'written' });
+      const report = await rounds({ inFlight: 12, connections: 2, writeModes: ['written'] });
       expect(report.taken).toBe(0);
     },
     limit,

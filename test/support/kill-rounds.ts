@@ -1,10 +1,10 @@
 /**
- * Rounds of one volume, each ended by `kill -9` of its server in the middle of writes: served to
- * libnbd, on a small disk with the smallest log, so that the log wraps and rounds of destaging run.
+ * Rounds of one volume, each ended by a blow in the middle of writes, such as `kill -9` of its
+ * server: served to libnbd, on a small disk with the smallest log, so that the log wraps and rounds
+ * of destaging run.
  *
  * What is checked after each (law 1): the content is what some first part of the accepted requests
- * left, with all that a flush or FUA covered; in the modes `written` and `through` all that was
- * answered. The generation that `varve info` tells is the number of requests that are there. Some
+ * left, with all that a flush or FUA covered; in modes that promise more, all that was answered. The generation that `varve info` tells is the number of requests that are there. Some
  * servers are killed while they recover, too.
  *
  * The seed decides about requests and delays; how far they get is up to the machine.
@@ -19,22 +19,51 @@ import { varve } from './run.ts';
 import { SECTOR_BYTES, SectorHistory, type SectorRequest } from './sector-history.ts';
 import { Server } from './server.ts';
 
+/** What ends the lives of a server. */
+export interface Blow extends AsyncDisposable {
+  /** Called when the volume was made, and before each server is started. */
+  begin(random: SeededRandom): Promise<void>;
+  /** Ends a server, ready or not, some time later. */
+  strike(server: Server, random: SeededRandom): Promise<void>;
+  /** Strikes when the server has ended in order. */
+  strikeIdle(): Promise<void>;
+  /** Whether all that was answered in that mode outlasts it. */
+  spares(mode: WriteMode): boolean;
+}
+
+/** `kill -9`: nothing that the kernel has is lost. */
+export const kill: Blow = {
+  begin: () => Promise.resolve(),
+  async strike(server, random) {
+    await delay(random.between(20, WORK_MS_MAX));
+    await server.kill();
+  },
+  strikeIdle: () => Promise.resolve(),
+  spares: (mode) => mode !== 'back',
+  [Symbol.asyncDispose]: () => Promise.resolve(),
+};
+
 export interface KillOptions {
   readonly seed: number;
   readonly rounds: number;
   /** 1: one after the other, so the rule is the strict one. */
   readonly inFlight: number;
   readonly connections: number;
-  readonly writeMode: WriteMode;
+  /** Of each life one of these. */
+  readonly writeModes: readonly WriteMode[];
+  /** Length of the longest request; 128 if not given. */
+  readonly requestSectorsMax?: number;
+  /** Default: `kill`. @param directory - that of the volume `disk` */
+  readonly makeBlow?: (directory: string) => Promise<Blow>;
 }
 
 export interface KillReport {
   rounds: number;
   requests: number;
   answered: number;
-  /** Requests that no flush had covered, and that a kill took. */
+  /** Requests that no flush had covered, and that a blow took. */
   taken: number;
-  killedInRecovery: number;
+  struckInRecovery: number;
   /** Payload of the requests that are there. */
   writtenBytes: number;
   /** Lives in which final storage moved on. */
@@ -46,14 +75,15 @@ const LOG_SIZE = '74M';
 const RING_SIZE = '64M';
 const REQUEST_SECTORS_MAX = 128;
 const BLOCK_SECTORS = 8;
-const WORK_MS_MAX = 500;
+export const WORK_MS_MAX = 500;
 
 export async function killRounds(options: KillOptions): Promise<KillReport> {
   using directory = temporaryDirectory();
   const sizes = ['--size', String(DISK_BYTES), '--log-size', LOG_SIZE, '--ring-size', RING_SIZE];
   await varve(directory.path, ['create', 'disk', ...sizes]);
+  await using blow = await (options.makeBlow?.(directory.path) ?? kill);
   await using worker = new LibNbd();
-  const run = new KillRun(options, directory.path, worker);
+  const run = new KillRun(options, { directory: directory.path, worker, blow });
   for (let round = 0; round < options.rounds; round++) {
     try {
       await run.round();
@@ -71,22 +101,28 @@ class KillRun {
     requests: 0,
     answered: 0,
     taken: 0,
-    killedInRecovery: 0,
+    struckInRecovery: 0,
     writtenBytes: 0,
     settled: 0,
   };
   readonly #options: KillOptions;
   readonly #directory: string;
   readonly #worker: LibNbd;
+  readonly #blow: Blow;
   readonly #random: SeededRandom;
   readonly #history: SectorHistory;
+  #writeMode: WriteMode = 'back';
   #generation = 0;
   #settled = 0;
 
-  constructor(options: KillOptions, directory: string, worker: LibNbd) {
+  constructor(
+    options: KillOptions,
+    around: { readonly directory: string; readonly worker: LibNbd; readonly blow: Blow },
+  ) {
     this.#options = options;
-    this.#directory = directory;
-    this.#worker = worker;
+    this.#directory = around.directory;
+    this.#worker = around.worker;
+    this.#blow = around.blow;
     this.#random = new SeededRandom(options.seed).fork('kill-rounds');
     this.#history = new SectorHistory(DISK_BYTES, options.seed + 1);
   }
@@ -94,24 +130,25 @@ class KillRun {
   async round(): Promise<void> {
     const random = this.#random;
     while (random.chance(0.2)) {
-      await Server.startAndKill(this.#directory, random.between(50, 400));
-      this.report.killedInRecovery += 1;
+      await this.#blow.begin(random);
+      await this.#blow.strike(Server.startUnready(this.#directory), random);
+      this.report.struckInRecovery += 1;
     }
     await using server = await this.#start();
     const connections = await this.#connect(server);
     await this.#check(server, connections);
-    const killed = delay(random.between(20, WORK_MS_MAX)).then(() => server.kill());
+    const struck = this.#blow.strike(server, random);
     const workers = Array.from({ length: this.#options.inFlight }, (_, lane) =>
       this.#work(connections, random.fork(`lane-${this.report.rounds}-${lane}`), () => {
         return server.isRunning;
       }),
     );
-    await Promise.all([killed, ...workers]);
+    await Promise.all([struck, ...workers]);
     for (const connection of connections) await connection.close();
     this.report.rounds += 1;
   }
 
-  /** What the last kill left; then an end in order, which takes nothing. */
+  /** What the last blow left; then an end in order, which takes nothing. */
   async end(): Promise<void> {
     const server = await this.#start();
     try {
@@ -125,14 +162,21 @@ class KillRun {
       await server.kill();
     }
     for (const request of this.#history.requests) request.lasts = true;
+    await this.#blow.strikeIdle();
     await using again = await this.#start();
     const [connection] = await this.#connect(again);
     assert(connection !== undefined, 'there is a connection');
     await this.#check(again, [connection]);
+    await this.#blow.strike(again, this.#random);
   }
 
   async #start(): Promise<Server> {
-    return Server.start(this.#directory, { writeMode: this.#options.writeMode });
+    await this.#blow.begin(this.#random);
+    if (this.#blow.spares(this.#writeMode)) {
+      for (const request of this.#history.requests) request.lasts ||= request.answered < Infinity;
+    }
+    this.#writeMode = this.#random.pick(this.#options.writeModes);
+    return Server.start(this.#directory, { writeMode: this.#writeMode });
   }
 
   #connect(server: Server): Promise<Connection[]> {
@@ -147,9 +191,6 @@ class KillRun {
     assert(content !== undefined, 'there is a connection');
     const found = history.decode(content);
     const accepted = info.head.generation - this.#generation;
-    if (this.#options.writeMode !== 'back') {
-      for (const request of history.requests) request.lasts ||= request.answered < Infinity;
-    }
     if (this.#options.inFlight === 1) {
       const fits = history.checkPrefix(found);
       assert(
@@ -187,7 +228,7 @@ class KillRun {
         if (!(error instanceof NbdError)) throw error;
         // The socket may tell of the end before the process table does.
         for (let i = 0; i < 100 && goesOn(); i++) await delay(10);
-        assert(!goesOn(), `only the kill ends a request: ${error.message}`);
+        assert(!goesOn(), `only the blow ends a request: ${error.message}`);
         return;
       }
     }
@@ -227,7 +268,8 @@ class KillRun {
         : random.pick(['zero', 'trim'] as const);
     const step = kind === 'trim' ? BLOCK_SECTORS : 1;
     const all = this.#history.sectors / step;
-    const count = random.between(1, REQUEST_SECTORS_MAX / step);
+    const most = this.#options.requestSectorsMax ?? REQUEST_SECTORS_MAX;
+    const count = random.between(1, most / step);
     const from = random.below(all - count + 1) * step;
     return this.#history.make({ kind, from, to: from + count * step, fua });
   }

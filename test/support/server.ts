@@ -11,7 +11,6 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { WriteMode } from '../../src/volume/report.ts';
 import { varve, VARVE } from './run.ts';
 
@@ -100,11 +99,9 @@ export class Server implements AsyncDisposable {
     }
   }
 
-  /** Starts a server and kills it that much later, ready or not. */
-  static async startAndKill(directory: string, afterMs: number): Promise<void> {
-    const server = new Server(directory, {});
-    await delay(afterMs);
-    await server.kill();
+  /** Starts a server that is not ready yet, and may never be. */
+  static startUnready(directory: string): Server {
+    return new Server(directory, {});
   }
 
   get pid(): number {
