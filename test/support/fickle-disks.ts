@@ -80,7 +80,7 @@ class FickleDisk implements BlockDevice {
   }
 
   read(offset: ByteOffset, target: Uint8Array): Done {
-    if (this.#disks.isCut) return never();
+    if (this.#disks.isCut) return this.#disks.silence();
     this.now.copy(target, 0, offset, offset + target.length);
     return undefined;
   }
@@ -120,15 +120,10 @@ class FickleDisk implements BlockDevice {
   }
 
   #change(offset: number, bytes: Uint8Array): Done {
-    if (this.#disks.isCut) return never();
+    if (this.#disks.isCut) return this.#disks.silence();
     this.now.set(bytes, offset);
     return this.#disks.change({ disk: this, offset, bytes, isAnswered: false });
   }
-}
-
-/** An answer that does not come. */
-function never(): Promise<void> {
-  return new Promise(() => undefined);
 }
 
 /** One life of nbdfuse and server. */
@@ -166,6 +161,7 @@ export class FickleDisks implements AsyncDisposable, ExportDirectory {
   #plan: { disk: string; left: number; cut: () => void } | undefined;
   #mounted: Mounted | undefined;
   #lives = 0;
+  readonly #unanswered: (() => void)[] = [];
   readonly #closing: Promise<void>[] = [];
 
   constructor(options: FickleOptions) {
@@ -268,11 +264,18 @@ export class FickleDisks implements AsyncDisposable, ExportDirectory {
     await Promise.all(this.#closing);
   }
 
+  /** For its disks: an answer that does not come. */
+  silence(): Promise<void> {
+    return new Promise((answer) => {
+      this.#unanswered.push(answer);
+    });
+  }
+
   /** For its disks: notes a change, and settles when it is answered. */
   change(change: Change): Done {
     this.#journal.push(change);
     this.#count(change.disk);
-    if (this.#isCut) return never();
+    if (this.#isCut) return this.silence();
     if (this.#random.chance(0.8)) {
       change.isAnswered = true;
       return undefined;
@@ -284,11 +287,11 @@ export class FickleDisks implements AsyncDisposable, ExportDirectory {
 
   /** For its disks. */
   flush(disk: FickleDisk): Done {
-    if (this.#isCut) return never();
+    if (this.#isCut) return this.silence();
     this.counts.flushes += 1;
     const covered = this.#journal.filter((one) => one.disk === disk && one.isAnswered);
     this.#count(disk);
-    if (this.#isCut) return never();
+    if (this.#isCut) return this.silence();
     if (this.#options.flushes === 'forgets') return undefined;
     return this.#later(() => {
       for (const { offset, bytes } of covered) disk.durable.set(bytes, offset);
@@ -307,7 +310,7 @@ export class FickleDisks implements AsyncDisposable, ExportDirectory {
   /** Runs and answers a moment later, unless the power is cut until then. */
   async #later(work: () => void): Promise<void> {
     await delay(this.#random.below(3));
-    if (this.#isCut) return never();
+    if (this.#isCut) return this.silence();
     work();
   }
 
