@@ -99,6 +99,8 @@ function checkReplies(bytes: Uint8Array, pieces: number): void {
       target: key === 1 ? target.subarray(8, 24) : undefined,
       filled: 0,
       error: undefined,
+      came: undefined,
+      placed: undefined,
       status: key === 2 ? new Map() : undefined,
       finish: () => {
         finished += 1;

@@ -24,6 +24,15 @@ function limitLines(info: VolumeInfo): readonly (readonly [string, string])[] {
   return lines;
 }
 
+/** What reads met since the volume was opened, and what became of it. */
+function damageText({ readErrors, readRescues, repairs }: VolumeInfo['counters']): string {
+  if (readErrors === 0 && repairs === 0) return 'none met';
+  return (
+    `${readErrors} damaged blocks read, ${readRescues} of them answered from another copy; ` +
+    `${repairs} copies repaired`
+  );
+}
+
 export async function infoText(name: string, info: VolumeInfo): Promise<string> {
   const { counters, recovery } = info;
   const end = recovery.clean ? 'an orderly end' : 'an unclean end';
@@ -42,7 +51,8 @@ export async function infoText(name: string, info: VolumeInfo): Promise<string> 
     ...limitLines(info),
     ['index', `${info.versions} versions, ${sizeText(info.indexBytes)}`],
     ['open moments', String(info.openMoments)],
-    ['reads', `${counters.reads}, ${sizeText(counters.readBytes)}; ${counters.readErrors} errors`],
+    ['reads', `${counters.reads}, ${sizeText(counters.readBytes)}`],
+    ['damage', damageText(counters)],
     ['writes', `${counters.writes}, ${sizeText(counters.writeBytes)}`],
     ['trims, zeroes', `${counters.trims}, ${counters.zeroes}`],
     ['flushes', `${counters.flushes}; ${counters.logSyncs} syncs of the log`],

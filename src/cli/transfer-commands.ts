@@ -2,9 +2,11 @@
 import { rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
+import { assert } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import type { ByteCount } from '../base/units.ts';
 import { sizeText } from '../control/size-text.ts';
+import type { Copied } from '../control/transfer.ts';
 import { fromSystemError, systemCode } from '../device/system-error.ts';
 import type { LowerDevice, OpenDevice } from '../device/lower-device.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
@@ -12,6 +14,7 @@ import { say, sayJson } from './output.ts';
 
 interface ExportFlags {
   readonly force?: boolean;
+  readonly keepGoing?: boolean;
 }
 
 /** Also of the live disk one moment is copied: writes may go on meanwhile. */
@@ -59,10 +62,12 @@ function addExport(program: Command, setup: Setup): void {
   const command = program
     .command('export <name> <file>')
     .description('copy a disk, or any moment of it, to a raw sparse file')
-    .option('--force', 'replace an existing file');
+    .option('--force', 'replace an existing file')
+    .option('--keep-going', 'leave zeros where a block can not be read, name it, and exit 1');
   shared(command, [
     'varve export disk@-10m rescued.raw',
     'varve export disk@2026-11-21T14:03:27Z rescued.raw --force',
+    'varve export disk rest.raw --keep-going',
   ]).action(async (name: string, file: string, flags: ExportFlags) => {
     const path = resolve(file);
     const context = await contextOf(command, setup);
@@ -70,23 +75,36 @@ function addExport(program: Command, setup: Setup): void {
     const { copyOut } = await import('../control/transfer.ts');
     const done = await context.withOperator((operator) =>
       operator.withExport(momentOf(name), 'read', async ({ device, canonicalName }) => {
-        let dataBytes = 0;
+        let copied: Copied | undefined;
         const { openDevice } = context.tools;
         await replaceFile(path, openDevice, {
           size: device.size,
           fill: async (target) => {
-            dataBytes = await context.withProgress(`exporting ${name}`, (progress) =>
-              copyOut(device, target, progress),
+            copied = await context.withProgress(`exporting ${name}`, (progress) =>
+              copyOut(device, target, progress, { keepGoing: flags.keepGoing === true }),
             );
           },
         });
-        return { export: canonicalName, file: path, size: device.size, dataBytes };
+        return { export: canonicalName, file: path, size: device.size, ...needed(copied) };
       }),
     );
+    if (done.unreadable.length > 0) setup.setStatus(1);
     if (context.isJson) return sayJson(done);
     const held = `${sizeText(done.size)}, ${sizeText(done.dataBytes)} of it data`;
     say(`exported ${done.export} to ${file}: ${held}`);
+    for (const { offset, length, why } of done.unreadable) {
+      say(`UNREADABLE  byte ${offset}, ${length} bytes: ${why}`);
+    }
+    if (done.unreadable.length > 0) {
+      const bytes = done.unreadable.reduce((sum, { length }) => sum + length, 0);
+      say(`${sizeText(bytes)} could not be read; the file has zeros there`);
+    }
   });
+}
+
+function needed<T>(value: T | undefined): T {
+  assert(value !== undefined, 'a file that was replaced was filled');
+  return value;
 }
 
 async function importFile(context: Context, file: string, name: string): Promise<number> {

@@ -1,6 +1,7 @@
 /** An export of a running server as a block device: the NBD client, behind the port. */
 import { VarveError, type ErrorCode, type Errno } from '../base/errors.ts';
 import { byteCount, mebibytes, type ByteCount, type ByteOffset } from '../base/units.ts';
+import { UnreadableError } from '../base/unreadable.ts';
 import type {
   BlockDevice,
   OpenExport,
@@ -32,10 +33,13 @@ async function ours<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (error) {
-    if (!(error instanceof NbdError)) throw error;
-    const detail = `the server answered ${error.message}`;
-    throw new VarveError(CODES[error.errno], detail, { cause: error });
+    throw error instanceof NbdError ? ourError(error) : error;
   }
+}
+
+function ourError(error: NbdError): VarveError {
+  const detail = `the server answered ${error.message}`;
+  return new VarveError(CODES[error.errno], detail, { cause: error });
 }
 
 class NbdExport implements BlockDevice {
@@ -52,7 +56,16 @@ class NbdExport implements BlockDevice {
   }
 
   async read(offset: ByteOffset, target: Uint8Array): Promise<void> {
-    target.set(await ours(this.#client.read(offset, target.length)));
+    try {
+      await this.#client.readInto(offset, target);
+    } catch (error) {
+      if (!(error instanceof NbdError)) throw error;
+      if (error.missing === undefined || error.errno !== 'EIO') throw ourError(error);
+      for (const { offset: at, length } of error.missing) {
+        target.fill(0, at - offset, at - offset + length);
+      }
+      throw new UnreadableError('BLOCK_CORRUPT', error.missing, { cause: error });
+    }
   }
 
   async write(offset: ByteOffset, source: Uint8Array, options: WriteOptions): Promise<void> {

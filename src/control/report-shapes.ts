@@ -80,6 +80,8 @@ const countersShape = fields({
   rounds: count,
   settledBlocks: count,
   readErrors: count,
+  readRescues: count,
+  repairs: count,
 });
 
 const recoveryShape = fields({

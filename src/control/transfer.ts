@@ -2,10 +2,17 @@
  * Copying a whole device out to a file, or a file in: sparse both ways, several pieces at a time.
  *
  * Invariants:
- *   - Every byte of the range is read from the source, or known from it to be zero.
+ *   - Every byte of the range is read from the source, or known from it to be zero, or named as
+ *     unreadable.
  *   - When it fails, no copying goes on behind the caller's back.
  */
 import { BLOCK_BYTES, byteCount, byteOffset, mebibytes, type ByteCount } from '../base/units.ts';
+import {
+  isUnreadable,
+  mergedRanges,
+  UnreadableError,
+  type UnreadableRange,
+} from '../base/unreadable.ts';
 import { STATE_ZERO, type BlockDevice } from '../device/block-device.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
 import { isZero } from '../device/zeros.ts';
@@ -96,19 +103,39 @@ async function* piecesOf(ranges: AsyncGenerator<Range, void>): AsyncGenerator<Ra
   }
 }
 
+export interface CopyOptions {
+  /** What can't be read is left as zeros, and named; else the copy ends there. */
+  readonly keepGoing: boolean;
+}
+
+export interface Copied {
+  /** Bytes that were not zero. */
+  readonly dataBytes: ByteCount;
+  /** Ascending, apart from each other. */
+  readonly unreadable: readonly UnreadableRange[];
+}
+
 /**
  * @param target - reads as zeros, and is as long as the device; the caller syncs
- * @returns bytes that were not zero
+ * @throws UnreadableError that names the first bad block, unless told to keep going
  */
 export async function copyOut(
   device: BlockDevice,
   target: LowerDevice,
   progress: Progress,
-): Promise<ByteCount> {
+  { keepGoing }: CopyOptions = { keepGoing: false },
+): Promise<Copied> {
   let written = 0;
+  const unreadable: UnreadableRange[] = [];
   await workThrough(piecesOf(dataRanges(device)), async ({ offset, length }) => {
     const bytes = new Uint8Array(length);
-    await device.read(byteOffset(offset), bytes);
+    const bad = await readPiece(device, offset, bytes);
+    const [first] = bad;
+    if (first !== undefined && !keepGoing) {
+      const why = `at byte ${first.offset}, ${first.length} bytes: ${first.why}`;
+      throw new UnreadableError('BLOCK_CORRUPT', [{ ...first, why }]);
+    }
+    unreadable.push(...bad);
     for (const run of runsOf(bytes)) {
       if (run.isZero) continue;
       const part = bytes.subarray(run.offset, run.offset + run.length);
@@ -117,7 +144,37 @@ export async function copyOut(
     }
     progress(offset + length, device.size);
   });
-  return byteCount(written);
+  unreadable.sort((one, other) => one.offset - other.offset);
+  return { dataBytes: byteCount(written), unreadable: mergedRanges(unreadable) };
+}
+
+/** Fills `bytes`. @returns what could not be read, which is left as zeros */
+async function readPiece(
+  device: BlockDevice,
+  offset: number,
+  bytes: Uint8Array,
+): Promise<readonly UnreadableRange[]> {
+  try {
+    await device.read(byteOffset(offset), bytes);
+    return [];
+  } catch (error) {
+    if (error instanceof UnreadableError) return error.ranges;
+    if (!isUnreadable(error)) throw error;
+  }
+  // A server that does not say where: each block is asked for by itself.
+  const bad: UnreadableRange[] = [];
+  for (let at = 0; at < bytes.length; at += BLOCK_BYTES) {
+    const block = bytes.subarray(at, Math.min(at + BLOCK_BYTES, bytes.length));
+    try {
+      await device.read(byteOffset(offset + at), block);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      block.fill(0);
+      const [from, length] = [byteOffset(offset + at), byteCount(block.length)];
+      bad.push({ offset: from, length, why: error.detail });
+    }
+  }
+  return bad;
 }
 
 /** Content of a file in order; neighbouring zeros are one piece, however long. */

@@ -7,8 +7,22 @@
  *   - Bytes that are no reply to anything asked are a VarveError PROTOCOL.
  */
 import type { Errno } from '../base/errors.ts';
+import { byteCount, byteOffset } from '../base/units.ts';
+import type { UnreadableRange } from '../base/unreadable.ts';
 import * as nbd from './protocol.ts';
 import { protocolError, uint16, uint32, uint64 } from './wire.ts';
+
+interface Extent {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface ReplyError {
+  readonly errno: Errno;
+  readonly message: string;
+  /** Where, if the server said so. */
+  readonly offset: number | undefined;
+}
 
 /** A request that waits for its reply. */
 export interface Pending {
@@ -18,10 +32,41 @@ export interface Pending {
   readonly target: Buffer | undefined;
   /** Bytes of the target that came. */
   filled: number;
-  error: { errno: Errno; message: string; offset: number | undefined } | undefined;
+  /** The first one. */
+  error: ReplyError | undefined;
+  /** Of a read that did not come in one piece: what came. */
+  came: Extent[] | undefined;
+  /** Errors that named their place; undefined once one did not. */
+  placed: ReplyError[] | undefined;
   /** Of BLOCK_STATUS: descriptors by context. */
   status: Map<number, { length: number; flags: number }[]> | undefined;
   finish(): void;
+}
+
+/**
+ * The parts of a read that did not come, when each error of its reply named its place: what came
+ * is good then.
+ */
+export function missingOf(pending: Pending): readonly UnreadableRange[] | undefined {
+  const { placed, came = [], offset: from, length } = pending;
+  if (placed === undefined || placed.length === 0) return undefined;
+  const missing: UnreadableRange[] = [];
+  const note = (start: number, end: number): void => {
+    if (end <= start) return;
+    const error = placed.find(({ offset = -1 }) => offset >= start && offset < end) ?? placed[0];
+    const [offset, bytes] = [byteOffset(start), byteCount(end - start)];
+    missing.push({ offset, length: bytes, why: error?.message ?? '' });
+  };
+  let at = from;
+  for (const part of [...came].sort((a, b) => a.offset - b.offset)) {
+    note(at, part.offset);
+    // What was sent in spite of an error is good up to the error.
+    const end = part.offset + part.length;
+    const failed = placed.map(({ offset = -1 }) => offset);
+    at = Math.max(at, Math.min(end, ...failed.filter((one) => one >= part.offset && one < end)));
+  }
+  note(at, from + length);
+  return missing.length === 0 ? undefined : missing;
 }
 
 const ERRNOS = new Map<number, Errno>([
@@ -112,7 +157,7 @@ export class ReplyReader {
     const { cookie, pending } = this.#find();
     const error = uint32(this.#head, 4);
     if (error !== 0) {
-      pending.error = { errno: errnoOf(error), message: '', offset: undefined };
+      this.#failed(pending, { errno: errnoOf(error), message: '', offset: undefined });
     } else if (pending.target !== undefined) {
       this.#expect(pending.target, () => {
         pending.filled = pending.length;
@@ -160,7 +205,7 @@ export class ReplyReader {
     this.#expect(at, () => {
       const place = this.#place(pending, uint64(at, 0), length - 8);
       this.#expect(place, () => {
-        pending.filled += place.length;
+        this.#came(pending, uint64(at, 0), place.length);
         this.#chunkDone(head);
       });
     });
@@ -189,7 +234,7 @@ export class ReplyReader {
         if (payload.length !== 12) throw protocolError('a hole chunk of a wrong length');
         const place = this.#place(pending, uint64(payload, 0), uint32(payload, 8));
         place.fill(0);
-        pending.filled += place.length;
+        this.#came(pending, uint64(payload, 0), place.length);
         return;
       }
       case nbd.NBD_REPLY_TYPE_BLOCK_STATUS: {
@@ -213,10 +258,22 @@ export class ReplyReader {
     const end = 6 + uint16(payload, 4);
     if (end > payload.length) throw protocolError('an error message longer than its chunk');
     const hasOffset = type === nbd.NBD_REPLY_TYPE_ERROR_OFFSET && payload.length >= end + 8;
-    pending.error ??= {
+    this.#failed(pending, {
       errno: errnoOf(uint32(payload, 0)),
       message: payload.toString('utf8', 6, end),
       offset: hasOffset ? uint64(payload, end) : undefined,
-    };
+    });
+  }
+
+  #failed(pending: Pending, error: ReplyError): void {
+    if (pending.error === undefined) pending.placed = [];
+    pending.error ??= error;
+    if (error.offset === undefined) pending.placed = undefined;
+    else pending.placed?.push(error);
+  }
+
+  #came(pending: Pending, offset: number | undefined, length: number): void {
+    pending.filled += length;
+    if (length < pending.length) (pending.came ??= []).push({ offset: offset ?? 0, length });
   }
 }

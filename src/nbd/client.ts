@@ -8,6 +8,7 @@
  *     may answer while what was queued behind is still on its way from our buffers.
  */
 import { isVarveError, VarveError, type Errno } from '../base/errors.ts';
+import type { UnreadableRange } from '../base/unreadable.ts';
 import type { ExportListing } from '../device/block-device.ts';
 import {
   clientHandshake,
@@ -15,7 +16,7 @@ import {
   type ClientOptions,
   type ExportInfo,
 } from './client-handshake.ts';
-import { ReplyReader, type Pending } from './client-replies.ts';
+import { missingOf, ReplyReader, type Pending, type ReplyError } from './client-replies.ts';
 import { HandshakeBuffer } from './handshake-buffer.ts';
 import * as nbd from './protocol.ts';
 import { encodeRequest } from './request.ts';
@@ -27,12 +28,15 @@ export class NbdError extends Error {
   readonly errno: Errno;
   /** Where it failed, if the server said so. */
   readonly offset: number | undefined;
+  /** Of a read, if the server said so exactly: what could not be read; the rest was filled. */
+  readonly missing: readonly UnreadableRange[] | undefined;
 
-  constructor(errno: Errno, message: string, offset?: number) {
+  constructor({ errno, message, offset }: ReplyError, missing?: readonly UnreadableRange[]) {
     super(message === '' ? errno : `${errno}: ${message}`);
     this.name = 'NbdError';
     this.errno = errno;
     this.offset = offset;
+    this.missing = missing;
   }
 }
 
@@ -124,8 +128,18 @@ export class NbdClient implements SocketEvents {
 
   async read(offset: number, length: number, flags = 0): Promise<Buffer> {
     const target = Buffer.allocUnsafe(length);
-    await this.#ask({ type: nbd.NBD_CMD_READ, flags, offset, length, target });
+    await this.readInto(offset, target, flags);
     return target;
+  }
+
+  /**
+   * Fills `target`, which is borrowed until this settles.
+   * @throws NbdError; with its `missing` all other bytes were filled, else none counts
+   */
+  async readInto(offset: number, target: Uint8Array, flags = 0): Promise<void> {
+    const { length } = target;
+    const view = Buffer.from(target.buffer, target.byteOffset, length);
+    await this.#ask({ type: nbd.NBD_CMD_READ, flags, offset, length, target: view });
   }
 
   async write(offset: number, source: Uint8Array, options: FuaOption = {}): Promise<void> {
@@ -194,7 +208,7 @@ export class NbdClient implements SocketEvents {
       const settle = (): void => {
         const { error } = pending;
         if (error === undefined) resolve(pending);
-        else reject(new NbdError(error.errno, error.message, error.offset));
+        else reject(new NbdError(error, missingOf(pending)));
       };
       const pending: Pending = {
         offset,
@@ -202,6 +216,8 @@ export class NbdClient implements SocketEvents {
         target,
         filled: 0,
         error: undefined,
+        came: undefined,
+        placed: undefined,
         status: command.type === nbd.NBD_CMD_BLOCK_STATUS ? new Map() : undefined,
         finish: () => {
           if (this.#failure !== undefined) reject(this.#failure);

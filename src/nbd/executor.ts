@@ -9,12 +9,13 @@
 import { assert } from '../base/assert.ts';
 import { isVarveError, type Errno } from '../base/errors.ts';
 import { byteCount, byteOffset } from '../base/units.ts';
+import { UnreadableError } from '../base/unreadable.ts';
 import type { BlockDevice, Done, WriteOptions, ZeroOptions } from '../device/block-device.ts';
 import type { SelectedContext, Session } from './handshake.ts';
 import { MESSAGE_BYTES_MAX, MESSAGE_UNSENT_BYTES_MAX, STATUS_RUNS_MAX } from './limits.ts';
 import { Outbox } from './outbox.ts';
 import * as nbd from './protocol.ts';
-import { mayRescue, rescueRead } from './rescue.ts';
+import { sendPartial } from './partial-read.ts';
 import {
   encodeError,
   encodeNone,
@@ -240,31 +241,17 @@ export class Executor {
       request.store?.release();
       return;
     }
-    if (this.#structured && !this.#isDropped && mayRescue(request, error)) {
-      this.#rescue(request);
+    const { store, type } = request;
+    const isPartial = type === nbd.NBD_CMD_READ && error instanceof UnreadableError;
+    if (isPartial && this.#structured && !this.#isDropped && store !== undefined) {
+      this.#counters.errors += 1;
+      sendPartial(this.outbox, request, this.#readHeaderBytes, error);
+      request.store = undefined;
       return;
     }
-    request.store?.release();
+    store?.release();
     request.store = undefined;
     this.#error(request, error.errno, error.message);
-  }
-
-  /** Answers with what of a read is good, and with an error for each bad block. */
-  #rescue(request: Request): void {
-    this.#running += 1;
-    rescueRead(this.#device, request, this.#readHeaderBytes).then(
-      (rescued) => {
-        this.#running -= 1;
-        this.#counters.errors += 1;
-        if (!this.#isDropped) rescued.send(this.outbox);
-        request.store?.release();
-        this.#later();
-      },
-      (error: unknown) => {
-        this.#running -= 1;
-        raise(error);
-      },
-    );
   }
 
   /** Answers a request that never reached the device. */

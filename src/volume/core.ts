@@ -9,6 +9,7 @@
 import { assert } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
+import { Mutex } from '../base/mutex.ts';
 import {
   BLOCK_BYTES,
   blockCount,
@@ -52,7 +53,12 @@ export class Counters {
   flushes = 0;
   rounds = 0;
   settledBlocks = 0;
+  /** Blocks of which a read met a damaged copy. */
   readErrors = 0;
+  /** Of those, answered from another copy. */
+  readRescues = 0;
+  /** Damaged copies that a scrub wrote again. */
+  repairs = 0;
 }
 
 export interface CoreParts {
@@ -93,6 +99,8 @@ export class Core {
   writeMode: WriteMode;
   horizon: StampedMoment;
   settled: Generation;
+  /** Held while home locations and their sums are changed: by a round, or by a repair. */
+  readonly home = new Mutex();
   /** Grows when a round begins to overwrite final storage and when it ends. */
   roundEpoch = 0;
   /** Positions of catalogue records that are put and not yet applied. */

@@ -21,6 +21,7 @@ import {
 import type { Segment } from '../../log/segments.ts';
 import type { Core } from './core.ts';
 import { RANGE_RECORDS_MAX } from './core.ts';
+import type { OtherCopies } from './other-copies.ts';
 import { settleBlocks, type Attempt } from './settle.ts';
 
 /** A round starts when this part of the slots is in use, */
@@ -40,6 +41,7 @@ export const FAILURES_MAX = 3;
 
 export class Destager {
   readonly #core: Core;
+  readonly #copies: OtherCopies;
   /** After slots or the index got room. */
   readonly #onRoom: () => void;
   #running: Promise<void> | undefined;
@@ -50,8 +52,9 @@ export class Destager {
   #failures = 0;
   #endPause: (() => void) | undefined;
 
-  constructor(core: Core, onRoom: () => void) {
+  constructor(core: Core, copies: OtherCopies, onRoom: () => void) {
     this.#core = core;
+    this.#copies = copies;
     this.#onRoom = onRoom;
   }
 
@@ -262,9 +265,12 @@ export class Destager {
       core.horizon = horizon;
       await core.log.publish({ horizon }, 'horizon');
     }
-    core.roundEpoch += 1;
-    const settledBlocks = await settleBlocks(core, target, this.#attempt);
-    await this.#finish(target, settledBlocks);
+    const [attempt, copies] = [this.#attempt, this.#copies];
+    await core.home.run(async () => {
+      core.roundEpoch += 1;
+      const settledBlocks = await settleBlocks(core, target, { attempt, copies });
+      await this.#finish(target, settledBlocks);
+    });
     core.counters.rounds += 1;
   }
 

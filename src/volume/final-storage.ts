@@ -7,7 +7,7 @@
  */
 import { LRUCache } from 'lru-cache';
 import { crc32c } from '../base/crc32c.ts';
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import {
   BLOCK_BYTES,
@@ -19,7 +19,15 @@ import {
   type Block,
   type ByteCount,
 } from '../base/units.ts';
+import {
+  isUnreadable,
+  mergedRanges,
+  UnreadableError,
+  type UnreadableCode,
+  type UnreadableRange,
+} from '../base/unreadable.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
+import { readNarrowed } from '../device/read-narrowed.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import {
   SUMS_ENTRIES,
@@ -38,6 +46,12 @@ interface Page {
   readonly bytes: Uint8Array;
   /** Bit i: sector i of the page failed its check. */
   readonly damaged: number;
+}
+
+/** Nobody gets to see what could not be verified. */
+function spoiled(block: Block, content: Uint8Array, why: string): UnreadableRange {
+  content.fill(0);
+  return { offset: byteOffset(block * BLOCK_BYTES), length: byteCount(BLOCK_BYTES), why };
 }
 
 function pageOf(block: Block): number {
@@ -73,19 +87,72 @@ export class FinalStorage {
   /**
    * Fills `target` with the blocks from `first` on; `target` is whole blocks.
    * @returns the sums that the blocks were verified against
-   * @throws VarveError BLOCK_CORRUPT naming the first block that is not what its sum says
+   * @throws UnreadableError naming the blocks that are not what their sums say, whose sums are
+   *   damaged, or that the device refuses; the others were filled
    */
   async read(first: Block, target: Uint8Array): Promise<readonly Sum[]> {
     const count = target.length / BLOCK_BYTES;
-    const sums = await this.sums(first, count);
-    await this.#final.read(byteOffset(first * BLOCK_BYTES), target);
-    sums.forEach((sum, i) => {
-      const at = i * BLOCK_BYTES;
-      const content = target.subarray(at, at + BLOCK_BYTES);
+    let sums: readonly Sum[];
+    try {
+      sums = await this.sums(first, count);
+      await this.#final.read(byteOffset(first * BLOCK_BYTES), target);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      return await this.#readEach(first, target);
+    }
+    let bad: UnreadableRange[] | undefined;
+    for (let i = 0; i < count; i++) {
+      const sum = sums[i];
+      if (sum === undefined) continue;
+      const content = target.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
       const problem = this.problem(blockOf(first + i), content, sum);
-      if (problem !== undefined) throw new VarveError('BLOCK_CORRUPT', problem);
-    });
+      if (problem !== undefined) (bad ??= []).push(spoiled(blockOf(first + i), content, problem));
+    }
+    if (bad !== undefined) throw new UnreadableError('BLOCK_CORRUPT', mergedRanges(bad));
     return sums;
+  }
+
+  /** The same where one read for all of it failed: block by block as far as that is needed. */
+  async #readEach(first: Block, target: Uint8Array): Promise<readonly Sum[]> {
+    const count = target.length / BLOCK_BYTES;
+    const start = first * BLOCK_BYTES;
+    const refused = await readNarrowed(
+      (at, part) => this.#final.read(byteOffset(start + at), part),
+      target,
+    );
+    const sums: Sum[] = [];
+    const bad: UnreadableRange[] = [];
+    let code: UnreadableCode = 'DEVICE_IO';
+    let before: Sum | VarveError | undefined;
+    for (let i = 0; i < count; i++) {
+      const block = blockOf(first + i);
+      const content = target.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+      // A page that the device refuses is asked for once, not once for each of its blocks.
+      const isSamePage = i > 0 && pageOf(block) === pageOf(blockOf(block - 1));
+      const sum: Sum | VarveError =
+        isSamePage && before !== undefined && isVarveError(before, 'DEVICE_IO')
+          ? before
+          : await this.#sumOrError(block);
+      before = sum;
+      let problem = refused.get(i)?.detail;
+      if (problem === undefined) {
+        problem = isVarveError(sum) ? sum.detail : this.problem(block, content, sum);
+        if (problem !== undefined && !isVarveError(sum, 'DEVICE_IO')) code = 'BLOCK_CORRUPT';
+      }
+      if (problem !== undefined) bad.push(spoiled(block, content, problem));
+      else if (!isVarveError(sum)) sums.push(sum);
+    }
+    if (bad.length > 0) throw new UnreadableError(code, mergedRanges(bad));
+    return sums;
+  }
+
+  async #sumOrError(block: Block): Promise<Sum | VarveError> {
+    try {
+      return await this.sum(block);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      return error;
+    }
   }
 
   /** Unverified: for those who compare with `problem` themselves. */

@@ -75,7 +75,7 @@ function writableOf(core: Core): { bytes: ByteCount; label: string } | undefined
 
 function countersOf(core: Core): VolumeCounters {
   const { reads, readBytes, writes, writeBytes, trims, zeroes, flushes } = core.counters;
-  const { rounds, settledBlocks, readErrors } = core.counters;
+  const { rounds, settledBlocks, readErrors, readRescues, repairs } = core.counters;
   return {
     reads,
     readBytes,
@@ -89,6 +89,8 @@ function countersOf(core: Core): VolumeCounters {
     rounds,
     settledBlocks,
     readErrors,
+    readRescues,
+    repairs,
   };
 }
 

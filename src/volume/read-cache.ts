@@ -31,6 +31,11 @@ export class ReadCache {
     this.#log.set(position, new Uint8Array(data));
   }
 
+  /** What it holds there is damaged. */
+  dropLsn(position: Lsn): void {
+    this.#log.delete(position);
+  }
+
   /** The block as final storage held it with this generation. */
   atHome(block: Block, generation: Generation): Uint8Array | undefined {
     const found = this.#final.get(block);

@@ -3,15 +3,19 @@
  *
  * Invariants:
  *   - What is served matched a checksum over volume, block and generation, or is zeros that the
- *     index or the sidecar vouches for. Else BLOCK_CORRUPT; never older data in its place.
+ *     index or the sidecar vouches for; never older data in its place.
+ *   - A damaged copy is answered from another one, if there is one. A block without any is named in
+ *     an UnreadableError, and its neighbours are read all the same.
  *   - A segment that is being read is held; a read of final storage that overlaps a round is
  *     resolved again when it does not verify.
  */
 import { crc32c } from '../base/crc32c.ts';
-import { isVarveError, VarveError } from '../base/errors.ts';
+import { isVarveError, type VarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
+  byteCount,
+  byteOffset,
   generation as generationOf,
   lsn as lsnOf,
   type Block,
@@ -21,12 +25,22 @@ import {
   type Lsn,
   type SegmentSequence,
 } from '../base/units.ts';
+import {
+  clippedRanges,
+  isUnreadable,
+  mergedRanges,
+  UnreadableError,
+  type UnreadableCode,
+  type UnreadableRange,
+} from '../base/unreadable.ts';
 import type { Done } from '../device/block-device.ts';
+import { readNarrowed } from '../device/read-narrowed.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA } from '../format/layouts.ts';
 import type { Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_ZERO } from '../../index/found.ts';
 import type { Core } from './core.ts';
+import type { OtherCopies, Version } from './other-copies.ts';
 
 /** "Newest": later than any generation. */
 export const LATEST: Generation = generationOf(Number.MAX_SAFE_INTEGER);
@@ -46,18 +60,32 @@ interface Run {
   readonly generations: Generation[];
 }
 
+/** A block whose copy is damaged. */
+interface BadBlock {
+  readonly block: Block;
+  readonly why: string;
+  readonly code: UnreadableCode;
+  /** What it should be, where that is known. */
+  readonly version: Version | undefined;
+}
+
 export class Reader {
   readonly #core: Core;
+  readonly #copies: OtherCopies;
   readonly #seed: number;
   /** Called when a segment lost its last reader: recycling may be waiting for it. */
   onRelease: () => void = () => undefined;
 
-  constructor(core: Core) {
+  constructor(core: Core, copies: OtherCopies) {
     this.#core = core;
+    this.#copies = copies;
     this.#seed = volumeSeed(core.uuid);
   }
 
-  /** Fills `target` from byte `offset` as the volume was at `at`. */
+  /**
+   * Fills `target` from byte `offset` as the volume was at `at`.
+   * @throws UnreadableError naming the ranges that are bad; the rest was filled
+   */
   read(offset: ByteOffset, target: Uint8Array, at: Generation): Done {
     const first = Math.floor(offset / BLOCK_BYTES);
     const end = Math.ceil((offset + target.length) / BLOCK_BYTES);
@@ -70,7 +98,7 @@ export class Reader {
     return undefined;
   }
 
-  /** One block's newest version from RAM. @returns false when it is not there */
+  /** One block's newest version from RAM. @returns false when it is not there, or damaged there */
   #readNow(block: Block, target: Uint8Array, from: number, at: Generation): boolean {
     const { index, log, cache } = this.#core;
     const found = index.find(block, at);
@@ -85,27 +113,17 @@ export class Reader {
     const inRing = log.ring.holds(position);
     const source = inRing ? log.ring.blockAt(position) : cache.atLsn(position);
     if (source === undefined) return false;
-    const where = inRing ? 'the ring' : 'the cache';
-    this.#verify(source, block, index.foundGeneration, index.foundChecksum, where);
+    if (!this.#fits(source, block, index.foundGeneration, index.foundChecksum)) {
+      cache.dropLsn(position);
+      return false;
+    }
     if (start === from && end === from + BLOCK_BYTES) target.set(source, start);
     else target.set(source.subarray(start - from, end - from), start);
     return true;
   }
 
-  #verify(
-    content: Uint8Array,
-    block: Block,
-    generation: Generation,
-    expected: Checksum,
-    where: string,
-  ): void {
-    const got = bindChecksum(crc32c(content), this.#seed, block, generation);
-    if (got === expected) return;
-    this.#core.counters.readErrors += 1;
-    throw new VarveError(
-      'BLOCK_CORRUPT',
-      `block ${block}, generation ${generation}, in ${where}: got checksum ${got}, expected ${expected}`,
-    );
+  #fits(content: Uint8Array, block: Block, generation: Generation, expected: Checksum): boolean {
+    return bindChecksum(crc32c(content), this.#seed, block, generation) === expected;
   }
 
   /** The part that needs I/O: whole blocks into `target` or, at ragged ends, a buffer between. */
@@ -119,27 +137,44 @@ export class Reader {
     const length = (end - first) * BLOCK_BYTES;
     const whole = from >= 0 && from + length <= target.length;
     const buffer = whole ? target.subarray(from, from + length) : new Uint8Array(length);
-    await this.readBlocks(first, buffer, at);
-    if (whole) return;
-    const start = Math.max(0, from);
-    const stop = Math.min(target.length, from + length);
-    target.set(buffer.subarray(start - from, stop - from), start);
+    const bad = await this.#readBlocks(first, buffer, at);
+    if (!whole) {
+      const start = Math.max(0, from);
+      const stop = Math.min(target.length, from + length);
+      target.set(buffer.subarray(start - from, stop - from), start);
+    }
+    if (bad !== undefined) {
+      const offset = first * BLOCK_BYTES - from;
+      throw unreadable(bad, offset, offset + target.length);
+    }
   }
 
-  /** Fills whole blocks from `first` on. */
-  async readBlocks(first: Block, buffer: Uint8Array, at: Generation): Promise<void> {
+  /** Fills whole blocks from `first` on. @returns those that can't be read from anywhere */
+  async #readBlocks(
+    first: Block,
+    buffer: Uint8Array,
+    at: Generation,
+  ): Promise<readonly BadBlock[] | undefined> {
     const runs = this.#plan(first, buffer, at);
     let next = 0;
-    const work = async (): Promise<void> => {
+    const work = async (): Promise<BadBlock[] | undefined> => {
+      let found: BadBlock[] | undefined;
       for (let run = runs[next++]; run !== undefined; run = runs[next++]) {
         const start = (run.first - first) * BLOCK_BYTES;
-        await this.#readRun(run, buffer.subarray(start, start + run.count * BLOCK_BYTES), at);
+        const target = buffer.subarray(start, start + run.count * BLOCK_BYTES);
+        const bad = await this.#readRun(run, target, at);
+        if (bad !== undefined) found = found === undefined ? [...bad] : [...found, ...bad];
       }
+      return found;
     };
-    const workers: Promise<void>[] = [];
+    const workers: Promise<BadBlock[] | undefined>[] = [];
     for (let i = 0; i < Math.min(PARALLEL, runs.length); i++) workers.push(work());
     try {
-      await Promise.all(workers);
+      const results = await Promise.all(workers);
+      if (results.every((result) => result === undefined)) return undefined;
+      const bad = results.flatMap((result) => result ?? []);
+      bad.sort((one, other) => one.block - other.block);
+      return bad;
     } finally {
       // A failed run leaves others not begun; their segments are let go all the same.
       await Promise.allSettled(workers);
@@ -149,7 +184,7 @@ export class Reader {
 
   /** Takes what RAM holds at once, and groups the rest; segments are held from here on. */
   #plan(first: Block, buffer: Uint8Array, at: Generation): Run[] {
-    const { index, references } = this.#core;
+    const { index, references, log, counters } = this.#core;
     const runs: Run[] = [];
     let last: Run | undefined;
     for (let i = 0; i < buffer.length / BLOCK_BYTES; i++) {
@@ -160,6 +195,7 @@ export class Reader {
       }
       const data = index.find(block, at) === FOUND_DATA;
       const position = data ? index.foundLsn : undefined;
+      if (position !== undefined && log.ring.holds(position)) counters.readErrors += 1;
       const segment = position === undefined ? undefined : references.segmentOf(position);
       const expected =
         last?.lsn === undefined ? undefined : lsnOf(last.lsn + last.count * BLOCK_BYTES);
@@ -183,61 +219,133 @@ export class Reader {
     if (this.#core.references.readers(run.segment) === 0) this.onRelease();
   }
 
-  async #readRun(run: Run, buffer: Uint8Array, at: Generation): Promise<void> {
-    if (run.lsn === undefined) await this.#readFinal(run.first, buffer, at);
-    else await this.#readLog(run, run.lsn, buffer);
+  async #readRun(
+    run: Run,
+    buffer: Uint8Array,
+    at: Generation,
+  ): Promise<readonly BadBlock[] | undefined> {
+    if (run.lsn === undefined) return await this.#readFinal(run.first, buffer, at);
+    return await this.#readLog(run, run.lsn, buffer);
   }
 
-  async #readLog(run: Run, position: Lsn, buffer: Uint8Array): Promise<void> {
-    await this.#core.log.readSlot(position, buffer);
+  async #readLog(
+    run: Run,
+    position: Lsn,
+    buffer: Uint8Array,
+  ): Promise<readonly BadBlock[] | undefined> {
+    const { log, cache, counters } = this.#core;
+    let refused: ReadonlyMap<number, Error> | undefined;
+    try {
+      await log.readSlot(position, buffer);
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      refused = await readNarrowed(
+        (from, part) => log.readSlot(lsnOf(position + from), part),
+        buffer,
+      );
+    }
+    let bad: BadBlock[] | undefined;
     for (let i = 0; i < run.count; i++) {
       const content = buffer.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
-      const [generation, expected] = [run.generations[i], run.checksums[i]];
-      if (generation === undefined || expected === undefined) continue;
-      this.#verify(
-        content,
-        blockOf(run.first + i),
-        generation,
-        expected,
-        `the log, LSN ${position}`,
-      );
-      if (run.count <= CACHED_BLOCKS_MAX) {
-        this.#core.cache.keepLsn(lsnOf(position + i * BLOCK_BYTES), content);
+      const [generation, checksum] = [run.generations[i], run.checksums[i]];
+      if (generation === undefined || checksum === undefined) continue;
+      const block = blockOf(run.first + i);
+      const lsn = lsnOf(position + i * BLOCK_BYTES);
+      const failure = refused?.get(i);
+      if (failure === undefined && this.#fits(content, block, generation, checksum)) {
+        if (run.count <= CACHED_BLOCKS_MAX) cache.keepLsn(lsn, content);
+        // Read from the log though the ring has it: what the ring has was damaged.
+        if (log.ring.holds(lsn)) counters.readRescues += 1;
+        continue;
       }
+      content.fill(0);
+      const where = `block ${block}, generation ${generation}, in the log at LSN ${lsn}`;
+      const why = `${where}: ${failure?.message ?? 'it fails its checksum'}`;
+      const code = failure === undefined ? 'BLOCK_CORRUPT' : 'DEVICE_IO';
+      (bad ??= []).push({ block, why, code, version: { block, generation, checksum } });
     }
+    return bad === undefined ? undefined : await this.#elsewhere(bad, run.first, buffer);
   }
 
-  async #readFinal(first: Block, buffer: Uint8Array, at: Generation): Promise<void> {
+  async #readFinal(
+    first: Block,
+    buffer: Uint8Array,
+    at: Generation,
+  ): Promise<readonly BadBlock[] | undefined> {
     const core = this.#core;
     const count = buffer.length / BLOCK_BYTES;
     for (let attempt = 0; ; attempt++) {
       const epoch = core.roundEpoch;
       try {
-        if (count === 1 && (await this.#fromCache(first, buffer))) return;
+        if (count === 1 && (await this.#fromCache(first, buffer))) return undefined;
         const sums = await core.final.read(first, buffer);
         if (count <= CACHED_BLOCKS_MAX) this.#keep(first, buffer, sums);
-        return;
+        return undefined;
       } catch (error) {
+        if (!isUnreadable(error)) throw error;
         const moved = epoch !== core.roundEpoch || this.#anyInIndex(first, count, at);
-        if (!isVarveError(error, 'BLOCK_CORRUPT') || !moved || attempt >= RETRIES_MAX) {
-          if (isVarveError(error)) core.counters.readErrors += 1;
-          throw error;
+        if (!moved || attempt >= RETRIES_MAX) {
+          const ranges = error instanceof UnreadableError ? error.ranges : all(first, count, error);
+          return await this.#elsewhere(await this.#badAtHome(ranges, error), first, buffer);
         }
       }
       // A round moved something under the read: what it moved is found through the index again.
-      if (this.#anyInIndex(first, count, at)) {
-        await this.readBlocks(first, buffer, at);
-        return;
+      if (this.#anyInIndex(first, count, at)) return await this.#readBlocks(first, buffer, at);
+    }
+  }
+
+  /** The bad blocks of final storage, with what their sums say that they should be. */
+  async #badAtHome(
+    ranges: readonly UnreadableRange[],
+    error: { readonly code: string },
+  ): Promise<BadBlock[]> {
+    const code: UnreadableCode = error.code === 'DEVICE_IO' ? 'DEVICE_IO' : 'BLOCK_CORRUPT';
+    const bad: BadBlock[] = [];
+    for (const { offset, length, why } of ranges) {
+      for (let at: number = offset; at < offset + length; at += BLOCK_BYTES) {
+        const block = blockOf(at / BLOCK_BYTES);
+        bad.push({ block, why, code, version: await this.#sumAsVersion(block) });
       }
     }
+    return bad;
+  }
+
+  async #sumAsVersion(block: Block): Promise<Version | undefined> {
+    try {
+      const { kind, generation, checksum } = await this.#core.final.sum(block);
+      return kind === SUM_DATA ? { block, generation, checksum } : undefined;
+    } catch (error) {
+      if (isUnreadable(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Fills in what another copy has. @returns the blocks that none has */
+  async #elsewhere(
+    bad: readonly BadBlock[],
+    first: Block,
+    buffer: Uint8Array,
+  ): Promise<readonly BadBlock[] | undefined> {
+    const { counters } = this.#core;
+    counters.readErrors += bad.length;
+    const saved = new Set<Block>();
+    const versions = bad.flatMap(({ version }) => (version === undefined ? [] : [version]));
+    const fill = (block: Block, content: Uint8Array): void => {
+      buffer.set(content, (block - first) * BLOCK_BYTES);
+      saved.add(block);
+    };
+    await this.#copies.find(versions, fill, { thorough: false });
+    counters.readRescues += saved.size;
+    const left = bad.filter(({ block }) => !saved.has(block));
+    return left.length === 0 ? undefined : left;
   }
 
   async #fromCache(block: Block, buffer: Uint8Array): Promise<boolean> {
     const sum = await this.#core.final.sum(block);
     if (sum.kind !== SUM_DATA) return false;
     const known = this.#core.cache.atHome(block, sum.generation);
-    if (known === undefined) return false;
-    this.#verify(known, block, sum.generation, sum.checksum, 'the cache');
+    if (known === undefined || !this.#fits(known, block, sum.generation, sum.checksum))
+      return false;
     buffer.set(known);
     return true;
   }
@@ -257,4 +365,20 @@ export class Reader {
     }
     return false;
   }
+}
+
+function all(first: Block, count: number, { detail }: VarveError): readonly UnreadableRange[] {
+  const [offset, length] = [byteOffset(first * BLOCK_BYTES), byteCount(count * BLOCK_BYTES)];
+  return [{ offset, length, why: detail }];
+}
+
+/** Blocks as ranges of bytes, cut to what was asked for: [from, to). */
+function unreadable(bad: readonly BadBlock[], from: number, to: number): UnreadableError {
+  const ranges = bad.map(({ block, why }) => ({
+    offset: byteOffset(block * BLOCK_BYTES),
+    length: byteCount(BLOCK_BYTES),
+    why,
+  }));
+  const code = bad.every((one) => one.code === 'DEVICE_IO') ? 'DEVICE_IO' : 'BLOCK_CORRUPT';
+  return new UnreadableError(code, clippedRanges(mergedRanges(ranges), from, to));
 }

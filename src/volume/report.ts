@@ -46,7 +46,12 @@ export interface VolumeCounters {
   readonly logSyncs: number;
   readonly rounds: number;
   readonly settledBlocks: number;
+  /** Blocks of which a read met a damaged copy; */
   readonly readErrors: number;
+  /** of those, answered from another copy. */
+  readonly readRescues: number;
+  /** Damaged copies that a scrub wrote again. */
+  readonly repairs: number;
 }
 
 export interface VolumeInfo {

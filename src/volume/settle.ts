@@ -4,7 +4,8 @@
  *
  * Invariants:
  *   - Ranges come first and blocks after them: a block that is newer than a range is not lost.
- *   - What could not be read from the log is stamped `lost`, never left with its old content.
+ *   - What could be read neither from the log nor from another copy is stamped `lost`, never left
+ *     with its old content.
  *   - Everything is synced when it returns.
  */
 import { crc32c } from '../base/crc32c.ts';
@@ -25,6 +26,7 @@ import type { Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue.ts';
 import type { Core } from './core.ts';
+import type { OtherCopies, Version } from './other-copies.ts';
 
 /** Blocks in memory at once: 4 MiB. */
 const CHUNK_BLOCKS = 1024;
@@ -36,17 +38,23 @@ type Newest = ReturnType<Core['index']['newestUpTo']>;
 /** Runs a step of a round, which can be made again as often as it fails. */
 export type Attempt = (step: () => Promise<void>) => Promise<void>;
 
+export interface Means {
+  readonly attempt: Attempt;
+  /** For versions that the log has lost. */
+  readonly copies: OtherCopies;
+}
+
 /** @returns how many blocks were written */
 export async function settleBlocks(
   core: Core,
   target: Generation,
-  attempt: Attempt,
+  { attempt, copies }: Means,
 ): Promise<number> {
   await settleRanges(core, target, attempt);
   const newest = await plan(core, target);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     const to = Math.min(newest.length, from + CHUNK_BLOCKS);
-    await attempt(() => settleChunk(core, newest, from, to));
+    await attempt(() => settleChunk(core, copies, newest, from, to));
   }
   await core.final.syncFinal('final');
   await core.final.syncSums('sums');
@@ -103,10 +111,16 @@ async function writeZeros(core: Core, start: number, end: number, attempt: Attem
 }
 
 /** Versions [from, to) of the sorted list: read, verify, write in runs, then their sums. */
-async function settleChunk(core: Core, newest: Newest, from: number, to: number): Promise<void> {
+async function settleChunk(
+  core: Core,
+  copies: OtherCopies,
+  newest: Newest,
+  from: number,
+  to: number,
+): Promise<void> {
   const buffer = new Uint8Array((to - from) * BLOCK_BYTES);
   const changes: { block: Block; sum: Sum }[] = [];
-  const good = await readVersions(core, newest, from, to, buffer);
+  const good = await readVersions(core, copies, newest, from, to, buffer);
   let runStart = from;
   for (let i = from; i < to; i++) {
     const block = blockOf(newest.blocks[i] ?? 0);
@@ -134,6 +148,7 @@ function sumOf(newest: Newest, i: number, good: boolean): Sum {
  */
 async function readVersions(
   core: Core,
+  copies: OtherCopies,
   newest: Newest,
   from: number,
   to: number,
@@ -141,6 +156,8 @@ async function readVersions(
 ): Promise<Uint8Array> {
   const good = new Uint8Array(to - from);
   const seed = volumeSeed(core.uuid);
+  const bad: Version[] = [];
+  const places = new Map<number, number>();
   let next = from;
   const work = async (): Promise<void> => {
     while (next < to) {
@@ -157,13 +174,29 @@ async function readVersions(
         const crc = crc32c(buffer.subarray(at, at + BLOCK_BYTES));
         const got = bindChecksum(crc, seed, newest.blocks[i] ?? 0, newest.generations[i] ?? 0);
         if (got === newest.checksums[i]) good[i - from] = 1;
-        else core.counters.readErrors += 1;
+        else {
+          core.counters.readErrors += 1;
+          bad.push({
+            block: blockOf(newest.blocks[i] ?? 0),
+            generation: generationOf(newest.generations[i] ?? 0),
+            checksum: checksumOf(newest.checksums[i] ?? 0),
+          });
+          places.set(newest.blocks[i] ?? 0, i - from);
+        }
       }
     }
   };
   const workers: Promise<void>[] = [];
   for (let i = 0; i < PARALLEL; i++) workers.push(work());
   await Promise.all(workers);
+  if (bad.length === 0) return good;
+  const saved = (block: Block, content: Uint8Array): void => {
+    const place = places.get(block) ?? 0;
+    buffer.set(content, place * BLOCK_BYTES);
+    good[place] = 1;
+    core.counters.readRescues += 1;
+  };
+  await copies.find(bad, saved, { thorough: true });
   return good;
 }
 

@@ -22,6 +22,7 @@ import { describe, historyOf, type HistoryQuery } from './info.ts';
 import { LiveDevice } from './live-device.ts';
 import { MomentDevice } from './moment-device.ts';
 import { Moments, type ResolvedMoment } from './moments.ts';
+import { OtherCopies } from './other-copies.ts';
 import { ReadCache } from './read-cache.ts';
 import { Reader } from './reader.ts';
 import { Recovery } from './recover.ts';
@@ -67,8 +68,9 @@ export class Volume {
   private constructor(name: string, core: Core, clock: ElapsedClock, hooks: Hooks) {
     this.name = name;
     this.core = core;
-    this.#reader = new Reader(core);
-    this.#destager = new Destager(core, () => this.#appender.wake());
+    const copies = new OtherCopies(core);
+    this.#reader = new Reader(core, copies);
+    this.#destager = new Destager(core, copies, () => this.#appender.wake());
     this.#appender = new Appender(core, this.#reader, {
       makeRoom: () => this.#destager.makeRoom(),
       failure: () => this.#destager.failure,

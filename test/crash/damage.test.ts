@@ -70,6 +70,13 @@ async function settleSome(volume: Volume): Promise<void> {
   for (let i = 0; volume.core.settled < 8; i++) await put(volume, 20 + (i % 50), i % 256);
 }
 
+/** Writes on until no slot of the log has what was settled before. */
+async function reuseSlots(volume: Volume): Promise<void> {
+  const until = volume.core.counters.rounds + 6;
+  for (let i = 0; volume.core.counters.rounds < until; i++)
+    await put(volume, 20 + (i % 50), i % 256);
+}
+
 describe('damage in the log', () => {
   test('in a header of flushed history is refused, with its place; nothing is cut', async () => {
     const { sim, use, openError } = await bench(1);
@@ -169,6 +176,7 @@ describe('damage in final storage', () => {
   test('bit rot in a settled block is EIO for that block, and check names it', async () => {
     const { sim, use } = await bench(7);
     await use(settleSome);
+    await use(reuseSlots);
     await use(async (volume) => {
       sim.final.corruptBit(3 * BLOCK_BYTES + 11, 2);
       await expect(get(volume, 3)).rejects.toMatchObject({ code: 'BLOCK_CORRUPT', errno: 'EIO' });
@@ -183,6 +191,7 @@ describe('damage in final storage', () => {
   test('a lost write of the sidecar, or of a block, never shows as older data', async () => {
     const { sim, use } = await bench(8);
     await use(settleSome);
+    await use(reuseSlots);
     await use(async (volume) => {
       sim.final.corrupt(2 * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES));
       await expect(get(volume, 2)).rejects.toMatchObject({ code: 'BLOCK_CORRUPT' });

@@ -1,6 +1,8 @@
 /** The traps of the transmission phase, one test each, with bytes written by hand. */
 import { describe, expect, it } from 'vitest';
 import { VarveError } from '../../src/base/errors.ts';
+import { byteCount, byteOffset } from '../../src/base/units.ts';
+import { UnreadableError } from '../../src/base/unreadable.ts';
 import * as nbd from '../../src/nbd/protocol.ts';
 import { encodeRequest } from '../../src/nbd/request.ts';
 import { gate, Rig, settled, until, type Chunk, type RawClient } from '../support/nbd-rig.ts';
@@ -237,28 +239,46 @@ describe('structured reads', () => {
     const rig = new Rig();
     const client = await rig.session();
     rig.device.bytes.fill(3);
-    rig.device.before = ({ offset, length }) => {
-      if (offset < 8193 && offset + length > 8192) throw new VarveError('BLOCK_CORRUPT', 'block 2');
-      return undefined;
+    const range = { offset: byteOffset(8192), length: byteCount(4096), why: 'block 2' };
+    let bad = [range];
+    const read = rig.device.read.bind(rig.device);
+    rig.device.read = (offset, target) => {
+      void read(offset, target);
+      throw new UnreadableError('BLOCK_CORRUPT', bad);
     };
     await client.request({ type: NBD_CMD_READ, cookie: 7, offset: 100, length: 16384 });
     const chunks = [await client.chunk(), await client.chunk(), await client.chunk()];
-    expect(chunks.map(({ type }) => type)).toEqual([
-      nbd.NBD_REPLY_TYPE_OFFSET_DATA,
-      nbd.NBD_REPLY_TYPE_OFFSET_DATA,
-      nbd.NBD_REPLY_TYPE_ERROR_OFFSET,
+    expect(chunks.map(({ type, done }) => [type, done])).toEqual([
+      [nbd.NBD_REPLY_TYPE_OFFSET_DATA, false],
+      [nbd.NBD_REPLY_TYPE_ERROR_OFFSET, false],
+      [nbd.NBD_REPLY_TYPE_OFFSET_DATA, true],
     ]);
-    expect(chunks.slice(0, 2).map(({ payload }) => Number(payload.readBigUInt64BE(0)))).toEqual([
-      100, 12288,
-    ]);
-    expect(chunks.slice(0, 2).map(({ payload }) => payload.length - 8)).toEqual([8092, 4196]);
-    const error = chunks[2]?.payload ?? Buffer.alloc(0);
-    expect(error.readBigUInt64BE(error.length - 8)).toBe(8192n);
-    expect(await client.chunk()).toMatchObject({ type: nbd.NBD_REPLY_TYPE_NONE, done: true });
+    const [before, error, after] = chunks.map(({ payload }) => payload);
+    expect([before?.readBigUInt64BE(0), after?.readBigUInt64BE(0)]).toEqual([100n, 12288n]);
+    expect([before?.length, after?.length]).toEqual([8092 + 8, 4196 + 8]);
+    expect(error?.readUInt32BE(0)).toBe(E.EIO);
+    expect(error?.readBigUInt64BE(error.length - 8)).toBe(8192n);
+    expect(error?.toString('utf8', 6, error.length - 8)).toBe('block 2');
+    // One content chunk at most: there is none that could leave the bad range out.
     const df = nbd.NBD_CMD_FLAG_DF;
     await client.request({ type: NBD_CMD_READ, cookie: 7, flags: df, length: 16384 });
-    expect((await client.chunk()).type).toBe(nbd.NBD_REPLY_TYPE_ERROR_OFFSET);
-    expect(await client.chunk()).toMatchObject({ type: nbd.NBD_REPLY_TYPE_NONE, done: true });
+    expect(await client.chunk()).toMatchObject({
+      type: nbd.NBD_REPLY_TYPE_ERROR_OFFSET,
+      done: true,
+    });
+    // Bad parts of a few bytes have no room for their own error; a good part of zeros is a hole.
+    rig.device.bytes.fill(0);
+    bad = [
+      { offset: byteOffset(4095), length: byteCount(1), why: 'block 0' },
+      { offset: byteOffset(12288), length: byteCount(2), why: 'block 3' },
+    ];
+    await client.request({ type: NBD_CMD_READ, cookie: 8, offset: 4095, length: 8195 });
+    const three = [await client.chunk(), await client.chunk(), await client.chunk()];
+    expect(three.map(({ type, done }) => [type, done])).toEqual([
+      [nbd.NBD_REPLY_TYPE_ERROR_OFFSET, false],
+      [nbd.NBD_REPLY_TYPE_OFFSET_HOLE, false],
+      [nbd.NBD_REPLY_TYPE_ERROR_OFFSET, true],
+    ]);
     await settled();
     expect(rig.server.budget.used).toBe(0);
   });

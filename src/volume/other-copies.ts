@@ -1,0 +1,109 @@
+/**
+ * Where else a version of a block still is, when the copy that was read is damaged: the read cache,
+ * final storage, or the log device, also in slots that were recycled and not overwritten yet.
+ *
+ * Invariants:
+ *   - A copy is the version that was asked for, by the checksum that binds its block and
+ *     generation: never an older one.
+ *   - One search of the log device runs at a time, and one for the same version is not repeated.
+ */
+import { LRUCache } from 'lru-cache';
+import { crc32c } from '../base/crc32c.ts';
+import { Mutex } from '../base/mutex.ts';
+import { BLOCK_BYTES, type Block } from '../base/units.ts';
+import { isUnreadable } from '../base/unreadable.ts';
+import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
+import { SUM_DATA } from '../format/layouts.ts';
+import { Leftovers, type WantedVersion } from '../../log/leftovers.ts';
+import type { Core } from './core.ts';
+
+/** Versions known not to be on the log device; one that was not found never comes back. */
+const MISSED_MAX = 4096;
+
+export interface Version extends WantedVersion {
+  readonly block: Block;
+}
+
+/** Where a copy was found. */
+export type CopyPlace = 'the cache' | 'final storage' | 'the log';
+
+export type OnCopy = (block: Block, content: Uint8Array, place: CopyPlace) => void;
+
+export class OtherCopies {
+  readonly #core: Core;
+  readonly #seed: number;
+  readonly #leftovers: Leftovers;
+  readonly #searching = new Mutex();
+  readonly #missed = new LRUCache<string, true>({ max: MISSED_MAX });
+
+  constructor(core: Core) {
+    this.#core = core;
+    this.#seed = volumeSeed(core.uuid);
+    this.#leftovers = new Leftovers(core.log.device, core.log.geometry, core.uuid);
+  }
+
+  /** Whether these 4096 bytes are that version. */
+  fits({ block, generation, checksum }: Version, content: Uint8Array): boolean {
+    return bindChecksum(crc32c(content), this.#seed, block, generation) === checksum;
+  }
+
+  /**
+   * Gives each version that is found elsewhere to `onCopy`, once.
+   * @param versions - of different blocks
+   * @param options - `thorough`: every slot of the log is looked at, also for what was missed before
+   */
+  async find(
+    versions: readonly Version[],
+    onCopy: OnCopy,
+    { thorough }: { readonly thorough: boolean },
+  ): Promise<void> {
+    const missing = new Map<Block, Version>();
+    for (const version of versions) {
+      const near = this.#cached(version) ?? (await this.#atHome(version));
+      if (near !== undefined) onCopy(version.block, near.content, near.place);
+      else if (thorough || !this.#missed.has(keyOf(version))) missing.set(version.block, version);
+    }
+    if (missing.size === 0) return;
+    await this.#searching.run(async () => {
+      const wanted = new Map<Block, WantedVersion>(missing);
+      const generations = [...new Set([...missing.values()].map(({ generation }) => generation))];
+      const slots = thorough
+        ? this.#leftovers.allSlots()
+        : await this.#leftovers.slotsOf(generations);
+      await this.#leftovers.search(slots, wanted, (block, content) => {
+        onCopy(block, content, 'the log');
+      });
+      for (const block of wanted.keys()) {
+        const version = missing.get(block);
+        if (version !== undefined) this.#missed.set(keyOf(version), true);
+      }
+    });
+  }
+
+  #cached(version: Version): { content: Uint8Array; place: CopyPlace } | undefined {
+    const content = this.#core.cache.atHome(version.block, version.generation);
+    if (content === undefined || !this.fits(version, content)) return undefined;
+    return { content, place: 'the cache' };
+  }
+
+  async #atHome(version: Version): Promise<{ content: Uint8Array; place: CopyPlace } | undefined> {
+    const { final } = this.#core;
+    const { block, generation, checksum } = version;
+    try {
+      const sum = await final.sum(block);
+      if (sum.kind !== SUM_DATA || sum.generation !== generation || sum.checksum !== checksum) {
+        return undefined;
+      }
+      const content = new Uint8Array(BLOCK_BYTES);
+      await final.readRaw(block, content);
+      return this.fits(version, content) ? { content, place: 'final storage' } : undefined;
+    } catch (error) {
+      if (isUnreadable(error)) return undefined;
+      throw error;
+    }
+  }
+}
+
+function keyOf({ block, generation, checksum }: Version): string {
+  return `${block}:${generation}:${checksum}`;
+}
