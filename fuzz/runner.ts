@@ -1,13 +1,16 @@
 /**
- * Runs fuzzers: the canary first, then the seeds that ever failed, then new seeds.
+ * Runs fuzzers: the canary first, then the seeds that ever failed, then new seeds; as many turns
+ * at a time as there are hands.
  *
  * Invariants:
- *   - Nothing is random here: new seeds come from the first one, so a whole run can be repeated.
+ *   - Nothing is random here: new seeds come from the first one, so a whole run can be repeated,
+ *     and no two turns have the same.
  *   - The first failure of a fuzzer ends that fuzzer, is printed with the command that repeats it,
  *     and does not keep the others from running.
  */
 import { fuzzer as canary } from './canary.fuzz.ts';
-import type { Counts, Fuzzer, FuzzOptions } from './options.ts';
+import { OwnHand, type Hand } from './hands.ts';
+import { countsText, sum, type Counts, type Fuzzer, type Turn } from './options.ts';
 import type { OldSeed } from './seeds.ts';
 
 export interface RunPlan {
@@ -15,122 +18,207 @@ export interface RunPlan {
   readonly oldSeeds: readonly OldSeed[];
   /** The first new seed. */
   readonly seed: number;
-  /** Cases in one turn of a fuzzer. */
-  readonly runs: number;
+  /** Cases in one turn of a fuzzer; undefined: each fuzzer's own number. */
+  readonly runs?: number | undefined;
   /** New turns go on until this time has passed; undefined: one turn each. */
-  readonly seconds: number | undefined;
+  readonly seconds?: number | undefined;
+  /** One that works in this process, if not given. */
+  readonly hands?: readonly Hand[];
+  /** When it is aborted, the run ends with what it has. */
+  readonly signal?: AbortSignal;
   readonly nowMs: () => number;
   readonly print: (line: string) => void;
+}
+
+export interface FuzzerResult {
+  readonly turns: number;
+  readonly runs: number;
+  readonly counts: Counts;
+  /** The turn that failed. */
+  readonly failed: Turn | undefined;
 }
 
 export interface RunResult {
   readonly turns: number;
   readonly failed: readonly string[];
+  readonly seconds: number;
   /** What the turns did, by the name of the fuzzer. */
-  readonly counts: ReadonlyMap<string, Counts>;
+  readonly fuzzers: ReadonlyMap<string, FuzzerResult>;
 }
 
-/** Both together; a word that only one has is kept. */
-export function sum(left: Counts, right: Counts): Counts {
-  const all: Record<string, number> = { ...left };
-  for (const [word, count] of Object.entries(right)) all[word] = (all[word] ?? 0) + count;
-  return all;
+interface Task {
+  readonly turn: Turn;
+  /** What to print with a turn that held; undefined: nothing. */
+  readonly note: string | undefined;
+  /** Of the first round, or an old seed: not given up when the time is over. */
+  readonly isOwed: boolean;
 }
 
-/** `12 crashes, 3400 steps` */
-export function countsText(counts: Counts): string {
-  return Object.entries(counts)
-    .toSorted(([left], [right]) => (left < right ? -1 : 1))
-    .map(([word, count]) => `${count} ${word}`)
-    .join(', ');
-}
+const RUNS_DEFAULT = 100;
+const NOTHING: FuzzerResult = { turns: 0, runs: 0, counts: {}, failed: undefined };
+/** How long turns under way may go on when the time is over. */
+const GRACE_MS = 15_000;
+const PROGRESS_MS = 60_000;
 
 /** Round 0 gives `seed` itself; later ones are far from each other, and all are 32-bit. */
 function seedAt(seed: number, round: number): number {
   return (seed + Math.imul(round, 0x9e3779b1)) | 0;
 }
 
-type Outcome = { readonly counts: Counts } | { readonly error: unknown };
-
-async function outcomeOf(fuzzer: Fuzzer, options: FuzzOptions): Promise<Outcome> {
-  try {
-    return { counts: (await fuzzer.main(options)) ?? {} };
-  } catch (error) {
-    return { error };
-  }
-}
-
-function replayCommand(name: string, { seed, runs }: FuzzOptions): string {
+function replayCommand({ name, seed, runs }: Turn): string {
   return `npm run fuzz -- --name ${name} --seed ${seed} --runs ${runs}`;
 }
 
 class Run {
   readonly #plan: RunPlan;
+  readonly #beganMs: number;
+  readonly #fuzzers = new Map<string, FuzzerResult>();
   readonly #failed = new Set<string>();
-  readonly counts = new Map<string, Counts>();
-  turns = 0;
+  readonly #tasks: Iterator<Task, void>;
+  #owed = 0;
+  #turns = 0;
+  #toldMs = 0;
+  #isOver = false;
 
   constructor(plan: RunPlan) {
     this.#plan = plan;
+    this.#beganMs = plan.nowMs();
+    this.#tasks = this.#all();
   }
 
-  get failed(): readonly string[] {
-    return [...this.#failed];
+  get #passedMs(): number {
+    return this.#plan.nowMs() - this.#beganMs;
   }
 
-  async checkCanary(): Promise<void> {
-    const options = { seed: this.#plan.seed, runs: 1000 };
-    if ('error' in (await outcomeOf(canary, options))) return;
+  get result(): RunResult {
+    return {
+      turns: this.#turns,
+      failed: [...this.#failed],
+      seconds: Math.round(this.#passedMs / 1000),
+      fuzzers: this.#fuzzers,
+    };
+  }
+
+  async checkCanary(hand: Hand): Promise<void> {
+    const turn = { name: canary.name, seed: this.#plan.seed, runs: 1000 };
+    if ((await hand.run(turn)).kind !== 'held') return;
     this.#failed.add(canary.name);
     this.#plan.print('canary: it must fail and did not, so no result here means anything');
   }
 
-  /** @param note - what to print with a turn that held; undefined: nothing */
-  async turn(fuzzer: Fuzzer, options: FuzzOptions, note: string | undefined): Promise<void> {
-    if (this.#failed.has(fuzzer.name)) return;
+  /** Old seeds, then round after round of new ones until the time is over; the first is whole. */
+  *#all(): Generator<Task, void> {
+    const { fuzzers, oldSeeds, seed, runs, seconds = 0 } = this.#plan;
+    for (const old of oldSeeds) {
+      if (!fuzzers.some(({ name }) => name === old.name)) continue;
+      yield { turn: old, note: `: ${old.note}`, isOwed: true };
+    }
+    for (let round = 0; ; round += 1) {
+      const sound = fuzzers.filter(({ name }) => !this.#failed.has(name));
+      if (sound.length === 0) return;
+      for (const fuzzer of sound) {
+        if (round > 0 && this.#passedMs >= seconds * 1000) return;
+        const turn = {
+          name: fuzzer.name,
+          seed: seedAt(seed, round),
+          runs: runs ?? fuzzer.runs ?? RUNS_DEFAULT,
+        };
+        // A long run says what it began with, and then only what fails.
+        yield { turn, note: round === 0 ? '' : undefined, isOwed: round === 0 };
+      }
+    }
+  }
+
+  /** Takes turns until there are none. */
+  async work(hand: Hand): Promise<void> {
+    for (;;) {
+      const next = this.#isOver ? undefined : this.#tasks.next();
+      if (next === undefined || next.done === true) return;
+      const task = next.value;
+      if (this.#failed.has(task.turn.name)) continue;
+      if (task.isOwed) this.#owed += 1;
+      await this.#turn(hand, task);
+      if (task.isOwed) this.#owed -= 1;
+      this.#tellProgress();
+    }
+  }
+
+  async #turn(hand: Hand, { turn, note }: Task): Promise<void> {
     const { print, nowMs } = this.#plan;
+    const { name, seed, runs } = turn;
     const began = nowMs();
-    const outcome = await outcomeOf(fuzzer, options);
-    this.turns += 1;
+    const outcome = await hand.run(turn);
+    if (outcome.kind === 'stopped') return;
     const took = `${Math.round(nowMs() - began)} ms`;
-    if ('counts' in outcome) {
-      this.counts.set(fuzzer.name, sum(this.counts.get(fuzzer.name) ?? {}, outcome.counts));
-      if (note === undefined) return;
-      print(`${fuzzer.name}: seed ${options.seed}, ${options.runs} runs, held (${took})${note}`);
+    this.#turns += 1;
+    const before = this.#fuzzers.get(name) ?? NOTHING;
+    const one = { ...before, turns: before.turns + 1, runs: before.runs + runs };
+    if (outcome.kind === 'held') {
+      this.#fuzzers.set(name, { ...one, counts: sum(before.counts, outcome.counts) });
+      if (note !== undefined) print(`${name}: seed ${seed}, ${runs} runs, held (${took})${note}`);
       return;
     }
-    this.#failed.add(fuzzer.name);
-    const { error } = outcome;
-    print(`${fuzzer.name}: seed ${options.seed}, FAILED (${took})${note ?? ''}`);
-    print(error instanceof Error ? (error.stack ?? error.message) : String(error));
-    print(`to repeat: ${replayCommand(fuzzer.name, options)}`);
+    // Another hand may have had a turn of this fuzzer too: one failure is told.
+    if (this.#failed.has(name)) return;
+    this.#failed.add(name);
+    this.#fuzzers.set(name, { ...one, failed: turn });
+    print(`${name}: seed ${seed}, FAILED (${took})${note ?? ''}`);
+    print(outcome.what);
+    print(`to repeat: ${replayCommand(turn)}`);
     print('with the mend, add the seed to fuzz/seeds.json');
   }
-}
 
-/** Round after round of new seeds until the time is over; the first round is always whole. */
-async function newTurns(run: Run, plan: RunPlan): Promise<void> {
-  const began = plan.nowMs();
-  const more = (): boolean => plan.nowMs() - began < (plan.seconds ?? 0) * 1000;
-  for (let round = 0; ; round += 1) {
-    const sound = plan.fuzzers.filter(({ name }) => !run.failed.includes(name));
-    if (sound.length === 0) return;
-    for (const fuzzer of sound) {
-      if (round > 0 && !more()) return;
-      const options = { seed: seedAt(plan.seed, round), runs: plan.runs };
-      // A long run says what it began with, and then only what fails.
-      await run.turn(fuzzer, options, round === 0 ? '' : undefined);
-    }
+  #tellProgress(): void {
+    const minutes = Math.floor(this.#passedMs / PROGRESS_MS);
+    if (minutes * PROGRESS_MS <= this.#toldMs) return;
+    this.#toldMs = minutes * PROGRESS_MS;
+    const failed = this.#failed.size === 0 ? 'all hold' : `failed: ${[...this.#failed].join(' ')}`;
+    this.#plan.print(`fuzz: ${minutes} min, ${this.#turns} turns, ${failed}`);
+  }
+
+  /** Whether turns under way have had their time: those that are owed may go on. */
+  get isOverdue(): boolean {
+    const { seconds } = this.#plan;
+    if (seconds === undefined || this.#owed > 0) return false;
+    return this.#passedMs > seconds * 1000 + GRACE_MS;
+  }
+
+  end(): void {
+    this.#isOver = true;
   }
 }
 
 export async function runFuzzers(plan: RunPlan): Promise<RunResult> {
+  const { hands = [new OwnHand(plan.fuzzers)], signal } = plan;
   const run = new Run(plan);
-  await run.checkCanary();
-  for (const old of plan.oldSeeds) {
-    const fuzzer = plan.fuzzers.find(({ name }) => name === old.name);
-    if (fuzzer !== undefined) await run.turn(fuzzer, old, `: ${old.note}`);
+  const stop = (): void => {
+    run.end();
+    for (const hand of hands) hand.stop();
+  };
+  signal?.addEventListener('abort', stop);
+  const watch = setInterval(() => {
+    if (run.isOverdue) stop();
+  }, 500);
+  try {
+    const [first] = hands;
+    if (first === undefined) throw new Error('a run needs a hand');
+    await run.checkCanary(first);
+    await Promise.all(hands.map((hand) => run.work(hand)));
+  } finally {
+    clearInterval(watch);
+    signal?.removeEventListener('abort', stop);
   }
-  await newTurns(run, plan);
-  return { turns: run.turns, failed: run.failed, counts: run.counts };
+  return run.result;
+}
+
+/** A line for each fuzzer that counts something, then what became of all. */
+export function summary({ turns, failed, seconds, fuzzers }: RunResult): readonly string[] {
+  const lines: string[] = [];
+  for (const [name, { counts, runs }] of fuzzers) {
+    const told = countsText(counts);
+    lines.push(`${name}: ${runs} runs${told === '' ? '' : `: ${told}`}`);
+  }
+  const end = failed.length === 0 ? '' : ` ${failed.join(' ')}`;
+  lines.push(`fuzz: ${turns} turns in ${seconds} s, ${failed.length} fuzzers failed${end}`);
+  return lines;
 }

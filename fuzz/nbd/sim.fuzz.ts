@@ -186,6 +186,7 @@ async function once(seed: number): Promise<{ digest: number; counts: Counts }> {
 
 export const fuzzer: Fuzzer = {
   name: 'nbd-sim',
+  runs: 25,
   async main({ seed, runs }) {
     const total: Record<string, number> = {};
     for (let run = 0; run < runs; run += 1) {

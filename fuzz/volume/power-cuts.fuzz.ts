@@ -20,4 +20,4 @@ async function main({ seed, runs }: FuzzOptions): Promise<void> {
   }
 }
 
-export const fuzzer: Fuzzer = { name: 'volume-power-cuts', main };
+export const fuzzer: Fuzzer = { name: 'volume-power-cuts', runs: 10, main };

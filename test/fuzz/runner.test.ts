@@ -1,9 +1,13 @@
 /** The runner of the fuzzers: it must notice a failure, and say how to see it again. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { fuzzer as canary } from '../../fuzz/canary.fuzz.ts';
+import { ProcessHand } from '../../fuzz/hands.ts';
 import type { Fuzzer, FuzzOptions } from '../../fuzz/options.ts';
-import { runFuzzers, type RunPlan, type RunResult } from '../../fuzz/runner.ts';
+import { runFuzzers, summary, type RunPlan, type RunResult } from '../../fuzz/runner.ts';
 import { oldSeeds } from '../../fuzz/seeds.ts';
+import { temporaryDirectory } from '../support/files.ts';
 
 /** Holds for all seeds but one, and remembers what it was given. */
 function brokenAt(name: string, broken: number): Fuzzer & { readonly given: FuzzOptions[] } {
@@ -78,13 +82,23 @@ describe('the runner', () => {
   it('adds up what the turns of a fuzzer did', async () => {
     const counting: Fuzzer = { name: 'counting', main: () => ({ steps: 3, crashes: 1 }) };
     const silent: Fuzzer = { name: 'silent', main: () => undefined };
-    const { counts, turns } = await run({ fuzzers: [counting, silent], seconds: 20 });
-    const times = turns / 2;
-    expect(counts.get('counting')).toEqual({
-      steps: 3 * Math.ceil(times),
-      crashes: Math.ceil(times),
+    const result = await run({ fuzzers: [counting, silent], seconds: 20 });
+    const times = Math.ceil(result.turns / 2);
+    expect(result.fuzzers.get('counting')).toMatchObject({
+      turns: times,
+      runs: times * 10,
+      counts: { steps: 3 * times, crashes: times },
     });
-    expect(counts.get('silent')).toEqual({});
+    expect(result.fuzzers.get('silent')?.counts).toEqual({});
+    expect(summary(result)).toContain(
+      `counting: ${times * 10} runs: ${times} crashes, ${3 * times} steps`,
+    );
+  });
+
+  it('gives a fuzzer as many cases as it says, when nobody says otherwise', async () => {
+    const fuzzer = { ...brokenAt('short', 0), runs: 3 };
+    await run({ fuzzers: [fuzzer], runs: undefined });
+    expect(fuzzer.given).toMatchObject([{ runs: 3 }]);
   });
 
   it('waits for a fuzzer that is asynchronous', async () => {
@@ -105,6 +119,76 @@ describe('the runner', () => {
     expect(failed).toEqual(['a']);
     expect(printed).toContain('a torn header was taken for whole');
     expect(fuzzer.given).toMatchObject([{ seed: 99, runs: 3 }]);
+  });
+});
+
+/** As fuzz/worker.ts, but for what it is told to do by its seed. */
+const WORKER = `
+  process.on('message', ({ name, seed }) => {
+    if (name === 'canary') return process.send({ kind: 'failed', what: 'as it must' });
+    if (seed === 1) throw new Error('a bug that brings down its process');
+    if (seed === 2) return setInterval(() => {}, 1000);
+    process.send({ kind: 'held', counts: { steps: 1 } });
+  });
+`;
+
+describe('hands that are processes', () => {
+  const hands = (script: string, count = 2) =>
+    Array.from({ length: count }, () => new ProcessHand({ script, turnMsMax: 1500 }));
+
+  async function inProcesses(plan: Partial<RunPlan>) {
+    using directory = temporaryDirectory();
+    const script = join(directory.path, 'worker.mjs');
+    writeFileSync(script, WORKER);
+    const own = hands(script);
+    try {
+      return await run({ hands: own, nowMs: () => performance.now(), ...plan });
+    } finally {
+      for (const hand of own) hand.stop();
+    }
+  }
+
+  it('share the turns, no two of which have the same seed', async () => {
+    const fuzzers = [brokenAt('a', -1), brokenAt('b', -1)];
+    const { turns, fuzzers: results } = await inProcesses({ fuzzers, seconds: 0.5 });
+    expect(turns).toBeGreaterThan(4);
+    const [a, b] = [results.get('a'), results.get('b')];
+    expect((a?.turns ?? 0) + (b?.turns ?? 0)).toBe(turns);
+    expect(a?.counts['steps']).toBe(a?.turns);
+  });
+
+  it('tell of a process that fell, how to repeat its turn, and go on', async () => {
+    const fuzzers = [brokenAt('a', -1)];
+    const oldSeeds = [
+      { name: 'b', seed: 1, runs: 5, note: 'falls' },
+      { name: 'a', seed: 7, runs: 5, note: 'holds' },
+    ];
+    const all = [...fuzzers, brokenAt('b', -1)];
+    const { failed, printed, turns } = await inProcesses({ fuzzers: all, oldSeeds });
+    expect(failed).toEqual(['b']);
+    expect(printed).toContain('its process ended: exit code 1');
+    expect(printed).toContain('npm run fuzz -- --name b --seed 1 --runs 5');
+    expect(turns).toBe(3);
+  });
+
+  it('end a turn that hangs, as a failure', async () => {
+    const { failed, printed } = await inProcesses({ fuzzers: [brokenAt('a', -1)], seed: 2 });
+    expect(failed).toEqual(['a']);
+    expect(printed).toContain('the turn takes longer');
+  });
+
+  it('are stopped by an interrupt, with what was done until then', async () => {
+    const interrupt = new AbortController();
+    const going = inProcesses({
+      fuzzers: [brokenAt('a', -1)],
+      oldSeeds: [{ name: 'a', seed: 3, runs: 1, note: 'holds' }],
+      seed: 2,
+      signal: interrupt.signal,
+      print: () => {
+        interrupt.abort();
+      },
+    });
+    expect(await going).toMatchObject({ turns: 1, failed: [] });
   });
 });
 
