@@ -271,7 +271,9 @@ export class SimDisk implements LowerDevice, Handle {
     const { random, platter } = this.#medium;
     const sectors = Math.floor(length / SECTOR_BYTES);
     const part = sectors === 0 ? 0 : random.below(sectors) * SECTOR_BYTES;
-    if (part > 0) platter.write(offset, [Buffer.concat(sources, length).subarray(0, part)]);
+    if (part === 0) return;
+    // In the cache like any other data: it never lands on top of what is written there later.
+    platter.write(offset, [Buffer.concat(sources, length).subarray(0, part)]).settled = true;
   }
 
   /** Undefined for a handle that can be used. */
