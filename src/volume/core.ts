@@ -157,10 +157,14 @@ export class Core {
     if (this.failure !== undefined) throw this.failure;
   }
 
+  /** Every record of the catalogue before it is durable and applied. */
+  get recordedLsn(): Lsn {
+    return lsn(Math.min(this.log.writer.durable.lsn, ...this.pendingRecords));
+  }
+
   /** What a checkpoint of the catalogue holds now. */
   checkpoint(): CheckpointContent {
-    const streamLsn = lsn(Math.min(this.log.writer.durable.lsn, ...this.pendingRecords));
-    return { entries: this.catalogue.entries(), streamLsn };
+    return { entries: this.catalogue.entries(), streamLsn: this.recordedLsn };
   }
 
   /** The snapshot that stops settling first, or undefined. */

@@ -86,7 +86,8 @@ export class Destager {
     const possible = this.#target(true) !== undefined;
     if (possible) this.#start(true);
     // What is not durable yet, or still read, frees itself.
-    return possible || this.#retireable() || this.#waitsForSync();
+    const recording = this.#core.pendingRecords.size > 0;
+    return possible || recording || this.#retireable() || this.#waitsForSync();
   }
 
   /** Finishes what a crash interrupted: final storage may hold a part of the last round. */
@@ -131,7 +132,7 @@ export class Destager {
     }
     const oldest = log.segments.oldest;
     if (oldest?.endLsn === undefined) return false;
-    if (oldest.lastGeneration <= log.writer.durable.generation) return false;
+    if (this.#isDone(oldest, log.writer.durable.generation)) return false;
     if (oldestSnapshot !== undefined && oldest.lastGeneration > oldestSnapshot.generation) {
       return false;
     }
@@ -237,7 +238,7 @@ export class Destager {
     let free = log.segments.freeSlots;
     const first = log.superblock.tailLsn;
     for (const segment of log.segments.live) {
-      if (segment.endLsn === undefined || segment.lastGeneration > limit) break;
+      if (segment.endLsn === undefined || !this.#isDone(segment, limit)) break;
       if (segment.sequence < log.superblock.tailSequence) continue;
       target = segment.lastGeneration;
       free += 1;
@@ -255,15 +256,21 @@ export class Destager {
     assert(target >= core.horizon.generation, 'a round never ends before the horizon');
     assert(target <= core.log.writer.durable.generation, 'a round settles durable history only');
     this.#endMoments(target);
-    if (target > core.horizon.generation) {
+    if (target > core.log.superblock.horizon.generation) {
       const horizon = {
         generation: target,
         lineage: core.catalogue.lineageOf(target, core.horizon.lineage),
         wallUs: core.timeline.wallAt(target),
         elapsedUs: core.timeline.elapsedAt(target),
       };
+      // At once, so that no older moment is opened; back again when it can't be made durable.
       core.horizon = horizon;
-      await core.log.publish({ horizon }, 'horizon');
+      try {
+        await core.log.publish({ horizon }, 'horizon');
+      } catch (error) {
+        core.horizon = core.log.superblock.horizon;
+        throw error;
+      }
     }
     const [attempt, copies] = [this.#attempt, this.#copies];
     await core.home.run(async () => {
@@ -286,13 +293,19 @@ export class Destager {
     }
   }
 
+  /**
+   * Nothing of a closed segment is needed once `upTo` is settled. A record that is not durable yet
+   * is in no checkpoint, so its segment has to stay.
+   */
+  #isDone({ endLsn, lastGeneration }: Segment, upTo: number): boolean {
+    return endLsn !== undefined && lastGeneration <= upTo && endLsn <= this.#core.recordedLsn;
+  }
+
   async #finish(target: Generation, settledBlocks: number): Promise<void> {
     const core = this.#core;
     const { log, catalogue } = core;
     catalogue.forgetBefore(core.horizon.generation);
-    const tail = log.segments.live.find(
-      (segment) => segment.endLsn === undefined || segment.lastGeneration > target,
-    );
+    const tail = log.segments.live.find((segment) => !this.#isDone(segment, target));
     assert(tail !== undefined, 'the open segment is never recycled');
     const patch = { ...log.tailAt(tail), settled: target };
     await log.publishCheckpoint(() => core.checkpoint(), patch);

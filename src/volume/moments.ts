@@ -253,6 +253,8 @@ export class Moments {
       catalogue.apply(entry);
     } finally {
       pendingRecords.delete(position);
+      // A round may have waited for it.
+      this.#onUnpin();
     }
   }
 }
