@@ -19,6 +19,14 @@ interface Segment {
   readers: number;
 }
 
+export interface MovedSegment {
+  readonly from: SegmentSequence;
+  readonly to: SegmentSequence;
+  readonly firstLsn: Lsn;
+  /** Live versions in it. */
+  readonly versions: number;
+}
+
 const LSN_OPEN = toLsn(Infinity);
 
 export class SegmentReferences {
@@ -55,6 +63,24 @@ export class SegmentReferences {
     this.#bySequence.delete(sequence);
     if (this.#leaving === segment) this.#leaving = undefined;
     if (this.#newest === segment) this.#newest = this.#segments[this.#segments.length - 1];
+  }
+
+  /**
+   * The stream from `from` on was laid out again: what lay there in old segments lies in new ones.
+   * Nobody reads those parts from their slots yet, because the ring holds them.
+   */
+  reslot(from: Lsn, moves: readonly MovedSegment[]): void {
+    for (const { from: old, versions } of moves) {
+      const segment = this.#get(old);
+      assert(segment.live >= versions, 'versions that move were counted where they lay');
+      segment.live -= versions;
+      if (segment.lsnFirst >= from) this.drop(old);
+      else segment.lsnEnd = from;
+    }
+    for (const { to, firstLsn, versions } of moves) {
+      this.open(to, firstLsn);
+      this.#get(to).live = versions;
+    }
   }
 
   /** The segment that holds this LSN. */

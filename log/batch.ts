@@ -128,6 +128,11 @@ export function sealBatch(target: Uint8Array, volume: Uuid, header: BatchHeader)
   return sum;
 }
 
+/** @param header - a header block that was sealed */
+export function batchChecksum(header: Uint8Array): Checksum {
+  return checksum(viewOf(header).getUint32(AT.checksum, true));
+}
+
 export function startsWithBatchMagic(bytes: Uint8Array, at = 0): boolean {
   for (let i = 0; i < MAGIC.length; i++) if (bytes[at + i] !== MAGIC[i]) return false;
   return true;

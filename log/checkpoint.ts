@@ -35,6 +35,7 @@ export interface CheckpointPlace {
   readonly area: 0 | 1;
 }
 
+/** The caller syncs. */
 export async function writeCheckpoint(
   device: LowerDevice,
   place: CheckpointPlace,
@@ -63,7 +64,6 @@ export async function writeCheckpoint(
   );
   viewOf(bytes).setUint32(8, crc32c(bytes.subarray(12, shape.size)), true);
   await device.write(checkpointOffset(place.geometry, place.area), [bytes]);
-  await device.sync('checkpoint');
 }
 
 /** @throws VarveError VOLUME_CORRUPT when the area does not hold the checkpoint that is named */

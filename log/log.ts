@@ -24,7 +24,9 @@ import type { Timers } from '../src/base/world.ts';
 import type { LowerDevice, SyncPoint } from '../src/device/lower-device.ts';
 import { readCheckpoint, writeCheckpoint, type Checkpoint } from './checkpoint.ts';
 import type { LogGeometry } from './geometry.ts';
-import { erase, Replay, type Replayed, type ReplayHandler } from './replay.ts';
+import { erase, writeAgain } from './erase.ts';
+import { Replay, type Replayed, type ReplayHandler } from './replay.ts';
+import type { Move } from './reslot.ts';
 import { Ring } from './ring.ts';
 import { SegmentTable, type Segment } from './segments.ts';
 import { LogStream, type SealedBatch, type Times } from './stream.ts';
@@ -56,6 +58,8 @@ export interface LogOptions {
   readonly onSegment: (segment: Segment) => void;
   readonly onSeal: (sealed: SealedBatch) => void;
   readonly onDurable: () => void;
+  /** The stream from `from` on lies in other segments now. */
+  readonly onReslot: (from: Lsn, moves: readonly Move[]) => void;
   readonly onFail: (error: VarveError) => void;
 }
 
@@ -92,9 +96,13 @@ export class Log {
       // A request that was never finished does not count as begun: its number is given out again.
       if (segment.lastGeneration > options.generation) segment.lastGeneration = options.generation;
     }
-    this.segments = new SegmentTable(superblock.geometry, replayed.segments);
-    this.ring = new Ring(options.ringBytes, replayed.endLsn);
-    const durable = { generation: options.generation, lsn: replayed.endLsn };
+    const { segments, nextSequence, endLsn } = replayed;
+    this.segments = new SegmentTable(superblock.geometry, segments, nextSequence);
+    this.ring = new Ring(options.ringBytes, endLsn);
+    const durable = { generation: options.generation, lsn: endLsn };
+    const newest = segments.at(-1);
+    // Of a segment that has nothing but its header, the header itself is in doubt with the rest.
+    const chain = newest?.firstLsn === endLsn ? newest.chain : replayed.chain;
     this.writer = new LogWriter({
       volume: superblock.volume,
       device,
@@ -102,7 +110,9 @@ export class Log {
       segments: this.segments,
       timers: options.timers,
       durable,
+      chain,
       onDurable: options.onDurable,
+      onReslot: options.onReslot,
       onFail: options.onFail,
     });
     this.stream = new LogStream({
@@ -113,7 +123,6 @@ export class Log {
       lineage: options.lineage,
       chain: replayed.chain,
       opening: options.opening,
-      firstSequence: superblock.tailSequence,
       now: options.now,
       durable: () => this.writer.durable,
       onSegment: options.onSegment,
@@ -143,7 +152,9 @@ export class Log {
   }
 
   /**
-   * What replay accepted becomes lasting before anybody is told of it.
+   * What replay accepted becomes lasting before anybody is told of it. Where nothing states that
+   * it was durable it is written again: an earlier life's sync may have failed, and then the page
+   * cache shows what the device does not hold, and the next sync finds nothing to do.
    * @param keepAside - given the bytes of a cut that reached flush marks, before they are erased
    */
   static async settleRecovery(opened: OpenedLog, keepAside?: KeepAside): Promise<void> {
@@ -155,7 +166,9 @@ export class Log {
         await keepAside(`cut-${cut.lsn}-at-${offset}.bin`, bytes);
       }
     }
-    await erase(opened.device, opened.superblock.geometry, opened.replayed);
+    await writeAgain(opened.device, opened.replayed);
+    await writeSuperblock(opened.device, opened.superblock);
+    await erase(opened.device, opened.superblock, opened.replayed);
     await opened.device.sync('recovery');
   }
 
@@ -182,35 +195,31 @@ export class Log {
       const area = this.#superblock.checkpointArea === 0 ? 1 : 0;
       const sequence = this.#superblock.checkpointSequence + 1;
       const place = { volume: this.#superblock.volume, geometry: this.geometry, area } as const;
-      await this.#guard(writeCheckpoint(this.device, place, { sequence, ...make() }));
+      const checkpoint = { sequence, ...make() };
+      await this.writer.keep('checkpoint', () => writeCheckpoint(this.device, place, checkpoint));
       const named = { checkpointArea: area, checkpointSequence: sequence } as const;
       await this.#write({ ...patch, ...named }, 'settled');
     });
   }
 
   async #write(patch: Patch, point: SyncPoint): Promise<void> {
-    const next: Superblock = {
-      ...this.#superblock,
-      clean: false,
-      ...patch,
-      sequence: this.#superblock.sequence + 1,
-      durable: this.writer.durable.generation,
-      durableLsn: this.writer.durable.lsn,
-      headLineage: this.stream.lineage,
-      chain: this.stream.chain,
-    };
-    await this.#guard(writeSuperblock(this.device, next, point));
+    let next = this.#superblock;
+    await this.writer.keep(point, async () => {
+      // Made anew for each attempt: what is durable may have grown. The place stays the same, so
+      // that the other copy, which was synced, is never touched.
+      next = {
+        ...this.#superblock,
+        clean: false,
+        ...patch,
+        sequence: this.#superblock.sequence + 1,
+        durable: this.writer.durable.generation,
+        durableLsn: this.writer.durable.lsn,
+        headLineage: this.stream.lineage,
+        chain: this.writer.durableChain,
+      };
+      await writeSuperblock(this.device, next);
+    });
     this.#superblock = next;
-  }
-
-  /** A sync that failed may have been the one that says so for batches of the stream, too. */
-  async #guard(work: Promise<void>): Promise<void> {
-    try {
-      await work;
-    } catch (error) {
-      this.writer.fail(error, 'writing superblock or checkpoint');
-      throw error;
-    }
   }
 
   /** The patch that makes `segment` the oldest one of a replay. */
@@ -253,6 +262,7 @@ export async function formatLog(
   }
   const place = { volume, geometry, area: 0 } as const;
   await writeCheckpoint(device, place, { sequence: 1, streamLsn: lsn(0), entries: [] });
+  await device.sync('checkpoint');
   const blank: Superblock = {
     volume,
     geometry,
@@ -270,8 +280,10 @@ export async function formatLog(
     headLineage: volume,
     chain: checksum(0),
   };
-  await writeSuperblock(device, blank, 'create-log');
-  await writeSuperblock(device, { ...blank, sequence: 2 }, 'create-log');
+  for (const sequence of [1, 2]) {
+    await writeSuperblock(device, { ...blank, sequence });
+    await device.sync('create-log');
+  }
 }
 
 const FIRST_SEQUENCE: SegmentSequence = segmentSequence(1);

@@ -3,7 +3,9 @@
  *
  * Invariants:
  *   - Batches are taken in stream order, each chained to the one before; the first that fails ends
- *     the history.
+ *     the history. Where a segment begins that is chained to what was taken, it is gone on with,
+ *     the one of the highest sequence if there are several: what else lies behind that position was
+ *     abandoned after a failed sync.
  *   - Above the highest position that any header or superblock states to be durable, payloads are
  *     read and verified too.
  *   - Where something states that the bad batch was durable, it is damage: VOLUME_CORRUPT, and
@@ -20,12 +22,13 @@ import {
   type ByteOffset,
   type Checksum,
   type Lsn,
+  type SegmentSequence,
   type Slot,
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { FLAG_FUA, KIND_FLUSH } from '../src/format/layouts.ts';
 import { endOf, entryOf, type Batch } from './batch.ts';
-import { slotOffset, type LogGeometry } from './geometry.ts';
+import { slotOffset } from './geometry.ts';
 import { SlotReader } from './scan.ts';
 import type { Segment } from './segments.ts';
 import type { Superblock } from './superblock.ts';
@@ -63,6 +66,10 @@ export interface Replayed {
   readonly cut: Cut | undefined;
   /** Slots whose headers must not be believed again, because they lie behind the end. */
   readonly discarded: readonly Slot[];
+  /** What was taken, though nothing states that it was durable. */
+  readonly doubtful: readonly CutRegion[];
+  /** Above every sequence that was met. */
+  readonly nextSequence: SegmentSequence;
 }
 
 interface Found {
@@ -78,6 +85,8 @@ export class Replay {
   readonly #reader: SlotReader;
   readonly #super: Superblock;
   readonly #handler: ReplayHandler;
+  /** Segments by the position where they begin, in order of their sequences. */
+  readonly #beginnings = new Map<Lsn, ReadSegmentHeader[]>();
   #claimed: Lsn;
   #claimedBy: string;
   #batches = 0;
@@ -111,15 +120,17 @@ export class Replay {
     for (const header of candidates) this.#claim(header.durableLsn, `segment ${header.sequence}`);
     const newest = candidates.at(-1);
     if (newest !== undefined) await this.#claimsOf(newest);
+    for (const header of candidates) {
+      const same = this.#beginnings.get(header.firstLsn);
+      if (same === undefined) this.#beginnings.set(header.firstLsn, [header]);
+      else same.push(header);
+    }
 
     const found: Found[] = [];
     let position = this.#super.tailLsn;
     let chain = this.#super.tailChain;
-    let sequence: number = this.#super.tailSequence;
-    for (;;) {
-      const segment = headers.get(segmentSequence(sequence));
-      if (segment === undefined) break;
-      if (segment.firstLsn !== position || segment.chain !== chain) break;
+    let segment = this.#following(position, chain);
+    while (segment !== undefined) {
       this.#handler.segment(segment);
       const before = found.at(-1);
       // Only the segment that stays open needs its headers again, for its summary.
@@ -128,11 +139,20 @@ export class Replay {
       found.push(walked);
       position = walked.end;
       chain = walked.chain;
-      sequence += 1;
-      const next = headers.get(segmentSequence(sequence));
-      if (next === undefined || next.firstLsn !== position) break;
+      segment = this.#following(position, chain, segment);
     }
     return await this.#finish(found, candidates, position, chain);
+  }
+
+  /** The segment that goes on from there; of several the newest. */
+  #following(
+    position: Lsn,
+    chain: Checksum,
+    before?: ReadSegmentHeader,
+  ): ReadSegmentHeader | undefined {
+    return this.#beginnings
+      .get(position)
+      ?.findLast((one) => one.chain === chain && one.sequence > (before?.sequence ?? 0));
   }
 
   #claim(position: Lsn, by: string): void {
@@ -164,11 +184,13 @@ export class Replay {
     // survived a cut that the header did not.
     if (summary !== undefined && last !== undefined && endOf(last) <= this.#claimed) {
       for (const batch of summary) {
+        if (this.#following(found.end, found.chain, segment) !== undefined) return found;
         if (!(await this.#take(found, batch))) return found;
       }
       return found;
     }
     for (;;) {
+      if (this.#following(found.end, found.chain, segment) !== undefined) return found;
       const batch = await this.#reader.batchAt(segment, found.end);
       if (batch === undefined || !(await this.#take(found, batch))) return found;
     }
@@ -209,10 +231,11 @@ export class Replay {
     let flushMarks = 0;
     let batches = 0;
     const last = found.at(-1);
+    const headless = await this.#reader.headless();
     const regions: readonly { readonly segment: ReadSegmentHeader; readonly from: Lsn }[] = [
       ...(last === undefined ? [] : [{ segment: last.segment, from: end }]),
       ...behind.map((segment) => ({ segment, from: segment.firstLsn })),
-      ...(await this.#reader.headless()).map((segment) => ({ segment, from: segment.firstLsn })),
+      ...headless.map((segment) => ({ segment, from: segment.firstLsn })),
     ];
     const cutRegions: CutRegion[] = [];
     const headers: ByteOffset[] = [];
@@ -252,7 +275,28 @@ export class Replay {
       verified: this.#verified,
       cut,
       discarded: behind.map(({ slot }) => slot),
+      doubtful: this.#doubtful(found),
+      nextSequence: segmentSequence(
+        Math.max(
+          this.#super.tailSequence,
+          ...[...candidates, ...headless].map(({ sequence }) => sequence + 1),
+        ),
+      ),
     };
+  }
+
+  /** Where what was taken lies, above what is stated durable. */
+  #doubtful(found: readonly Found[]): readonly CutRegion[] {
+    const regions: CutRegion[] = [];
+    for (const { segment, end } of found) {
+      const start = slotOffset(this.#super.geometry, segment.slot);
+      const behind = Math.max(0, this.#claimed - segment.firstLsn);
+      const from = behind === 0 ? 0 : BLOCK_BYTES + behind;
+      const to = BLOCK_BYTES + (end - segment.firstLsn);
+      if (from >= to) continue;
+      regions.push({ offset: byteOffset(start + from), length: byteCount(to - from) });
+    }
+    return regions;
   }
 
   #segmentOf(found: Found, open: boolean): Segment {
@@ -279,29 +323,4 @@ function flushMarksOf(batch: Batch): number {
     if (entry.kind === KIND_FLUSH || (entry.flags & FLAG_FUA) !== 0) marks += 1;
   }
   return marks;
-}
-
-/**
- * Makes a cut lasting: headers of discarded segments and batches, and a summary that may list more
- * than the open segment still holds, are erased, so that no later replay meets them. The caller
- * syncs.
- */
-export async function erase(
-  device: LowerDevice,
-  geometry: LogGeometry,
-  replayed: Replayed,
-): Promise<void> {
-  const zeros = new Uint8Array(BLOCK_BYTES);
-  for (const slot of replayed.discarded) {
-    await device.write(slotOffset(geometry, slot), [zeros]);
-  }
-  for (const at of replayed.cut?.headers ?? []) await device.write(at, [zeros]);
-  const open = replayed.segments.at(-1);
-  if (open !== undefined) {
-    const start = slotOffset(geometry, open.slot);
-    const used = start + BLOCK_BYTES + (replayed.endLsn - open.firstLsn);
-    const footer = start + geometry.segmentBytes - BLOCK_BYTES;
-    // A segment that gave up its summary has batches up to the very end of its slot.
-    if (used <= footer) await device.write(byteOffset(footer), [zeros]);
-  }
 }

@@ -3,7 +3,8 @@
  * place that knows where an LSN lies.
  *
  * Invariants:
- *   - Live segments have consecutive sequences, and each begins in the stream where the one before
+ *   - Sequences grow and none is given out twice, so that of two segments that go on from the same
+ *     position the newer one is known. Each live segment begins in the stream where the one before
  *     it ends; only the newest is open.
  *   - A slot holds at most one live segment; a slot that is free is in the free list once.
  */
@@ -41,13 +42,23 @@ export interface Segment {
   batches: number;
 }
 
+/** What of a segment lay behind a cut: from there, or from its beginning, to `endLsn`. */
+export interface Part {
+  readonly segment: Segment;
+  /** Undefined: it was the open one. */
+  readonly endLsn: Lsn | undefined;
+}
+
 export class SegmentTable {
   readonly geometry: LogGeometry;
   readonly #live: Segment[] = [];
   readonly #free: Slot[] = [];
+  #nextSequence: SegmentSequence;
 
-  constructor(geometry: LogGeometry, live: readonly Segment[]) {
+  /** @param next - a sequence above every one that was used */
+  constructor(geometry: LogGeometry, live: readonly Segment[], next: SegmentSequence) {
     this.geometry = geometry;
+    this.#nextSequence = next;
     this.#live.push(...live);
     const taken = new Set(live.map((segment) => segment.slot));
     assert(taken.size === live.length, 'a slot holds at most one live segment');
@@ -78,14 +89,14 @@ export class SegmentTable {
   /** @param header - makes the header block, once sequence and slot are known */
   open(
     segment: Omit<Segment, 'slot' | 'sequence' | 'header'>,
-    first: SegmentSequence,
     header: (sequence: SegmentSequence, slot: Slot) => Uint8Array,
   ): Segment {
     const before = this.newest;
     assert(before === undefined || before.endLsn === segment.firstLsn, 'segments meet');
     const slot = this.#free.shift();
     assert(slot !== undefined, 'a free slot was reserved before a segment opens');
-    const sequence = before === undefined ? first : segmentSequence(before.sequence + 1);
+    const sequence = this.#nextSequence;
+    this.#nextSequence = segmentSequence(sequence + 1);
     const opened = { ...segment, slot, sequence, header: header(sequence, slot) };
     this.#live.push(opened);
     return opened;
@@ -102,6 +113,40 @@ export class SegmentTable {
       this.#free.push(segment.slot);
     }
     return gone;
+  }
+
+  /** What `cut` at `from` would take out of the table. */
+  behind(from: Lsn): readonly Part[] {
+    return this.#live
+      .filter(({ endLsn }) => endLsn === undefined || endLsn > from)
+      .map((segment) => ({ segment, endLsn: segment.endLsn }));
+  }
+
+  /** Whether what lies behind `from` finds other slots: its own count, but last. */
+  canMove(from: Lsn): boolean {
+    const parts = this.behind(from);
+    const own = parts.filter(({ segment }) => segment.firstLsn >= from).length;
+    return parts.length <= this.#free.length + own;
+  }
+
+  /**
+   * Ends the table at `from`: what lay behind it has no place any more. Slots that held nothing
+   * else are free again, behind all others, so that a slot that failed is tried last.
+   */
+  cut(from: Lsn): readonly Part[] {
+    const parts = this.behind(from);
+    for (const { segment } of parts) {
+      if (segment.firstLsn >= from) {
+        assert(this.#live.pop() !== undefined, 'a segment behind the cut is live');
+        this.#free.push(segment.slot);
+      } else {
+        assert(segment.header === undefined, 'a segment that is durable in part has its header');
+        segment.endLsn = from;
+        // Its batches are read one by one: a summary that it may have lists more than counts.
+        segment.summary = undefined;
+      }
+    }
+    return parts;
   }
 
   /** The live segment that holds `position`. */
@@ -132,12 +177,16 @@ export class SegmentTable {
     let previous: Segment | undefined;
     for (const segment of this.#live) {
       if (previous !== undefined) {
-        assert(segment.sequence === previous.sequence + 1, 'sequences have no gap');
+        assert(segment.sequence > previous.sequence, 'sequences grow');
         assert(previous.endLsn === segment.firstLsn, 'segments meet in the stream');
         assert(segment.firstLsn >= previous.firstLsn, 'the stream only grows');
       }
       previous = segment;
     }
+    assert(
+      previous === undefined || previous.sequence < this.#nextSequence,
+      'a new segment gets a new sequence',
+    );
     assert(
       new Set([...this.#free, ...this.#live.map((segment) => segment.slot)]).size ===
         this.geometry.slotCount &&

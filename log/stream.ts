@@ -15,14 +15,12 @@ import {
   BLOCK_BYTES,
   checksum,
   generation as generationOf,
-  segmentSequence,
   type Block,
   type BlockCount,
   type Checksum,
   type Generation,
   type Lsn,
   type Micros,
-  type SegmentSequence,
 } from '../src/base/units.ts';
 import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
 import {
@@ -38,6 +36,7 @@ import {
 } from '../src/format/layouts.ts';
 import { sealBatch, usedBytes, writeEntry } from './batch.ts';
 import { segmentBlocksSure, SLOTS_RESERVED, summaryBlocksMax } from './geometry.ts';
+import { reslot, type Durable, type Move } from './reslot.ts';
 import type { Ring } from './ring.ts';
 import type { Segment, SegmentTable } from './segments.ts';
 import { encodeSegmentHeader, segmentChecksum } from './summary.ts';
@@ -45,12 +44,6 @@ import { encodeSegmentHeader, segmentChecksum } from './summary.ts';
 export interface Times {
   readonly wallUs: Micros;
   readonly elapsedUs: Micros;
-}
-
-/** What the log knows to be durable when a batch is sealed. */
-export interface Durable {
-  readonly generation: Generation;
-  readonly lsn: Lsn;
 }
 
 export interface StreamOptions {
@@ -62,8 +55,6 @@ export interface StreamOptions {
   readonly chain: Checksum;
   /** Random, of this opening. */
   readonly opening: number;
-  /** Sequence of the first segment, when none is live. */
-  readonly firstSequence: SegmentSequence;
   readonly now: () => Times;
   readonly durable: () => Durable;
   readonly onSegment: (segment: Segment) => void;
@@ -71,6 +62,7 @@ export interface StreamOptions {
 }
 
 export interface SealedBatch {
+  readonly lsn: Lsn;
   readonly endLsn: Lsn;
   /** Newest request that is whole at the end of the batch. */
   readonly generation: Generation;
@@ -277,11 +269,25 @@ export class LogStream {
     this.#open = undefined;
     this.#sealedLsn = this.#ring.head;
     onSeal({
+      lsn: open.lsn,
       endLsn: this.#sealedLsn,
       generation: this.#completed,
       times,
       content: open.entries > 0,
     });
+  }
+
+  /**
+   * Gives everything behind the durable position other slots.
+   * @param chain - checksum of the last header before that position
+   */
+  reslot(chain: Checksum): readonly Move[] {
+    this.seal();
+    const { volume, opening } = this.#options;
+    const [ring, segments, durable] = [this.#ring, this.#segments, this.#options.durable()];
+    const done = reslot({ volume, ring, segments, opening, durable, chain });
+    this.#chain = done.chain;
+    return done.moves;
   }
 
   #entry(
@@ -390,7 +396,6 @@ export class LogStream {
         summary: [],
         batches: 0,
       },
-      segmentSequence(this.#options.firstSequence),
       (sequence, slot) =>
         encodeSegmentHeader(this.#options.volume, {
           sequence,

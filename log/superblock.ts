@@ -24,7 +24,7 @@ import {
   type Micros,
   type SegmentSequence,
 } from '../src/base/units.ts';
-import type { LowerDevice, SyncPoint } from '../src/device/lower-device.ts';
+import type { LowerDevice } from '../src/device/lower-device.ts';
 import {
   FORMAT_VERSION,
   SUPERBLOCK_BLOCKS,
@@ -174,15 +174,10 @@ export async function readSuperblock(device: LowerDevice): Promise<Superblock> {
   return newest;
 }
 
-/** Writes the next copy and syncs; the value's sequence is what decides which copy that is. */
-export async function writeSuperblock(
-  device: LowerDevice,
-  value: Superblock,
-  point: SyncPoint,
-): Promise<void> {
+/** Writes one copy; the value's sequence is what decides which. The caller syncs. */
+export async function writeSuperblock(device: LowerDevice, value: Superblock): Promise<void> {
   assert(value.settled <= value.horizon.generation, 'final storage never passes the horizon');
   assert(value.durable >= value.horizon.generation, 'a horizon is durable history');
   const place = value.sequence % 2 === 0 ? SUPERBLOCK_BLOCKS[0] : SUPERBLOCK_BLOCKS[1];
   await device.write(byteOffset(place * BLOCK_BYTES), [encodeSuperblock(value)]);
-  await device.sync(point);
 }

@@ -2,29 +2,23 @@
  * Group commit: takes what the stream has sealed to the log device, and makes it durable.
  *
  * One write is under way at a time, and while it is, the next commit fills; syncs run beside
- * writes, one at a time. Invariants:
- *   - durable <= written <= sealed <= next, each only grows.
+ * writes, one at a time on the whole device. Invariants:
+ *   - durable <= written <= sealed <= next; all but `written` only grow.
  *   - A sync covers the writes that had settled when it began, and nothing later.
- *   - After a failed write or sync nothing more is claimed durable: the writer has failed for good.
+ *   - A failed sync is believed in nothing: it swallowed the report for every page that was dirty.
+ *     So all that was written since the last good sync is written again, in other slots, and
+ *     synced, before anybody is answered. Where that fails too the writer has failed for good.
  */
 import { assert } from '../src/base/assert.ts';
 import { isVarveError, VarveError } from '../src/base/errors.ts';
-import type { Uuid } from '../src/base/identity.ts';
-import {
-  BLOCK_BYTES,
-  byteOffset,
-  lsn,
-  mebibytes,
-  type Generation,
-  type Lsn,
-} from '../src/base/units.ts';
+import { Mutex } from '../src/base/mutex.ts';
+import { BLOCK_BYTES, lsn, type Checksum, type Generation, type Lsn } from '../src/base/units.ts';
 import type { Timers } from '../src/base/world.ts';
 import type { LowerDevice, SyncPoint } from '../src/device/lower-device.ts';
-import { slotOffset } from './geometry.ts';
-import type { Ring } from './ring.ts';
-import type { Segment, SegmentTable } from './segments.ts';
-import type { Durable, LogStream, SealedBatch } from './stream.ts';
-import { encodeSummary } from './summary.ts';
+import { batchChecksum } from './batch.ts';
+import type { Durable, Move } from './reslot.ts';
+import { SegmentWriter, type SegmentWriterOptions } from './segment-writer.ts';
+import type { LogStream, SealedBatch } from './stream.ts';
 
 /** Acknowledged writes that nobody waits for reach the device after this. */
 export const LINGER_MS = 2;
@@ -32,7 +26,10 @@ export const LINGER_MS = 2;
 export const SYNC_IDLE_MS = 1000;
 /** After a sync with nothing behind it, the doubt about the tail lasts this long. */
 export const CLAIM_MS = 5;
-const WRITE_BYTES_MAX = mebibytes(8);
+/** So often what is in doubt is written again, each time elsewhere; then the writer gives up. */
+export const RESLOTS_MAX = 2;
+/** So often a superblock or checkpoint is written: once, and again after each failure. */
+const KEEPS_MAX = 1 + RESLOTS_MAX;
 
 interface Waiter {
   readonly lsn: Lsn;
@@ -40,23 +37,28 @@ interface Waiter {
   readonly reject: (error: Error) => void;
 }
 
-export interface WriterOptions {
-  readonly volume: Uuid;
+export interface WriterOptions extends SegmentWriterOptions {
   readonly device: LowerDevice;
-  readonly ring: Ring;
-  readonly segments: SegmentTable;
   readonly timers: Timers;
   readonly durable: Durable;
+  /** Checksum of the last header before the durable position. */
+  readonly chain: Checksum;
   /** After `durable` grew: those who wait for room look again. */
   readonly onDurable: () => void;
+  /** The stream from `from` on lies elsewhere now. */
+  readonly onReslot: (from: Lsn, moves: readonly Move[]) => void;
   readonly onFail: (error: VarveError) => void;
 }
 
 export class LogWriter {
   readonly #options: WriterOptions;
+  readonly #slots: SegmentWriter;
+  /** Held by whoever syncs, from the first write that only this sync is for. */
+  readonly #gate = new Mutex();
   #stream: LogStream | undefined;
   #written: Lsn;
   #durable: Durable;
+  #chain: Checksum;
   /** Where the stream's last batch with content ends. */
   #contentLsn: Lsn;
   /** A header that states durability up to here has been put. */
@@ -68,16 +70,22 @@ export class LogWriter {
   #urgent = false;
   #writing: Promise<void> | undefined;
   #syncing: Promise<void> | undefined;
+  /** After a failure, until what is in doubt was written again. */
+  #mending: Promise<void> | undefined;
   #cancelLinger: (() => void) | undefined;
   #cancelIdle: (() => void) | undefined;
   #cancelClaim: (() => void) | undefined;
   #failure: VarveError | undefined;
   #closing = false;
-  bytesWritten = 0;
   syncs = 0;
+  /** Writes and syncs that failed, and what the last of them said. */
+  faults = 0;
+  lastFault: string | undefined;
 
   constructor(options: WriterOptions) {
     this.#options = options;
+    this.#slots = new SegmentWriter(options, options.durable.lsn);
+    this.#chain = options.chain;
     this.#durable = options.durable;
     this.#written = options.durable.lsn;
     this.#contentLsn = options.durable.lsn;
@@ -93,8 +101,13 @@ export class LogWriter {
     return this.#durable;
   }
 
-  get written(): Lsn {
-    return this.#written;
+  /** Checksum of the last header before the durable position. */
+  get durableChain(): Checksum {
+    return this.#chain;
+  }
+
+  get bytesWritten(): number {
+    return this.#slots.bytesWritten;
   }
 
   get failure(): VarveError | undefined {
@@ -145,7 +158,33 @@ export class LogWriter {
     if (position > this.#wantDurable) this.#wantDurable = position;
     this.#urgent = true;
     this.#kick();
-    this.#startSync('commit');
+    this.#startSync();
+  }
+
+  /**
+   * Writes something beside the stream, and syncs it: superblock or checkpoint.
+   * @param work - writes it; asked again after a failure, whoever it was that failed
+   * @throws VarveError VOLUME_FAILED
+   */
+  async keep(point: SyncPoint, work: () => Promise<void>): Promise<void> {
+    let attempts = 0;
+    let done = false;
+    while (!done) {
+      await this.#mending;
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#gate.run(async () => {
+        if (this.#mending !== undefined || this.#failure !== undefined) return;
+        attempts += 1;
+        try {
+          await work();
+          await this.#options.device.sync(point);
+          done = true;
+        } catch (error) {
+          if (attempts < KEEPS_MAX) this.#fault(error, `the log, for "${point}"`);
+          else this.#fail(error, `the log, for "${point}", ${attempts} times`);
+        }
+      });
+    }
   }
 
   /** End of what a flush has to make durable: claims behind it don't count. */
@@ -169,6 +208,7 @@ export class LogWriter {
     }
     await this.#writing;
     await this.#syncing;
+    await this.#mending;
     for (const cancel of [this.#cancelLinger, this.#cancelIdle, this.#cancelClaim]) cancel?.();
   }
 
@@ -184,12 +224,16 @@ export class LogWriter {
     });
     this.#urgent = true;
     this.#kick();
-    if (queue === this.#durableWaiters) this.#startSync('commit');
+    if (queue === this.#durableWaiters) this.#startSync();
     await settled;
   }
 
+  get #stopped(): boolean {
+    return this.#failure !== undefined || this.#mending !== undefined;
+  }
+
   #kick(): void {
-    if (this.#writing !== undefined || this.#failure !== undefined) return;
+    if (this.#writing !== undefined || this.#stopped) return;
     const work = this.#writeAll();
     this.#writing = work;
     void work.then(() => {
@@ -208,7 +252,7 @@ export class LogWriter {
     const stream = this.#attached();
     try {
       for (;;) {
-        if (this.#failure !== undefined) return;
+        if (this.#stopped) return;
         if (stream.sealedLsn > this.#written) await this.#writeOnce(stream);
         else if (this.#urgent && stream.hasOpenBatch) {
           this.#urgent = false;
@@ -216,71 +260,28 @@ export class LogWriter {
         } else return;
       }
     } catch (error) {
-      this.fail(error, 'writing the log');
+      this.#fault(error, 'writing the log');
     }
   }
 
   async #writeOnce(stream: LogStream): Promise<void> {
-    const { device, ring, segments } = this.#options;
-    const from = this.#written;
-    const segment = segments.find(from);
-    const end = segment.endLsn ?? stream.sealedLsn;
-    const to = this.#wholeBatches(from, lsn(Math.min(stream.sealedLsn, end)));
-    const sources = ring.slices(from, to);
-    let at = segments.place(segment, from);
-    if (from === segment.firstLsn && segment.header !== undefined) {
-      sources.unshift(segment.header);
-      segment.header = undefined;
-      at = byteOffset(at - BLOCK_BYTES);
-    }
-    await device.write(at, sources);
-    this.bytesWritten += to - from;
-    if (segment.endLsn === to) await this.#writeSummary(segment);
+    const to = await this.#slots.write(this.#written, stream.sealedLsn, this.#sealed);
     this.#written = to;
     wake(this.#writtenWaiters, to);
   }
 
-  /**
-   * Where one write ends: at a batch's end, because what is written may be stated durable, and half
-   * a batch that is stated durable would be taken for damage after a cut.
-   */
-  #wholeBatches(from: Lsn, end: Lsn): Lsn {
-    if (end - from <= WRITE_BYTES_MAX) return end;
-    let to = from;
-    for (const { endLsn } of this.#sealed) {
-      if (endLsn > from + WRITE_BYTES_MAX) break;
-      if (endLsn > to) to = endLsn;
-    }
-    assert(to > from, 'a batch fits one write');
-    return to;
-  }
-
-  async #writeSummary(segment: Segment): Promise<void> {
-    const headers = segment.summary;
-    segment.summary = undefined;
-    if (headers === undefined || segment.endLsn === undefined) return;
-    const { device, segments, volume } = this.#options;
-    const bytes = encodeSummary(volume, segment.sequence, segment.endLsn, headers);
-    const slotEnd = slotOffset(segments.geometry, segment.slot) + segments.geometry.segmentBytes;
-    const used = segments.place(segment, lsn(segment.endLsn - BLOCK_BYTES)) + BLOCK_BYTES;
-    assert(slotEnd - bytes.length >= used, 'a summary never overlaps its batches');
-    await device.write(byteOffset(slotEnd - bytes.length), [bytes]);
-    this.bytesWritten += bytes.length;
-  }
-
-  #startSync(point: SyncPoint): void {
-    if (this.#syncing !== undefined || this.#failure !== undefined) return;
-    const work = this.#syncAll(point);
+  #startSync(): void {
+    if (this.#syncing !== undefined || this.#stopped) return;
+    const work = this.#syncAll();
     this.#syncing = work;
     void work.then(() => {
       this.#syncing = undefined;
-      if (this.#failure === undefined && this.#wantDurable > this.#durable.lsn) {
-        this.#startSync('commit');
-      } else this.#claimLater();
+      if (this.#failure === undefined && this.#wantDurable > this.#durable.lsn) this.#startSync();
+      else this.#claimLater();
     });
   }
 
-  async #syncAll(point: SyncPoint): Promise<void> {
+  async #syncAll(): Promise<void> {
     try {
       while (this.#wantDurable > this.#durable.lsn && this.#failure === undefined) {
         if (this.#written <= this.#durable.lsn) {
@@ -288,13 +289,24 @@ export class LogWriter {
           await this.waitWritten(next);
         }
         await this.#coverWaiters();
-        const target = this.#written;
-        await this.#options.device.sync(point);
-        this.syncs += 1;
-        if (this.#failure === undefined) this.#advance(target);
+        await this.#gate.run(() => this.#syncOnce());
+        await this.#mending;
       }
     } catch (error) {
-      this.fail(error, 'syncing the log');
+      // Who waits for a write is told when there will be none.
+      if (error !== this.#failure) throw error;
+    }
+  }
+
+  async #syncOnce(): Promise<void> {
+    const target = this.#written;
+    if (this.#stopped || target <= this.#durable.lsn) return;
+    try {
+      await this.#options.device.sync('commit');
+      this.syncs += 1;
+      this.#advance(target);
+    } catch (error) {
+      this.#fault(error, 'syncing the log');
     }
   }
 
@@ -312,6 +324,8 @@ export class LogWriter {
       generation = sealed.generation;
       count += 1;
     }
+    const last = this.#sealed[count - 1];
+    if (last !== undefined) this.#chain = batchChecksum(this.#options.ring.blockAt(last.lsn));
     this.#sealed.splice(0, count);
     this.#durable = { generation: generation satisfies Generation, lsn: target };
     wake(this.#durableWaiters, target);
@@ -331,8 +345,72 @@ export class LogWriter {
     });
   }
 
+  /** A write or sync failed: all since the last good sync is in doubt, whoever wrote it. */
+  #fault(cause: unknown, doing: string): void {
+    if (!isVarveError(cause)) throw cause;
+    if (this.#failure !== undefined) return;
+    this.#note(cause, doing);
+    this.#mending ??= this.#mend(cause, doing).then(() => {
+      this.#mending = undefined;
+      this.#resume();
+    });
+  }
+
+  #note(cause: VarveError, doing: string): void {
+    this.faults += 1;
+    this.lastFault = `${doing}: ${cause.message}`;
+  }
+
+  /** What is in doubt goes from the ring into other slots, and is synced there. */
+  async #mend(first: VarveError, doing: string): Promise<void> {
+    // Until then the device may still look at the ring.
+    await this.#writing;
+    await this.#gate.run(async () => {
+      let cause = first;
+      for (let attempt = 1; attempt <= RESLOTS_MAX; attempt++) {
+        const { lsn: from } = this.#durable;
+        if (this.#slots.touched <= from) return;
+        if (!this.#options.segments.canMove(from)) {
+          this.#fail(cause, `${doing}, and no slot is free to write it again`);
+          return;
+        }
+        try {
+          await this.#reslot(from);
+          return;
+        } catch (error) {
+          if (!isVarveError(error)) throw error;
+          cause = error;
+          this.#note(cause, 'writing the log again');
+        }
+      }
+      this.#fail(cause, `${doing}, and again in ${RESLOTS_MAX} other places`);
+    });
+  }
+
+  async #reslot(from: Lsn): Promise<void> {
+    const stream = this.#attached();
+    const moves = stream.reslot(this.#chain);
+    this.#options.onReslot(from, moves);
+    this.#written = from;
+    const target = stream.sealedLsn;
+    while (this.#written < target) await this.#writeOnce(stream);
+    const written = this.#written;
+    await this.#options.device.sync('reslot');
+    this.syncs += 1;
+    this.#advance(written);
+  }
+
+  /** What had to wait for the mending goes on. */
+  #resume(): void {
+    if (this.#failure !== undefined) return;
+    const stream = this.#attached();
+    if (stream.sealedLsn > this.#written || (this.#urgent && stream.hasOpenBatch)) this.#kick();
+    if (this.#wantDurable > this.#durable.lsn) this.#startSync();
+    else this.#claimLater();
+  }
+
   /** Nothing is claimed durable from here on. */
-  fail(cause: unknown, doing: string): void {
+  #fail(cause: unknown, doing: string): void {
     if (!isVarveError(cause)) throw cause;
     if (this.#failure !== undefined) return;
     this.#failure = new VarveError('VOLUME_FAILED', `${doing}: ${cause.message}`, { cause });

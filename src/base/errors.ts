@@ -66,8 +66,8 @@ export const ERRORS = {
   VOLUME_FAILED: {
     errno: 'EIO',
     exit: 1,
-    text: 'the volume has turned read-only after a failed write or sync of its storage',
-    next: 'mend the storage, then restart the server',
+    text: 'the volume has turned read-only: the log device failed, and failed again elsewhere',
+    next: 'read or export what you need, it is all still there; mend the device, then restart the server',
   },
   VERSION_UNKNOWN: {
     errno: 'EIO',

@@ -16,7 +16,9 @@ function fillText({ usedBytes, sizeBytes }: Fill): string {
 /** When the volume will refuse writes, and why; nothing when it will not. */
 function limitLines(info: VolumeInfo): readonly (readonly [string, string])[] {
   const lines: (readonly [string, string])[] = [];
-  if (info.failure !== undefined) lines.push(['read-only because', info.failure]);
+  const { failure, logFault, counters } = info;
+  if (failure !== undefined) lines.push([info.readOnly ? 'read-only because' : 'failing', failure]);
+  if (logFault !== undefined) lines.push(['log faults', `${counters.logFaults}; ${logFault}`]);
   if (info.writableBytes !== undefined) {
     const reason = info.writableReason === undefined ? '' : `: snapshot ${info.writableReason}`;
     lines.push(['still writable', `${sizeText(info.writableBytes)}${reason}`]);

@@ -14,6 +14,7 @@ export type SyncPoint =
   | 'create-sums'
   | 'recovery' // what replay accepted, before the first reply
   | 'commit' // batches of the stream
+  | 'reslot' // those that a failed write or sync left in doubt, in other slots
   | 'checkpoint' // the catalogue, before the superblock names it
   | 'horizon' // before the first overwrite of a round
   | 'final' // blocks of a round, before settled moves
@@ -27,6 +28,7 @@ export const SYNC_POINTS: readonly SyncPoint[] = [
   'create-sums',
   'recovery',
   'commit',
+  'reslot',
   'checkpoint',
   'horizon',
   'final',

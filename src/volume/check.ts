@@ -79,7 +79,7 @@ async function checkSegment(core: Core, segment: Segment, findings: Findings): P
     return;
   }
   const seed = volumeSeed(core.uuid);
-  const end = segment.endLsn ?? core.log.writer.written;
+  const end = Math.min(segment.endLsn ?? Infinity, core.log.writer.durable.lsn);
   let position = segment.firstLsn;
   let chain = header.checksum;
   while (position < end) {

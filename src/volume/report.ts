@@ -44,6 +44,8 @@ export interface VolumeCounters {
   readonly flushes: number;
   readonly logBytes: number;
   readonly logSyncs: number;
+  /** Writes and syncs of the log that failed; what they were for was written again elsewhere. */
+  readonly logFaults: number;
   readonly rounds: number;
   readonly settledBlocks: number;
   /** Blocks of which a read met a damaged copy; */
@@ -61,6 +63,8 @@ export interface VolumeInfo {
   readonly readOnly: boolean;
   /** Why the volume refuses writes, or undefined. */
   readonly failure: string | undefined;
+  /** The last failure of the log device since the opening, which the volume survived. */
+  readonly logFault: string | undefined;
   readonly lineage: Uuid;
   readonly head: PointInTime;
   readonly durable: PointInTime;

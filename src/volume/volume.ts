@@ -101,6 +101,11 @@ export class Volume {
       this.#appender.wake();
       this.#destager.poke();
     };
+    hooks.onReslot = (from, moves) => {
+      core.references.reslot(from, moves);
+      // Slots are in use that were not.
+      this.#destager.poke();
+    };
     hooks.onFail = () => this.#appender.wake();
     if (!core.readOnly) this.#destager.redo();
   }
@@ -270,6 +275,7 @@ class Hooks {
   ) => void = () => undefined;
   onSeal: (sealed: SealedBatch) => void = () => undefined;
   onDurable: () => void = () => undefined;
+  onReslot: (...args: Parameters<Core['references']['reslot']>) => void = () => undefined;
   onFail: () => void = () => undefined;
   /** The generation that the timeline knows already. */
   timed: Generation;
@@ -302,6 +308,7 @@ function startLog(
     onSegment: (segment) => hooks.onSegment(segment.sequence, segment.firstLsn),
     onSeal: (sealed) => hooks.onSeal(sealed),
     onDurable: () => hooks.onDurable(),
+    onReslot: (from, moves) => hooks.onReslot(from, moves),
     onFail: () => hooks.onFail(),
   });
 }

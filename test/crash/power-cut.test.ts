@@ -1,5 +1,5 @@
 /**
- * Law 1 under power cuts, and the proof that each sync is needed: with any one of them left out,
+ * Law 1 under power cuts, with disks that fail as well, and the proof that each sync is needed: with any one of them left out,
  * the same checks fail. The page cache hides a missing sync from kill -9; this disk does not.
  */
 import { describe, expect, test } from 'vitest';
@@ -26,6 +26,18 @@ describe('power cuts', () => {
     expect(rounds).toBeGreaterThan(0);
   });
 
+  test(`${SEEDS * LIVES} more, on disks whose syncs and writes fail, keep every law`, async () => {
+    let faults = 0;
+    let reslots = 0;
+    for (let seed = 1; seed <= SEEDS; seed++) {
+      const report = await runPowerCuts({ seed, lives: LIVES, moments: 10, trouble: true });
+      faults += report.faults;
+      reslots += report.reslots;
+    }
+    expect(faults).toBeGreaterThan(SEEDS);
+    expect(reslots).toBeGreaterThan(SEEDS / 2);
+  });
+
   test('a cut at any operation after the turning points of a round keeps every law', async () => {
     for (let seed = 1; seed <= 4; seed++) {
       for (const point of POINTS) {
@@ -50,7 +62,8 @@ async function breaks(seed: number, missing: SyncPoint): Promise<boolean> {
   const skipSyncs = new Set([missing]);
   try {
     if (!OF_ROUNDS.has(missing)) {
-      await runPowerCuts({ seed, lives: LIVES, skipSyncs, moments: 10, plain: true });
+      const trouble = missing === 'reslot';
+      await runPowerCuts({ seed, lives: LIVES, skipSyncs, moments: 10, plain: !trouble, trouble });
       return false;
     }
     for (const point of POINTS) {

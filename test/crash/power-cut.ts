@@ -11,7 +11,7 @@
  *   - Index, counts and segments agree with themselves.
  */
 import { assert } from '../../src/base/assert.ts';
-import { isVarveError } from '../../src/base/errors.ts';
+import { isVarveError, type ErrorCode } from '../../src/base/errors.ts';
 import { block as blockOf, BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
 import type { World } from '../../src/base/world.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
@@ -23,6 +23,7 @@ import { PowerSupply, type Loss } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { DiskTrouble } from './disk-trouble.ts';
 import { shapeOf, type Shape } from './shapes.ts';
 
 export interface PowerCutOptions {
@@ -33,6 +34,8 @@ export interface PowerCutOptions {
   readonly moments?: number;
   /** Many small requests in every life; else the seed decides. */
   readonly plain?: boolean;
+  /** Syncs and writes fail as well. */
+  readonly trouble?: boolean;
 }
 
 export interface PowerCutReport {
@@ -47,6 +50,11 @@ export interface PowerCutReport {
   snapshots: number;
   /** Recoveries that cut a torn tail. */
   tails: number;
+  /** With trouble: failed syncs and writes, how often the log was written again elsewhere, */
+  faults: number;
+  reslots: number;
+  /** and how often that failed too, or a recovery. */
+  failures: number;
   digest: number;
 }
 
@@ -69,6 +77,7 @@ export class PowerCutRun {
   /** Decides on shapes and idle lives. Apart, so that plain runs stay what they were. */
   readonly #choice: SeededRandom | undefined;
   readonly #shape: Shape;
+  readonly #trouble: DiskTrouble | undefined;
   readonly #model: VolumeModel;
   readonly #lanes: Lane[] = [];
   readonly #snapshots = new Map<string, number>();
@@ -90,6 +99,9 @@ export class PowerCutRun {
     moments: 0,
     snapshots: 0,
     tails: 0,
+    faults: 0,
+    reslots: 0,
+    failures: 0,
     digest: 0,
   };
 
@@ -102,6 +114,9 @@ export class PowerCutRun {
     this.#shape = shapeOf(this.#random, this.#choice);
     const skipSyncs = options.skipSyncs ?? new Set();
     this.#sim = new SimVolume(this.#power, { skipSyncs, ...this.#shape.volume });
+    if (options.trouble === true) {
+      this.#trouble = new DiskTrouble(this.#sim, this.#world.random.fork('trouble'));
+    }
     const { size } = this.#sim.geometry;
     this.#model = new VolumeModel(size);
     const length = Math.floor(size / this.#shape.lanes) - 1000;
@@ -116,7 +131,11 @@ export class PowerCutRun {
     await this.#world.run(() => this.#sim.format(this.#power.life));
     // Formatting answered: the volume exists from here on, whatever happens.
     for (let life = 0; life < this.#options.lives; life++) await this.#live();
+    this.#trouble?.calm();
     await this.#openAndCheck();
+    const { failedSyncs, failedWrites } = this.#trouble ?? { failedSyncs: 0, failedWrites: 0 };
+    this.report.faults = failedSyncs + failedWrites;
+    this.report.reslots = this.#sim.log.counters.syncsBy.get('reslot') ?? 0;
     this.report.digest = this.#world.digest;
     return this.report;
   }
@@ -133,6 +152,7 @@ export class PowerCutRun {
     const random = this.#random;
     const loss: Loss = random.chance(1 - this.#shape.killShare) ? 'cut' : 'kill';
     const early = random.chance(0.25);
+    this.#trouble?.change();
     const idle = this.#choice?.chance(0.3) === true;
     // Works to its end, and is closed in order.
     const gentle = !early && (random.chance(0.15) || idle);
@@ -141,7 +161,8 @@ export class PowerCutRun {
     this.#quiet = random.chance(0.3);
     const mode: WriteMode = this.#quiet || random.chance(0.7) ? 'back' : random.pick(WRITE_MODES);
     await this.#power.runLife(async (life) => {
-      const volume = await this.#open(life, mode);
+      const volume = await this.#tryOpen(life, mode);
+      if (volume === undefined) return;
       opened = volume;
       // Soon after an opening, so that nothing else made lasting what recovery accepted.
       if (!gentle && random.chance(0.2))
@@ -190,6 +211,23 @@ export class PowerCutRun {
       await this.#checkAll(volume);
       await volume.close();
     });
+  }
+
+  /** @returns undefined when recovery could not make lasting what it found */
+  async #tryOpen(life: World, mode: WriteMode): Promise<Volume | undefined> {
+    try {
+      return await this.#open(life, mode);
+    } catch (error) {
+      this.#needTrouble(error, 'DEVICE_IO');
+      return undefined;
+    }
+  }
+
+  /** Failures of the disks are passed on, and nothing else is. */
+  #needTrouble(error: unknown, ...codes: readonly ErrorCode[]): void {
+    const known = codes.some((code) => isVarveError(error, code));
+    if (this.#trouble === undefined || !known) throw error;
+    this.report.failures += 1;
   }
 
   /** Opens; what was recovered becomes the truth, after it was compared with what may be. */
@@ -241,13 +279,27 @@ export class PowerCutRun {
       this.#client(volume, lane, gentle ? undefined : loss),
     );
     clients.push(this.#operator(volume));
-    await Promise.all(clients);
+    await Promise.all(
+      clients.map((client) =>
+        client.catch((error: unknown) => {
+          this.#needTrouble(error, 'VOLUME_FAILED');
+        }),
+      ),
+    );
+    // What is read goes on, also where writing does not.
+    if (this.#trouble !== undefined && this.#power.alive) await this.#checkAll(volume);
     if (gentle || this.#random.chance(0.5)) await this.#close(volume);
   }
 
   async #close(volume: Volume): Promise<void> {
     const head = this.#model.head;
-    await volume.close();
+    try {
+      await volume.close();
+    } catch (error) {
+      this.#needTrouble(error, 'VOLUME_FAILED');
+      return;
+    }
+    if (volume.core.failure !== undefined) return;
     this.#closed = true;
     this.#durable = Math.max(this.#durable, head);
     for (const lane of this.#lanes) lane.durable = lane.states.length - 1;
@@ -310,7 +362,8 @@ export class PowerCutRun {
       }
     } catch (error) {
       // A snapshot may stop recycling: refused before acceptance, so nothing happened.
-      if (!isVarveError(error, 'LOG_FULL')) throw error;
+      const full = isVarveError(error, 'LOG_FULL');
+      if (!full) this.#needTrouble(error, 'DEVICE_IO', 'DISK_FULL');
       assert(lane.states.length - 1 === k, 'a client has one request under way');
       lane.states.pop();
       await this.#dropSnapshot(volume);
@@ -376,6 +429,8 @@ export class PowerCutRun {
     for (const [label, generation] of this.#snapshots) {
       const got = found.get(label);
       if (this.#unsure.has(label)) {
+        // What had no answer because the volume failed is known at the next opening.
+        if (volume.core.failure !== undefined) continue;
         this.#unsure.delete(label);
         if (got === undefined) {
           this.#snapshots.delete(label);
