@@ -10,12 +10,13 @@
 import { LRUCache } from 'lru-cache';
 import { crc32c } from '../base/crc32c.ts';
 import { Mutex } from '../base/mutex.ts';
-import { BLOCK_BYTES, type Block } from '../base/units.ts';
+import { BLOCK_BYTES, generation as generationOf, type Block } from '../base/units.ts';
 import { isUnreadable } from '../base/unreadable.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA } from '../format/layouts.ts';
 import { Leftovers, type WantedVersion } from '../../log/leftovers.ts';
 import type { Core } from './core.ts';
+import { settledTruths, type Truth } from './settled-truth.ts';
 
 /** Versions known not to be on the log device; one that was not found never comes back. */
 const MISSED_MAX = 4096;
@@ -49,10 +50,10 @@ export class OtherCopies {
 
   /**
    * Gives each version that is found elsewhere to `onCopy`, once.
-   * @param versions - of different blocks
+   * @param versions - of different blocks; the index vouches for each
    * @param options - `thorough`: every slot of the log is looked at, also for what was missed before
    */
-  async find(
+  async ofLog(
     versions: readonly Version[],
     onCopy: OnCopy,
     { thorough }: { readonly thorough: boolean },
@@ -73,11 +74,51 @@ export class OtherCopies {
       await this.#leftovers.search(slots, wanted, (block, content) => {
         onCopy(block, content, 'the log');
       });
-      for (const block of wanted.keys()) {
-        const version = missing.get(block);
-        if (version !== undefined) this.#missed.set(keyOf(version), true);
+      for (const block of wanted.keys()) this.#miss(missing.get(block));
+    });
+  }
+
+  /**
+   * The same for blocks of final storage. Only their sums name these versions, and a sum may be
+   * stale, because its last write was lost: so the log has to prove that none is newer.
+   */
+  async ofHome(versions: readonly Version[], onCopy: OnCopy): Promise<void> {
+    const missing = new Map<Block, Version>();
+    for (const version of versions) {
+      const near = this.#cached(version) ?? (await this.#atHome(version));
+      if (near !== undefined) onCopy(version.block, near.content, near.place);
+      else if (!this.#missed.has(keyOf(version))) missing.set(version.block, version);
+    }
+    if (missing.size === 0) return;
+    await this.#searching.run(async () => {
+      const oldest = Math.min(...[...missing.values()].map(({ generation }) => generation));
+      const truths = await settledTruths(this.#core, new Set(missing.keys()), generationOf(oldest));
+      for (const version of missing.values()) {
+        const truth = truths.of(version.block);
+        const isProven =
+          truth?.generation === version.generation && truth.checksum === version.checksum;
+        const content = isProven ? await this.payloadOf(version, truth) : undefined;
+        if (content === undefined) this.#miss(version);
+        else onCopy(version.block, content, 'the log');
       }
     });
+  }
+
+  /** What the log holds where it says that this version is; undefined when it is damaged, too. */
+  async payloadOf(version: Version, truth: Truth): Promise<Uint8Array | undefined> {
+    if (truth.payloadAt === undefined) return undefined;
+    const content = new Uint8Array(BLOCK_BYTES);
+    try {
+      await this.#core.log.device.read(truth.payloadAt, content);
+    } catch (error) {
+      if (isUnreadable(error)) return undefined;
+      throw error;
+    }
+    return this.fits(version, content) ? content : undefined;
+  }
+
+  #miss(version: Version | undefined): void {
+    if (version !== undefined) this.#missed.set(keyOf(version), true);
   }
 
   #cached(version: Version): { content: Uint8Array; place: CopyPlace } | undefined {

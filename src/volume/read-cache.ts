@@ -1,15 +1,20 @@
 /**
  * Blocks that were read from log or final storage and verified. Keyed by LSN, or by block with its
- * generation, so what it holds can't go stale; and verified again when it is handed out.
+ * generation, so what it holds can't go stale; and verified again when it is handed out. What a round
+ * writes again at home is dropped, so that a stale sum never finds the content that it names.
  */
 import { LRUCache } from 'lru-cache';
 import {
+  block as blockOf,
   BLOCK_BYTES,
   type Block,
   type ByteCount,
   type Generation,
   type Lsn,
 } from '../base/units.ts';
+
+/** Longer ranges empty the cache of final storage: looking for each block would take longer. */
+const DROPPED_ONE_BY_ONE_MAX = 1024;
 
 export class ReadCache {
   readonly #log: LRUCache<Lsn, Uint8Array>;
@@ -44,5 +49,11 @@ export class ReadCache {
 
   keepHome(block: Block, generation: Generation, data: Uint8Array): void {
     this.#final.set(block, { generation, data: new Uint8Array(data) });
+  }
+
+  /** A round writes newer versions of these blocks. */
+  dropHome(first: Block, count: number): void {
+    if (count > DROPPED_ONE_BY_ONE_MAX) this.#final.clear();
+    else for (let i = 0; i < count; i++) this.#final.delete(blockOf(first + i));
   }
 }

@@ -264,7 +264,7 @@ export class Reader {
       const code = failure === undefined ? 'BLOCK_CORRUPT' : 'DEVICE_IO';
       (bad ??= []).push({ block, why, code, version: { block, generation, checksum } });
     }
-    return bad === undefined ? undefined : await this.#elsewhere(bad, run.first, buffer);
+    return bad === undefined ? undefined : await this.#elsewhere('log', bad, run.first, buffer);
   }
 
   async #readFinal(
@@ -286,7 +286,7 @@ export class Reader {
         const moved = epoch !== core.roundEpoch || this.#anyInIndex(first, count, at);
         if (!moved || attempt >= RETRIES_MAX) {
           const ranges = error instanceof UnreadableError ? error.ranges : all(first, count, error);
-          return await this.#elsewhere(await this.#badAtHome(ranges, error), first, buffer);
+          return await this.#elsewhere('home', await this.#badAtHome(ranges, error), first, buffer);
         }
       }
       // A round moved something under the read: what it moved is found through the index again.
@@ -322,6 +322,7 @@ export class Reader {
 
   /** Fills in what another copy has. @returns the blocks that none has */
   async #elsewhere(
+    from: 'log' | 'home',
     bad: readonly BadBlock[],
     first: Block,
     buffer: Uint8Array,
@@ -334,7 +335,17 @@ export class Reader {
       buffer.set(content, (block - first) * BLOCK_BYTES);
       saved.add(block);
     };
-    await this.#copies.find(versions, fill, { thorough: false });
+    if (from === 'log') await this.#copies.ofLog(versions, fill, { thorough: false });
+    else {
+      await this.#copies.ofHome(versions, fill);
+      for (const { block, generation } of versions) {
+        const at = (block - first) * BLOCK_BYTES;
+        // It stays in memory, so that the search is not made again for each read.
+        if (saved.has(block)) {
+          this.#core.cache.keepHome(block, generation, buffer.subarray(at, at + BLOCK_BYTES));
+        }
+      }
+    }
     counters.readRescues += saved.size;
     const left = bad.filter(({ block }) => !saved.has(block));
     return left.length === 0 ? undefined : left;

@@ -93,6 +93,7 @@ async function plan(core: Core, target: Generation): Promise<Newest> {
 async function settleRanges(core: Core, target: Generation, attempt: Attempt): Promise<void> {
   for (const range of core.index.rangesUpTo(target)) {
     const end = Math.min(range.start + range.count, core.blocks);
+    core.cache.dropHome(range.start, end - range.start);
     const count = end - range.start;
     if (range.kind === RANGE_ALLOCATE) await writeZeros(core, range.start, end, attempt);
     else await attempt(() => core.final.punch(range.start, count));
@@ -124,6 +125,7 @@ async function settleChunk(
   let runStart = from;
   for (let i = from; i < to; i++) {
     const block = blockOf(newest.blocks[i] ?? 0);
+    core.cache.dropHome(block, 1);
     changes.push({ block, sum: sumOf(newest, i, good[i - from] === 1) });
     const next = i + 1 < to ? newest.blocks[i + 1] : undefined;
     if (next === block + 1) continue;
@@ -196,7 +198,7 @@ async function readVersions(
     good[place] = 1;
     core.counters.readRescues += 1;
   };
-  await copies.find(bad, saved, { thorough: true });
+  await copies.ofLog(bad, saved, { thorough: true });
   return good;
 }
 
