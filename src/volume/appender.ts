@@ -62,6 +62,9 @@ interface Merged {
   readonly version: Generation;
 }
 
+/** Whether there is room, or what it is that has to free some. */
+type Room = 'yes' | 'ring' | 'log';
+
 const NOTHING = new Uint8Array(0);
 const RANGE_KINDS: ReadonlyMap<number, RangeKind> = new Map([
   [KIND_TRIM, RANGE_TRIM],
@@ -155,6 +158,17 @@ export class Appender {
     return end <= writer.durable.lsn ? undefined : writer.waitDurable(end);
   }
 
+  /**
+   * Has a catalogue record put in its turn; it waits for room as a write does.
+   * @throws VarveError LOG_FULL and others, as a write
+   */
+  async record(put: () => void): Promise<void> {
+    await this.#admission.run(async () => {
+      await this.#waitForRoom(() => this.#core.log.stream.room(1, 1, false));
+      put();
+    });
+  }
+
   /** After a sync, a round or a failure: who waits for room looks again. */
   wake(): void {
     this.#resume?.();
@@ -169,7 +183,7 @@ export class Appender {
     return this.#writeSlowly(parts);
   }
 
-  #roomFor(parts: Parts): 'yes' | 'ring' | 'log' {
+  #roomFor(parts: Parts): Room {
     const payloads = parts.body.length / BLOCK_BYTES + parts.edges.length;
     const ranges = parts.range === undefined ? 0 : 1;
     if (ranges === 1 && this.#core.index.rangeRecords >= RANGE_RECORDS_MAX) return 'log';
@@ -181,13 +195,14 @@ export class Appender {
   async #writeSlowly(parts: Parts): Promise<void> {
     const early = await this.#mergeAll(parts.edges);
     await this.#admission.run(async () => {
-      await this.#waitForRoom(parts);
+      const roomFor = (): Room => this.#roomFor(parts);
+      await this.#waitForRoom(roomFor);
       let merged = early;
       // While this request holds the admission nothing else is put, so one more reading is enough.
       // A flush or a catalogue record may still take room, so that is looked at again as well.
       while (this.#isStale(merged) || this.#roomFor(parts) !== 'yes') {
         if (this.#isStale(merged)) merged = await this.#mergeAll(parts.edges);
-        await this.#waitForRoom(parts);
+        await this.#waitForRoom(roomFor);
       }
       this.#checksum(parts.body);
       this.#put(parts, merged);
@@ -206,11 +221,11 @@ export class Appender {
   }
 
   /** Returns with room that is still there, because nothing awaits between here and `put`. */
-  async #waitForRoom(parts: Parts): Promise<void> {
+  async #waitForRoom(roomFor: () => Room): Promise<void> {
     const { log } = this.#core;
     for (;;) {
       this.#core.needWritable();
-      const room = this.#roomFor(parts);
+      const room = roomFor();
       if (room === 'yes') return;
       if (room === 'ring') log.writer.requestDurable(log.stream.nextLsn);
       else if (!this.#makeRoom()) throw this.#full();

@@ -9,7 +9,7 @@ import { unreachable } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import { Mutex } from '../base/mutex.ts';
-import { byteCount, micros, type Generation, type Micros } from '../base/units.ts';
+import { byteCount, lsn, micros, type Generation, type Lsn, type Micros } from '../base/units.ts';
 import { BLANK_ENTRY, type CatalogueEntry } from '../format/catalogue.ts';
 import { RECORD_MARK, RECORD_SNAPSHOT, RECORD_SNAPSHOT_DELETED } from '../format/layouts.ts';
 import type { PinHandle } from '../../index/pins.ts';
@@ -26,19 +26,25 @@ export interface ResolvedMoment {
   readonly stable: boolean;
 }
 
+export interface MomentHooks {
+  /** Space may be free again. */
+  readonly onUnpin: () => void;
+  /** Calls `put` when a record has room, in its turn among the writes. */
+  readonly record: (put: () => void) => Promise<void>;
+}
+
 export class Moments {
   readonly #core: Core;
   readonly #elapsedUs: () => Micros;
-  /** Space may be free again. */
-  readonly #onUnpin: () => void;
+  readonly #hooks: MomentHooks;
   /** Changes of the catalogue come one after the other, so that names and room stay checked. */
   readonly #changes = new Mutex();
   readonly #pins = new Map<string, PinHandle<PinReason>>();
 
-  constructor(core: Core, elapsedUs: () => Micros, onUnpin: () => void) {
+  constructor(core: Core, elapsedUs: () => Micros, hooks: MomentHooks) {
     this.#core = core;
     this.#elapsedUs = elapsedUs;
-    this.#onUnpin = onUnpin;
+    this.#hooks = hooks;
     for (const { label, generation } of core.catalogue.snapshots.values()) {
       this.#pins.set(label, core.pins.add(generation, { kind: 'snapshot', label }));
     }
@@ -138,7 +144,7 @@ export class Moments {
     const { generation } = moment;
     this.#pins.set(label, core.pins.add(generation, { kind: 'snapshot', label }));
     try {
-      await this.#record(entry, false);
+      await this.#record(entry);
     } catch (error) {
       this.#unpin(label);
       throw error;
@@ -158,7 +164,7 @@ export class Moments {
       generation: snapshot.generation,
       lineage: snapshot.lineage,
     };
-    await this.#record(entry, true);
+    await this.#recordAtOnce(entry);
     this.#unpin(label);
   }
 
@@ -169,18 +175,15 @@ export class Moments {
     const moment = this.resolve(`gen=${core.head}`);
     const { generation, lineage } = moment;
     const wallUs = core.world.clock.wallUs();
-    await this.#record(
-      {
-        ...BLANK_ENTRY,
-        type: RECORD_MARK,
-        label,
-        generation,
-        lineage,
-        momentWallUs: wallUs,
-        createdWallUs: wallUs,
-      },
-      false,
-    );
+    await this.#record({
+      ...BLANK_ENTRY,
+      type: RECORD_MARK,
+      label,
+      generation,
+      lineage,
+      momentWallUs: wallUs,
+      createdWallUs: wallUs,
+    });
     return { label, generation, wallUs };
   }
 
@@ -225,36 +228,53 @@ export class Moments {
     const handle = this.#pins.get(label);
     if (handle !== undefined) this.#core.pins.remove(handle);
     this.#pins.delete(label);
-    this.#onUnpin();
+    this.#hooks.onUnpin();
+  }
+
+  /** A change of the catalogue: applied when its record is durable. */
+  async #record(entry: CatalogueEntry): Promise<void> {
+    const put = { position: lsn(0) };
+    await this.#hooks.record(() => {
+      put.position = this.#put(entry);
+    });
+    await this.#applied(entry, put.position);
   }
 
   /**
-   * A change of the catalogue: applied when its record is durable.
-   * @param reserved - it frees space, so it may use the slot kept back, and has another way when
-   *   even that is full: a checkpoint
+   * A change that frees space: it does not wait with those who need some, may use the slot kept
+   * back, and has another way when even that is full: a checkpoint.
    */
-  async #record(entry: CatalogueEntry, reserved: boolean): Promise<void> {
-    const { log, catalogue, pendingRecords } = this.#core;
-    let room = log.stream.room(1, 1, reserved);
-    if (room === 'ring') {
+  async #recordAtOnce(entry: CatalogueEntry): Promise<void> {
+    const { log, catalogue } = this.#core;
+    let room = log.stream.room(1, 1, true);
+    while (room === 'ring') {
       await log.writer.waitDurable(log.writer.contentEnd);
-      room = log.stream.room(1, 1, reserved);
+      room = log.stream.room(1, 1, true);
     }
-    if (room === 'log' && reserved) {
+    if (room === 'log') {
       catalogue.apply(entry);
       await log.publishCheckpoint(() => this.#core.checkpoint(), {});
       return;
     }
-    if (room !== 'yes') throw new VarveError('LOG_FULL', 'no room for a catalogue record');
+    await this.#applied(entry, this.#put(entry));
+  }
+
+  #put(entry: CatalogueEntry): Lsn {
+    const { log, pendingRecords } = this.#core;
     const position = log.stream.putRecord(recordBlock(entry));
     pendingRecords.add(position);
+    return position;
+  }
+
+  async #applied(entry: CatalogueEntry, position: Lsn): Promise<void> {
+    const { log, catalogue, pendingRecords } = this.#core;
     try {
       await log.writer.waitDurable(log.stream.nextLsn);
       catalogue.apply(entry);
     } finally {
       pendingRecords.delete(position);
       // A round may have waited for it.
-      this.#onUnpin();
+      this.#hooks.onUnpin();
     }
   }
 }

@@ -75,11 +75,10 @@ export class Volume {
       makeRoom: () => this.#destager.makeRoom(),
       failure: () => this.#destager.failure,
     });
-    this.#moments = new Moments(
-      core,
-      () => clock.elapsedUs(),
-      () => this.#roomMayBeFree(),
-    );
+    this.#moments = new Moments(core, () => clock.elapsedUs(), {
+      onUnpin: () => this.#roomMayBeFree(),
+      record: (put) => this.#appender.record(put),
+    });
     this.#status = new Status(core, this.#moments);
     this.#live = new LiveDevice(core, this.#reader, this.#appender, this.#status);
     this.#reader.onRelease = () => this.#destager.recycle();
