@@ -29,12 +29,14 @@ import {
 import {
   BATCH_MAGIC,
   BATCH_PREFIX_BYTES,
+  COUNT_END,
   ENTRIES_MAX,
   ENTRY_BYTES,
   FLAG_END,
   FLAG_FUA,
   FLAG_START,
   FORMAT_VERSION,
+  GENERATION_END,
   KIND_DATA,
   KIND_RECORD,
   batchHeader as shape,
@@ -173,6 +175,7 @@ export function decodeBatch(bytes: Uint8Array, volume: Uint8Array): Batch | unde
   if (view.getUint16(AT.version, true) !== FORMAT_VERSION) return undefined;
   if (Buffer.compare(bytes.subarray(AT.volume, AT.volume + 16), volume) !== 0) return undefined;
   const number = (at: number): number => readU64(view, at, 'batch header');
+  if (!isInRange(view)) return undefined;
   for (let at: number = AT.reserved; at < BATCH_PREFIX_BYTES; at++) {
     if (bytes[at] !== 0) return undefined;
   }
@@ -191,6 +194,21 @@ export function decodeBatch(bytes: Uint8Array, volume: Uint8Array): Batch | unde
   };
   if (!entriesAgree(bytes, view, header)) return undefined;
   return { header, checksum: checksum(stored), bytes: bytes.subarray(0, used) };
+}
+
+/** Numbers that no volume reaches are not believed. */
+function isInRange(view: DataView): boolean {
+  const isBelow = (at: number, end: number): boolean =>
+    view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true) < end;
+  return (
+    isBelow(AT.segment, COUNT_END) &&
+    isBelow(AT.lsn, COUNT_END) &&
+    isBelow(AT.generation, GENERATION_END) &&
+    isBelow(AT.elapsedUs, COUNT_END) &&
+    isBelow(AT.durable, GENERATION_END) &&
+    isBelow(AT.durableLsn, COUNT_END) &&
+    isBelow(AT.wallUs, 2 ** 53)
+  );
 }
 
 /** Kinds and flags are known, and the payload count is what the entries say. */

@@ -96,6 +96,20 @@ function layOut(request: GeometryRequest): LogGeometry {
   return { size, logBytes, segmentBytes, slotCount, checkpointBytes, requestBytesMax };
 }
 
+/** Whether these numbers, as they were read, can be those of a log: all of it lies where it may. */
+export function isGeometry(geometry: LogGeometry): boolean {
+  const { size, logBytes, segmentBytes, slotCount, checkpointBytes, requestBytesMax } = geometry;
+  const areBlocks = [logBytes, segmentBytes, checkpointBytes].every(
+    (bytes) => bytes >= BLOCK_BYTES && bytes % BLOCK_BYTES === 0,
+  );
+  if (!areBlocks || size < 1 || requestBytesMax < 1 || requestBytesMax > REQUEST_BYTES_MAX) {
+    return false;
+  }
+  if (logBytes > LOG_BYTES_MAX || segmentBytes < SEGMENT_BYTES_MIN) return false;
+  const end = CHECKPOINT_OFFSET + 2 * checkpointBytes + slotCount * segmentBytes;
+  return end <= logBytes && holdsEnough(geometry);
+}
+
 function holdsEnough(geometry: LogGeometry): boolean {
   const slots = geometry.slotCount - SLOTS_RESERVED;
   const usable = slots * segmentBlocksSure(geometry) * BLOCK_BYTES;

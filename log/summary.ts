@@ -18,7 +18,9 @@ import {
   type Slot,
 } from '../src/base/units.ts';
 import {
+  COUNT_END,
   FORMAT_VERSION,
+  GENERATION_END,
   SEGMENT_MAGIC,
   SUMMARY_MAGIC,
   segmentHeader,
@@ -105,6 +107,10 @@ export function decodeSegmentHeader(
 ): ReadSegmentHeader | undefined {
   const values = opened(segmentHeader, SEGMENT_MAGIC, volume, bytes);
   if (values === undefined) return undefined;
+  if (numberOf(values, 'generation') >= GENERATION_END) return undefined;
+  const counts = ['sequence', 'first_lsn', 'durable_lsn'] as const;
+  if (!counts.every((name) => numberOf(values, name) < COUNT_END)) return undefined;
+  if (numberOf(values, 'first_lsn') % BLOCK_BYTES !== 0) return undefined;
   return {
     sequence: segmentSequence(numberOf(values, 'sequence')),
     slot: slot(numberOf(values, 'slot')),

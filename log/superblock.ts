@@ -26,13 +26,15 @@ import {
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import {
+  COUNT_END,
   FORMAT_VERSION,
+  GENERATION_END,
   SUPERBLOCK_BLOCKS,
   SUPERBLOCK_MAGIC,
   superblock as shape,
 } from '../src/format/layouts.ts';
 import { decode, encode, numberOf, textOf, viewOf } from '../src/format/record.ts';
-import type { LogGeometry } from './geometry.ts';
+import { isGeometry, type LogGeometry } from './geometry.ts';
 
 /** A generation with the times at which it was the newest. */
 export interface StampedMoment {
@@ -98,6 +100,16 @@ export function encodeSuperblock(value: Superblock): Uint8Array {
   return bytes;
 }
 
+const GENERATIONS = ['horizon', 'settled', 'durable'] as const;
+const POSITIONS = ['tail_lsn', 'durable_lsn'] as const;
+const COUNTS = [
+  ...POSITIONS,
+  'sequence',
+  'checkpoint_sequence',
+  'tail_sequence',
+  'horizon_elapsed_us',
+] as const;
+
 /** @throws VarveError VERSION_UNKNOWN, with both numbers */
 export function decodeSuperblock(bytes: Uint8Array): Superblock | undefined {
   if (!hasSuperblockMagic(bytes)) return undefined;
@@ -110,7 +122,11 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | undefined {
   const values = decode(shape, bytes);
   if (values === undefined) return undefined;
   const number = (name: string): number => numberOf(values, name);
-  return {
+  if (!GENERATIONS.every((name) => number(name) < GENERATION_END)) return undefined;
+  if (!COUNTS.every((name) => number(name) < COUNT_END)) return undefined;
+  if (!POSITIONS.every((name) => number(name) % BLOCK_BYTES === 0)) return undefined;
+  if (number('clean') > 1 || number('checkpoint_area') > 1) return undefined;
+  const found: Superblock = {
     volume: textOf(values, 'volume'),
     geometry: {
       size: byteCount(number('size_bytes')),
@@ -139,6 +155,7 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | undefined {
     headLineage: textOf(values, 'head_lineage'),
     chain: checksum(number('chain')),
   };
+  return isGeometry(found.geometry) ? found : undefined;
 }
 
 export function hasSuperblockMagic(bytes: Uint8Array): boolean {

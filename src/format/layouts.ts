@@ -9,6 +9,14 @@ import { BLOCK_BYTES } from '../base/units.ts';
 
 export const FORMAT_VERSION = 1;
 
+/**
+ * No volume ever gets here, so a structure that says so is not believed, and what is counted on
+ * from a value that was read stays a safe integer. The sums hold generations in 48 bits.
+ */
+export const GENERATION_END = 2 ** 48;
+/** As above: positions in the stream, times, and the numbers of what is written in turn. */
+export const COUNT_END = 2 ** 52;
+
 type Row = readonly [name: string, type: FieldType, size: number, unit: string, note: string];
 
 /** Declares fields in order: offsets follow from the sizes, and what is left is padding. */

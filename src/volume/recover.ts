@@ -180,6 +180,12 @@ export class Recovery implements ReplayHandler {
       if (entry.kind === KIND_DATA) {
         this.index.putBlock(blockOf(entry.block), this.generation, lsnOf(lsn), entry.checksum);
       } else {
+        if (!(entry.count >= 1 && entry.block + entry.count <= this.blocks)) {
+          throw new VarveError(
+            'VOLUME_CORRUPT',
+            `${entry.count} blocks from ${entry.block} on lie beyond the volume`,
+          );
+        }
         const kind = rangeKindOf(entry.kind);
         this.index.putRange(entry.block, entry.count, this.generation, kind);
       }
