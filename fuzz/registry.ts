@@ -6,6 +6,7 @@ import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
 import { fuzzer as indexBlocks } from './index/blocks.fuzz.ts';
 import { fuzzer as indexPins } from './index/pins.fuzz.ts';
 import { fuzzer as indexTimeline } from './index/timeline.fuzz.ts';
+import { fuzzer as logBytes } from './log/bytes.fuzz.ts';
 import { fuzzer as nbdCodecs } from './nbd/codecs.fuzz.ts';
 import { fuzzer as nbdSessions } from './nbd/sessions.fuzz.ts';
 import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
@@ -17,6 +18,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   indexBlocks,
   indexPins,
   indexTimeline,
+  logBytes,
   nbdCodecs,
   nbdSessions,
   nbdSim,
