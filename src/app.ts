@@ -52,7 +52,11 @@ async function load(): Promise<Tools> {
       world: realWorld,
       controlDoor: nodeControlDoor,
       startFrontEnd: async (exports) => {
-        const { nodeFrontEnd } = await import('./control/node-front-end.ts');
+        const [{ nodeFrontEnd }, { platform }] = await Promise.all([
+          import('./control/node-front-end.ts'),
+          import('./device/platform.ts'),
+        ]);
+        (await platform()).returnFreedBuffers();
         return nodeFrontEnd(exports, realWorld.timers);
       },
       pid: process.pid,

@@ -1,5 +1,5 @@
 /**
- * System calls that Node lacks: fallocate to punch holes, flock. Through koffi where it is
+ * System calls that Node lacks: fallocate to punch holes, flock, mallopt. Through koffi where it is
  * installed (an optional dependency), else by the small programs of util-linux, which are given
  * our open file.
  *
@@ -9,7 +9,7 @@
  */
 import { spawn } from 'node:child_process';
 import type koffiModule from 'koffi';
-import type { KoffiFunc } from 'koffi';
+import type { KoffiFunc, LibraryHandle } from 'koffi';
 import { VarveError } from '../base/errors.ts';
 import type { ByteCount, ByteOffset } from '../base/units.ts';
 import { fromSystemError, systemCode } from './system-error.ts';
@@ -33,6 +33,12 @@ export interface Platform {
    * @returns false when another opening holds it
    */
   lockExclusive(fd: number): Promise<boolean>;
+  /**
+   * From now on large buffers go back to the system when they are freed. Else the C library keeps
+   * them, in pieces that the next ones do not fit, and the process holds far more than it uses.
+   * @returns false where that can't be had
+   */
+  returnFreedBuffers(): boolean;
 }
 
 // Source: linux/falloc.h, sys/file.h.
@@ -40,12 +46,16 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
+// Source: malloc.h of glibc. Setting it also ends that it grows by itself, up to 32 MiB.
+const M_MMAP_THRESHOLD = -3;
+const MMAP_BYTES_MIN = 128 * 1024;
 
 /** What file systems and devices answer that can't punch, or not in such a place. */
 const UNSUPPORTED: readonly string[] = ['EOPNOTSUPP', 'ENOSYS', 'EINVAL', 'ENODEV'];
 
 type Fallocate = KoffiFunc<(fd: number, mode: number, offset: number, length: number) => number>;
 type Flock = KoffiFunc<(fd: number, operation: number) => number>;
+type Mallopt = KoffiFunc<(what: number, value: number) => number>;
 type Koffi = typeof koffiModule;
 
 /** An error as Node's own: with the name of its number. */
@@ -60,6 +70,7 @@ class KoffiPlatform implements Platform {
   readonly means = 'koffi';
   readonly punchBytesMin = 4096;
   readonly #koffi: Koffi;
+  readonly #library: LibraryHandle;
   readonly #fallocate: Fallocate;
   readonly #flock: Flock;
 
@@ -67,6 +78,7 @@ class KoffiPlatform implements Platform {
   constructor(koffi: Koffi) {
     const library = koffi.load(null);
     this.#koffi = koffi;
+    this.#library = library;
     this.#fallocate = library.func('int fallocate(int fd, int mode, int64_t from, int64_t length)');
     this.#flock = library.func('int flock(int fd, int operation)');
   }
@@ -93,6 +105,15 @@ class KoffiPlatform implements Platform {
     // EWOULDBLOCK is the same number, and which of the two names it has is open.
     if (['EAGAIN', 'EWOULDBLOCK'].includes(systemCode(error) ?? '')) return false;
     throw fromSystemError(error, 'locking');
+  }
+
+  returnFreedBuffers(): boolean {
+    try {
+      const mallopt: Mallopt = this.#library.func('int mallopt(int what, int value)');
+      return mallopt(M_MMAP_THRESHOLD, MMAP_BYTES_MIN) === 1;
+    } catch {
+      return false;
+    }
   }
 
   #lastError(call: string): Error {
@@ -152,6 +173,10 @@ class ProgramPlatform implements Platform {
     if (status === 1 && complaint === '') return false;
     const help = 'locking needs the package koffi or the program flock of util-linux';
     throw new VarveError('DEVICE_IO', `${help}: ${complaint}`);
+  }
+
+  returnFreedBuffers(): boolean {
+    return false;
   }
 }
 

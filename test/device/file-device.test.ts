@@ -126,6 +126,7 @@ function fakePlatform(answer: 'punched' | 'unsupported'): Platform & { punches: 
       return answer;
     },
     lockExclusive: async () => true,
+    returnFreedBuffers: () => false,
   };
 }
 
