@@ -6,6 +6,7 @@
  * VARVE_HOSTILE_SECONDS says how long, VARVE_HOSTILE_SEED gives the seed.
  */
 import { expect, it } from 'vitest';
+import { workCalmly, CALM_WAIT_MS_MAX } from '../support/calm-client.ts';
 import { describeWith } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { hostileMinutes } from '../support/hostile.ts';
@@ -17,34 +18,6 @@ const SECONDS = Number(process.env['VARVE_HOSTILE_SECONDS'] ?? 10);
 const SEED = Number(process.env['VARVE_HOSTILE_SEED'] ?? 1);
 const MIB = 1024 ** 2;
 const SIZE = 128 * MIB;
-const CALM_BYTES = 64 * 1024;
-/** Who behaves well is never held up for longer, whatever others do. */
-const WAIT_MS_MAX = 2000;
-
-interface Calm {
-  turns: number;
-  slowestMs: number;
-}
-
-/** Writes, reads back and compares, on a volume that nobody else knows. */
-async function workCalmly(uri: string, isOver: () => boolean): Promise<Calm> {
-  await using client = new LibNbd();
-  const disk = await client.open(uri);
-  const calm: Calm = { turns: 0, slowestMs: 0 };
-  while (!isOver()) {
-    const offset = (calm.turns * CALM_BYTES) % SIZE;
-    const value = Buffer.alloc(8);
-    value.writeUInt32LE(++calm.turns);
-    const began = performance.now();
-    await disk.fill({ offset, length: CALM_BYTES }, value);
-    const found = await disk.read({ offset, length: CALM_BYTES });
-    if (calm.turns % 100 === 0) await disk.flush();
-    calm.slowestMs = Math.max(calm.slowestMs, performance.now() - began);
-    expect(found.equals(Buffer.alloc(CALM_BYTES, value))).toBe(true);
-  }
-  await disk.close();
-  return calm;
-}
 
 describeWith(['python3-nbd'], 'a server among hostile clients', () => {
   it(
@@ -59,7 +32,7 @@ describeWith(['python3-nbd'], 'a server among hostile clients', () => {
       const crowd = { socket: server.socket, exportName: 'disk', size: SIZE, seed: SEED };
       const [report, calm] = await Promise.all([
         hostileMinutes({ ...crowd, seconds: SECONDS }).finally(() => (isOver = true)),
-        workCalmly(server.uri('calm'), () => isOver),
+        workCalmly(server.uri('calm'), SIZE, () => isOver),
       ]);
       expect(server.isRunning).toBe(true);
       const rss = server.rssBytesMax();
@@ -78,7 +51,7 @@ describeWith(['python3-nbd'], 'a server among hostile clients', () => {
         expect(checked).toMatchObject({ ok: true, problems: [] });
       }
       expect(calm.turns).toBeGreaterThan(SECONDS);
-      expect(calm.slowestMs).toBeLessThan(WAIT_MS_MAX);
+      expect(calm.slowestMs).toBeLessThan(CALM_WAIT_MS_MAX);
       const connections = report.idle + report.deaf + report.stalled;
       const rest = RSS_REST_MAX + connections * RSS_CONNECTION_MAX;
       const bytes = infos.map(({ ring, indexBytes }) => ring.sizeBytes + indexBytes);

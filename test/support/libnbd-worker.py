@@ -6,20 +6,27 @@ import errno
 import json
 import os
 import select
-import sys
 
 import nbd
 
-out = sys.stdout.buffer
 handles = {}
 inbox = bytearray()
 
 
+def put(data):
+    """All of it, whatever interrupts: a process that was stopped and goes on writes in parts."""
+    rest = memoryview(data)
+    while len(rest) > 0:
+        try:
+            rest = rest[os.write(1, rest):]
+        except BlockingIOError:
+            select.select([], [1], [])
+
+
 def say(message, payload=b""):
     message["bytes"] = len(payload)
-    out.write(json.dumps(message).encode() + b"\n")
-    out.write(payload)
-    out.flush()
+    put(json.dumps(message).encode() + b"\n")
+    put(payload)
 
 
 def fail(number, code, text=""):

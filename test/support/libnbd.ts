@@ -122,6 +122,16 @@ export class LibNbd implements AsyncDisposable {
     });
   }
 
+  /** SIGSTOP: the process neither reads nor writes, and its sockets stay open. */
+  stop(): void {
+    this.#child.kill('SIGSTOP');
+  }
+
+  /** SIGCONT. */
+  goOn(): void {
+    this.#child.kill('SIGCONT');
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#ended) return;
     this.#child.kill('SIGKILL');

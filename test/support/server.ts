@@ -8,7 +8,7 @@
  */
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { WriteMode } from '../../src/volume/report.ts';
@@ -141,6 +141,11 @@ export class Server implements AsyncDisposable {
   /** The most that it ever held. */
   rssBytesMax(): number {
     return this.#status('VmHWM');
+  }
+
+  /** Open files and sockets. */
+  descriptors(): number {
+    return readdirSync(`/proc/${this.pid}/fd`).length;
   }
 
   #status(field: string): number {
