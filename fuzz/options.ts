@@ -4,6 +4,8 @@ export interface FuzzOptions {
   readonly seed: number;
   /** How many cases to try, from 1. */
   readonly runs: number;
+  /** Told of each operation, so that a turn that fails says how far it came. */
+  readonly onStep?: () => void;
 }
 
 /** What a turn did, by word: `steps`, `crashes`, `faults: bit rot`. The runner adds them up. */

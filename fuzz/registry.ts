@@ -2,25 +2,37 @@
  * Every fuzzer of the house. A fuzzer that stands in no list is never run, so
  * test/fuzz/registry.test.ts compares this one with the files of fuzz/.
  */
+import { fuzzer as formatChecksums } from './format/checksums.fuzz.ts';
 import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
 import { fuzzer as indexBlocks } from './index/blocks.fuzz.ts';
 import { fuzzer as indexPins } from './index/pins.fuzz.ts';
 import { fuzzer as indexTimeline } from './index/timeline.fuzz.ts';
 import { fuzzer as logBytes } from './log/bytes.fuzz.ts';
 import { fuzzer as nbdCodecs } from './nbd/codecs.fuzz.ts';
+import { fuzzer as nbdRequests } from './nbd/requests.fuzz.ts';
 import { fuzzer as nbdSessions } from './nbd/sessions.fuzz.ts';
 import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
 import type { Fuzzer } from './options.ts';
+import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
+import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
+import { fuzzer as volumeShortLives } from './volume/short-lives.fuzz.ts';
+import { fuzzer as volumeTrouble } from './volume/trouble.fuzz.ts';
 
 export const FUZZERS: readonly Fuzzer[] = [
+  formatChecksums,
   formatLayouts,
   indexBlocks,
   indexPins,
   indexTimeline,
   logBytes,
   nbdCodecs,
+  nbdRequests,
   nbdSessions,
   nbdSim,
+  volumeDamage,
   volumePowerCuts,
+  volumeRoundCuts,
+  volumeShortLives,
+  volumeTrouble,
 ];

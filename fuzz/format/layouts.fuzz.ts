@@ -100,9 +100,13 @@ function hasOneForm(sample: Sample, damages: readonly Damage[]): void {
 
 export const fuzzer: Fuzzer = {
   name: 'format-layouts',
-  main({ seed, runs }) {
+  main({ seed, runs, onStep }) {
     const parameters = { seed, numRuns: runs };
-    fc.assert(fc.property(samples, survives), parameters);
+    const every = fc.property(samples, (sample) => {
+      onStep?.();
+      survives(sample);
+    });
+    fc.assert(every, parameters);
     const damage = fc.record({ at: fc.nat(), flip: fc.integer({ min: 1, max: 255 }) });
     fc.assert(fc.property(samples, fc.array(damage, { maxLength: 8 }), hasOneForm), parameters);
     const noise = fc.tuple(fc.constantFrom(...FORMATS), fc.uint8Array({ maxLength: 600 }));

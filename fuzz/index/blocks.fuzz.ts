@@ -259,9 +259,13 @@ function compareRuns(world: World, moment: number, limits: number): void {
   }
 }
 
-/** @param make - the index under test */
+/**
+ * @param make - the index under test
+ * @param onStep - told of each step
+ */
 export function blocksProperty(
   make: (options: BlockIndexOptions) => BlockIndex,
+  onStep?: () => void,
 ): fc.IProperty<[Volume, Step[], number, number]> {
   return fc.property(
     volume,
@@ -271,6 +275,7 @@ export function blocksProperty(
     (given, steps, moment, limits) => {
       const world = new World(given, make);
       for (const next of steps) {
+        onStep?.();
         take(world, next);
         world.index.check();
         compare(world, moment);
@@ -282,9 +287,9 @@ export function blocksProperty(
 
 export const fuzzer: Fuzzer = {
   name: 'index-blocks',
-  main({ seed, runs }) {
+  main({ seed, runs, onStep }) {
     fc.assert(
-      blocksProperty((options) => new BlockIndex(options)),
+      blocksProperty((options) => new BlockIndex(options), onStep),
       { seed, numRuns: runs },
     );
   },

@@ -12,11 +12,12 @@ const step = fc.oneof(
 
 export const fuzzer: Fuzzer = {
   name: 'index-pins',
-  main({ seed, runs }) {
+  main({ seed, runs, onStep }) {
     const property = fc.property(fc.array(step, { maxLength: 200, size: 'max' }), (steps) => {
       const pins = new Pins<number>();
       let handles: PinHandle<number>[] = [];
       for (const [number, { kind, at }] of steps.entries()) {
+        onStep?.();
         const gone = handles[at % Math.max(handles.length, 1)];
         if (kind === 'add') handles.push(pins.add(generation(at), number));
         else if (gone !== undefined) {

@@ -89,7 +89,7 @@ function checkIntervals(timeline: Timeline, writes: readonly Write[]): void {
 
 export const fuzzer: Fuzzer = {
   name: 'index-timeline',
-  main({ seed, runs }) {
+  main({ seed, runs, onStep }) {
     const property = fc.property(
       fc.array(step, { maxLength: 120, size: 'max' }),
       fc.nat({ max: 1000 }),
@@ -110,6 +110,7 @@ export const fuzzer: Fuzzer = {
         };
         write();
         for (const next of steps) {
+          onStep?.();
           if (next.kind === 'write') {
             now = {
               generation: now.generation + 1,

@@ -136,9 +136,10 @@ function checkReplies(bytes: Uint8Array, pieces: number): void {
 
 export const fuzzer: Fuzzer = {
   name: 'nbd-codecs',
-  main({ seed, runs }) {
+  main({ seed, runs, onStep }) {
     fc.assert(
       fc.property(data, fc.nat(40), (bytes, pieces) => {
+        onStep?.();
         checkOptions(bytes);
         checkOptions(Buffer.concat([Buffer.from('IHAVEOPT'), bytes]));
         checkRequest(bytes);

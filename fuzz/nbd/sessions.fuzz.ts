@@ -56,8 +56,13 @@ async function hostile(rig: Rig, random: SeededRandom): Promise<void> {
 }
 
 /** Writes and reads back, until the others are gone. */
-async function behave(client: NbdClient, random: SeededRandom, isOver: () => boolean) {
+async function behave(
+  client: NbdClient,
+  random: SeededRandom,
+  { isOver, onStep }: { isOver: () => boolean; onStep: (() => void) | undefined },
+): Promise<void> {
   for (let i = 0; i < 3 || !isOver(); i += 1) {
+    onStep?.();
     const length = 1 + random.below(20_000);
     const offset = random.below(SIZE - length);
     const source = Buffer.from(random.bytes(length));
@@ -66,7 +71,7 @@ async function behave(client: NbdClient, random: SeededRandom, isOver: () => boo
   }
 }
 
-async function session(random: SeededRandom): Promise<void> {
+async function session(random: SeededRandom, onStep: (() => void) | undefined): Promise<void> {
   const rig = new Rig({
     size: SIZE,
     budget: BUDGET,
@@ -81,7 +86,7 @@ async function session(random: SeededRandom): Promise<void> {
     hostile(rig, random.fork(`hostile-${i}`)),
   );
   const all = Promise.all(crowd).finally(() => (isOver = true));
-  await behave(good, random.fork('good'), () => isOver);
+  await behave(good, random.fork('good'), { isOver: () => isOver, onStep });
   await all;
   good.destroy();
   await until(() => rig.server.connections === 0, 'all connections are gone');
@@ -93,8 +98,8 @@ async function session(random: SeededRandom): Promise<void> {
 
 export const fuzzer: Fuzzer = {
   name: 'nbd-sessions',
-  async main({ seed, runs }) {
+  async main({ seed, runs, onStep }) {
     const random = new SeededRandom(seed >>> 0);
-    for (let run = 0; run < runs; run += 1) await session(random.fork(`run-${run}`));
+    for (let run = 0; run < runs; run += 1) await session(random.fork(`run-${run}`), onStep);
   },
 };

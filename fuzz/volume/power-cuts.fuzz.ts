@@ -8,11 +8,11 @@ import type { Fuzzer, FuzzOptions } from '../options.ts';
 const LIVES = 5;
 const MOMENTS = 50;
 
-async function main({ seed, runs }: FuzzOptions): Promise<void> {
+async function main({ seed, runs, onStep }: FuzzOptions): Promise<void> {
   for (let i = 0; i < runs; i++) {
     const one = (seed + i) >>> 0;
     try {
-      await runPowerCuts({ seed: one, lives: LIVES, moments: MOMENTS });
+      await runPowerCuts({ seed: one, lives: LIVES, moments: MOMENTS, ...(onStep && { onStep }) });
     } catch (error) {
       const what = error instanceof Error ? error.stack : String(error);
       throw new Error(`seed ${one}: ${what}`, { cause: error });

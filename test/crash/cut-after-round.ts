@@ -19,6 +19,8 @@ export interface CutAfterRoundOptions {
   /** How many device operations after it. */
   readonly operations: number;
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
+  /** Told of each write. */
+  readonly onStep?: () => void;
 }
 
 export async function runCutAfterRound(options: CutAfterRoundOptions): Promise<void> {
@@ -37,6 +39,7 @@ export async function runCutAfterRound(options: CutAfterRoundOptions): Promise<v
     aim(volume, power, options);
     const { random } = world;
     for (let i = 0; i < 2000; i++) {
+      options.onStep?.();
       const content = random.bytes(BLOCK_BYTES);
       const offset = random.below(model.blocks) * BLOCK_BYTES;
       model.write(offset, content);

@@ -24,6 +24,7 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { DiskTrouble } from './disk-trouble.ts';
+import { blankReport, type PowerCutReport } from './power-cut-report.ts';
 import { shapeOf, type Shape } from './shapes.ts';
 
 export interface PowerCutOptions {
@@ -36,26 +37,8 @@ export interface PowerCutOptions {
   readonly plain?: boolean;
   /** Syncs and writes fail as well. */
   readonly trouble?: boolean;
-}
-
-export interface PowerCutReport {
-  cuts: number;
-  kills: number;
-  requests: number;
-  flushes: number;
-  rounds: number;
-  /** Losses while recovery was running. */
-  inRecovery: number;
-  moments: number;
-  snapshots: number;
-  /** Recoveries that cut a torn tail. */
-  tails: number;
-  /** With trouble: failed syncs and writes, how often the log was written again elsewhere, */
-  faults: number;
-  reslots: number;
-  /** and how often that failed too, or a recovery. */
-  failures: number;
-  digest: number;
+  /** Told of each request, flush and look at a moment. */
+  readonly onStep?: () => void;
 }
 
 /** Bytes of the volume that one client alone writes; lanes meet inside blocks, on purpose. */
@@ -66,6 +49,8 @@ interface Lane {
   states: Uint8Array[];
   /** Requests that a crash must not take. */
   durable: number;
+  /** Requests that a kill must not take: the kernel has them. */
+  written: number;
 }
 
 export class PowerCutRun {
@@ -89,21 +74,7 @@ export class PowerCutRun {
   #quiet = false;
   /** The last life ended with a close that was answered. */
   #closed = false;
-  readonly report: PowerCutReport = {
-    cuts: 0,
-    kills: 0,
-    requests: 0,
-    flushes: 0,
-    rounds: 0,
-    inRecovery: 0,
-    moments: 0,
-    snapshots: 0,
-    tails: 0,
-    faults: 0,
-    reslots: 0,
-    failures: 0,
-    digest: 0,
-  };
+  readonly report = blankReport();
 
   constructor(options: PowerCutOptions) {
     this.#options = options;
@@ -122,7 +93,7 @@ export class PowerCutRun {
     const length = Math.floor(size / this.#shape.lanes) - 1000;
     for (let i = 0; i < this.#shape.lanes; i++) {
       const states = [new Uint8Array(length)];
-      this.#lanes.push({ from: i * length, length, states, durable: 0 });
+      this.#lanes.push({ from: i * length, length, states, durable: 0, written: 0 });
     }
   }
 
@@ -178,6 +149,8 @@ export class PowerCutRun {
     });
     if (opened === undefined) this.report.inRecovery += 1;
     else this.report.rounds += opened.core.counters.rounds;
+    const isKilled = loss === 'kill' && !this.#power.alive;
+    if (!isKilled) for (const lane of this.#lanes) lane.written = 0;
     if (this.#power.alive) this.#power.cut();
     if (loss === 'cut') this.report.cuts += 1;
     else this.report.kills += 1;
@@ -260,6 +233,7 @@ export class PowerCutRun {
     stream.beginRequest = () => {
       changes = [];
       this.report.requests += 1;
+      this.#options.onStep?.();
       return beginRequest();
     };
     stream.putData = (block, source, at, crc, last, fua) => {
@@ -320,6 +294,7 @@ export class PowerCutRun {
     const mine = lane.states.length - 1;
     await volume.live().flush();
     this.report.flushes += 1;
+    this.#options.onStep?.();
     this.#durable = Math.max(this.#durable, head);
     lane.durable = Math.max(lane.durable, mine);
   }
@@ -371,6 +346,8 @@ export class PowerCutRun {
     }
     const promised = fua || volume.writeMode === 'through';
     if (promised && !nothing) lane.durable = Math.max(lane.durable, k);
+    const isWritten = volume.writeMode === 'written' && this.#trouble === undefined;
+    if (isWritten && !nothing) lane.written = Math.max(lane.written, k);
   }
 
   async #operator(volume: Volume): Promise<void> {
@@ -450,6 +427,7 @@ export class PowerCutRun {
 
   async #checkMoment(volume: Volume, generation: number): Promise<void> {
     let device: BlockDevice | undefined;
+    this.#options.onStep?.();
     try {
       device = volume.openMoment(await volume.resolve(`gen=${generation}`));
       await this.#checkState(device, generation);
@@ -473,6 +451,8 @@ export class PowerCutRun {
       const same = Buffer.compare(got, this.#model.blockAt(block, generation)) === 0;
       assert(same, `block ${blockOf(block)} is as it was after generation ${generation}`);
     }
+    // A buffer is its owner's again: whoever kept a view of it now holds garbage.
+    target.fill(0xa5);
   }
 
   async #checkLanes(volume: Volume): Promise<void> {
@@ -480,9 +460,11 @@ export class PowerCutRun {
       const got = new Uint8Array(lane.length);
       await volume.live().read(byteOffset(lane.from), got);
       const k = lane.states.findLastIndex((state) => Buffer.compare(state, got) === 0);
-      assert(k >= lane.durable, `a client finds a prefix of its requests, from ${lane.durable} on`);
+      const least = Math.max(lane.durable, lane.written);
+      assert(k >= least, `a client finds a prefix of its requests, from ${least} on`);
       lane.states = [got];
       lane.durable = 0;
+      lane.written = 0;
     }
   }
 }
