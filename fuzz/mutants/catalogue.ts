@@ -1,0 +1,53 @@
+/** Bugs of snapshots, marks and lineages: of what the catalogue holds after a crash. */
+import type { Mutant } from './mutant.ts';
+
+const LIVES = ['volume-short-lives', 'volume-power-cuts', 'volume-lives'];
+
+export const CATALOGUE_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'snapshot-deletion-lost',
+    law: 4,
+    story: 'a deletion is a matter of RAM alone, and the snapshot is back after a crash',
+    file: 'src/volume/moments.ts',
+    find: 'await this.#recordAtOnce(entry);',
+    replace: 'core.catalogue.apply(entry);\n    await core.yieldTurn();',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'checkpoint-forgets-pending-records',
+    law: 4,
+    story: 'a checkpoint counts records as included that are put and not yet applied',
+    file: 'src/volume/core.ts',
+    find: 'streamLsn: this.recordedLsn };',
+    replace: 'streamLsn: this.log.stream.nextLsn };',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'record-before-the-checkpoint-applied-again',
+    law: 4,
+    story: 'replay applies records that the checkpoint includes, over what came after them',
+    file: 'src/volume/recover.ts',
+    find: 'if (position >= this.#checkpoint.streamLsn) this.catalogue.apply(decoded);',
+    replace: 'this.catalogue.apply(decoded);',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'snapshots-unpinned-by-a-restart',
+    law: 4,
+    story: 'snapshots of the catalogue are listed after a restart, and not pinned',
+    file: 'src/volume/moments.ts',
+    find: '    for (const { label, generation } of core.catalogue.snapshots.values()) {',
+    replace:
+      '    for (const { label, generation } of [...core.catalogue.snapshots.values()].slice(1)) {',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'horizon-loses-its-lineage',
+    law: 1,
+    story: 'the lineage of the horizon is forgotten with those before it',
+    file: 'src/volume/catalogue.ts',
+    find: 'if (parentGeneration < horizon) first = i;',
+    replace: 'if (parentGeneration < horizon) first = i + 1;',
+    fuzzers: LIVES,
+  },
+];

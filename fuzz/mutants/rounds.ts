@@ -1,0 +1,132 @@
+/** Bugs of destaging: what goes home, what it was checked against, what is let go. */
+import type { Mutant } from './mutant.ts';
+
+const LIVES = ['volume-short-lives', 'volume-power-cuts', 'volume-lives'];
+const DAMAGE = ['volume-damage', 'volume-lives'];
+
+export const ROUND_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'snapshots-do-not-stop-rounds',
+    law: 4,
+    story: 'a round goes as far as is durable, past the oldest snapshot',
+    file: 'src/volume/destager.ts',
+    find: 'let limit: number = Math.min(durable, core.oldestSnapshot?.generation ?? durable);',
+    replace: 'let limit: number = durable;',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'open-moment-not-ended',
+    law: 3,
+    story: 'a moment that a round left behind stays open, and reads newer data in its place',
+    file: 'src/volume/destager.ts',
+    find: '        reason.end();\n',
+    replace: '        pins.remove({ generation: pin.generation, reason });\n',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'moment-not-checked-after-its-read',
+    law: 3,
+    story: 'a read of a moment that a round overtook meanwhile is answered all the same',
+    file: 'src/volume/moment-device.ts',
+    find: 'return done === undefined ? undefined : this.#checked(done);',
+    replace: 'return done;',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'ranges-settled-after-blocks',
+    law: 2,
+    story: 'a round punches its trims when it has written its blocks: newer data is lost',
+    file: 'src/volume/settle.ts',
+    find: '  await settleRanges(core, target, attempt);\n  const newest = await plan(core, target);',
+    replace: '  const newest = await plan(core, target);',
+    more: [
+      {
+        find: "  await core.final.syncFinal('final');",
+        replace:
+          '  await settleRanges(core, target, attempt);\n' +
+          "  await core.final.syncFinal('final');",
+      },
+    ],
+    fuzzers: LIVES,
+  },
+  {
+    name: 'checksum-made-anew-at-destage',
+    law: 5,
+    story: 'a round stamps what it read from the log, instead of checking it first',
+    file: 'src/volume/settle.ts',
+    find: 'if (got === newest.checksums[i]) good[i - from] = 1;',
+    replace:
+      'newest.checksums[i] = got;\n        if (got === newest.checksums[i]) good[i - from] = 1;',
+    fuzzers: DAMAGE,
+  },
+  {
+    name: 'segment-let-go-before-the-read',
+    law: 3,
+    story: 'a reader lets its segments go when it knows where to read, and its slot is recycled',
+    file: 'src/volume/reader.ts',
+    find: 'const runs = this.#plan(first, buffer, at);',
+    replace:
+      'const runs = this.#plan(first, buffer, at);\n    for (const run of runs) this.#release(run);',
+    more: [
+      {
+        find: '      for (const run of runs) this.#release(run);\n    }\n  }',
+        replace: '    }\n  }',
+      },
+    ],
+    fuzzers: LIVES,
+  },
+  {
+    name: 'readers-never-let-go',
+    law: 6,
+    story: 'a read of the log keeps its segment for ever, and the log fills up',
+    file: 'src/volume/reader.ts',
+    find: '      for (const run of runs) this.#release(run);\n',
+    replace: '',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'segment-recycled-under-a-reader',
+    law: 3,
+    story: 'recycling looks at live versions, and not at readers',
+    file: 'src/volume/destager.ts',
+    find: 'if (references.readers(segment.sequence) > 0 || references.live(segment.sequence) > 0) break;',
+    replace: 'if (references.live(segment.sequence) > 0) break;',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'stale-sums-after-a-punch',
+    law: 5,
+    story: 'pages of checksums in the cache outlive the trim that cleared them',
+    file: 'src/volume/final-storage.ts',
+    find: 'if (number >= wholeFrom && number < wholeTo) this.#pages.delete(number);',
+    replace: 'if (number > wholeFrom && number < wholeTo) this.#pages.delete(number);',
+    fuzzers: ['volume-damage', ...LIVES],
+  },
+  {
+    name: 'sums-read-beside-a-change-kept',
+    law: 5,
+    story: 'a page of checksums that was read while a round wrote it goes into the cache',
+    file: 'src/volume/final-storage.ts',
+    find: 'if (version === this.#sumsVersion) this.#pages.set(number, page);',
+    replace: 'this.#pages.set(number, page);',
+    fuzzers: LIVES,
+  },
+  {
+    name: 'foreign-image-not-noticed',
+    law: 5,
+    story: 'final storage is not compared with its checksums at opening: an older copy passes',
+    file: 'src/volume/volume.ts',
+    find: 'await compareWitnesses({ final: home, index, witnesses, horizon });',
+    replace: '',
+    fuzzers: DAMAGE,
+  },
+  {
+    name: 'segment-of-a-pending-record-recycled',
+    law: 4,
+    story: 'a segment goes though a record in it is not durable yet, so no checkpoint has it',
+    file: 'src/volume/destager.ts',
+    find: 'lastGeneration <= upTo && endLsn <= this.#core.recordedLsn;',
+    replace: 'lastGeneration <= upTo;',
+    fuzzers: LIVES,
+  },
+];
