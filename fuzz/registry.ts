@@ -8,6 +8,7 @@ import { fuzzer as indexBlocks } from './index/blocks.fuzz.ts';
 import { fuzzer as indexPins } from './index/pins.fuzz.ts';
 import { fuzzer as indexTimeline } from './index/timeline.fuzz.ts';
 import { fuzzer as logBytes } from './log/bytes.fuzz.ts';
+import { fuzzer as nbdClientBytes } from './nbd/client-bytes.fuzz.ts';
 import { fuzzer as nbdCodecs } from './nbd/codecs.fuzz.ts';
 import { fuzzer as nbdRequests } from './nbd/requests.fuzz.ts';
 import { fuzzer as nbdSessions } from './nbd/sessions.fuzz.ts';
@@ -26,6 +27,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   indexPins,
   indexTimeline,
   logBytes,
+  nbdClientBytes,
   nbdCodecs,
   nbdRequests,
   nbdSessions,

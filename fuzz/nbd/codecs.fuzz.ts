@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { deepStrictEqual } from 'node:assert';
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
+import { Coverage } from '../../src/nbd/coverage.ts';
 import { ReplyReader, type Pending } from '../../src/nbd/client-replies.ts';
 import { QUERIES_MAX } from '../../src/nbd/limits.ts';
 import {
@@ -97,7 +98,7 @@ function checkReplies(bytes: Uint8Array, pieces: number): void {
       offset: 100,
       length: key === 1 ? 16 : 0,
       target: key === 1 ? target.subarray(8, 24) : undefined,
-      filled: 0,
+      coverage: new Coverage(),
       error: undefined,
       came: undefined,
       placed: undefined,

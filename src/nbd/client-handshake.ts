@@ -37,7 +37,9 @@ export interface ExportInfo {
 }
 
 const PAYLOAD_BYTES_DEFAULT = 2 ** 25;
-const REPLIES_MAX = 1_000_000;
+/** Of one option: a server that lists more exports is not listened to. */
+const REPLIES_MAX = 100_000;
+const REPLY_BYTES_MAX = 64 * 2 ** 20;
 
 /** Reads the greeting and answers it. */
 async function greet(stream: HandshakeStream): Promise<void> {
@@ -62,11 +64,13 @@ async function ask(
 ): Promise<readonly OptionReply[]> {
   await stream.write(encodeOption(option, data));
   const replies: OptionReply[] = [];
-  while (replies.length < REPLIES_MAX) {
+  let bytes = 0;
+  while (replies.length < REPLIES_MAX && bytes <= REPLY_BYTES_MAX) {
     const header = decodeReplyHeader(await stream.read(nbd.NBD_OPTION_REPLY_BYTES));
     if (header.option !== option) throw protocolError(`a reply to option ${header.option}`);
     if (header.length > OPTION_BYTES_MAX) throw protocolError(`a reply of ${header.length} bytes`);
     const reply = { option, type: header.type, data: await stream.read(header.length) };
+    bytes += header.length;
     replies.push(reply);
     if (reply.type === nbd.NBD_REP_ACK || reply.type >= nbd.NBD_REP_FLAG_ERROR) return replies;
   }

@@ -3,12 +3,14 @@
  * its place.
  *
  * Invariants:
- *   - A request is finished once; a read only when each of its bytes came, or with an error.
+ *   - A request is finished once; a read only when each of its bytes came, once, or with an error.
  *   - Bytes that are no reply to anything asked are a VarveError PROTOCOL.
  */
 import type { Errno } from '../base/errors.ts';
 import { byteCount, byteOffset } from '../base/units.ts';
 import type { UnreadableRange } from '../base/unreadable.ts';
+import type { Coverage } from './coverage.ts';
+import { CONTEXTS_MAX } from './limits.ts';
 import * as nbd from './protocol.ts';
 import { protocolError, uint16, uint32, uint64 } from './wire.ts';
 
@@ -30,8 +32,8 @@ export interface Pending {
   readonly length: number;
   /** Of a read: filled as its data come. */
   readonly target: Buffer | undefined;
-  /** Bytes of the target that came. */
-  filled: number;
+  /** Of a read: what of the target came. */
+  readonly coverage: Coverage;
   /** The first one. */
   error: ReplyError | undefined;
   /** Of a read that did not come in one piece: what came. */
@@ -57,12 +59,12 @@ export function missingOf(pending: Pending): readonly UnreadableRange[] | undefi
     const [offset, bytes] = [byteOffset(start), byteCount(end - start)];
     missing.push({ offset, length: bytes, why: error?.message ?? '' });
   };
+  const failed = placed.map(({ offset = -1 }) => offset);
   let at = from;
   for (const part of [...came].sort((a, b) => a.offset - b.offset)) {
     note(at, part.offset);
     // What was sent in spite of an error is good up to the error.
     const end = part.offset + part.length;
-    const failed = placed.map(({ offset = -1 }) => offset);
     at = Math.max(at, Math.min(end, ...failed.filter((one) => one >= part.offset && one < end)));
   }
   note(at, from + length);
@@ -87,6 +89,13 @@ function errnoOf(value: number): Errno {
 
 /** Longest payload of a chunk that is no data: an answer of 2^20 descriptors. */
 const PAYLOAD_BYTES_MAX = 4 + 8 * 2 ** 20;
+
+/** Chunks of one reply: good ones and bad, for each block of the largest request. */
+const CHUNKS_MAX = 16_384;
+
+function needFew(chunks: number): void {
+  if (chunks >= CHUNKS_MAX) throw protocolError('a reply in too many chunks');
+}
 
 interface ChunkHead {
   readonly pending: Pending;
@@ -160,7 +169,7 @@ export class ReplyReader {
       this.#failed(pending, { errno: errnoOf(error), message: '', offset: undefined });
     } else if (pending.target !== undefined) {
       this.#expect(pending.target, () => {
-        pending.filled = pending.length;
+        this.#cover(pending, 0, pending.length);
         this.#finish(cookie, pending);
       });
       return;
@@ -169,7 +178,7 @@ export class ReplyReader {
   }
 
   #finish(cookie: number, pending: Pending): void {
-    const isShort = pending.target !== undefined && pending.filled !== pending.length;
+    const isShort = pending.target !== undefined && pending.coverage.bytes !== pending.length;
     if (isShort && pending.error === undefined) throw protocolError('a read without all its data');
     this.#pending.delete(cookie);
     pending.finish();
@@ -218,7 +227,16 @@ export class ReplyReader {
     if (target === undefined || start < 0 || start + length > target.length) {
       throw protocolError('content that was not asked for');
     }
+    if (length === 0) throw protocolError('content of no length');
+    this.#cover(pending, start, start + length);
     return target.subarray(start, start + length);
+  }
+
+  /** "MUST NOT overlap": else bytes that never came would be counted for by those that came twice. */
+  #cover(pending: Pending, start: number, end: number): void {
+    if (end > start && !pending.coverage.add(start, end)) {
+      throw protocolError('content that came before, or in too many parts');
+    }
   }
 
   #payload({ pending, type }: ChunkHead, payload: Buffer): void {
@@ -245,7 +263,11 @@ export class ReplyReader {
         for (let at = 4; at < payload.length; at += 8) {
           runs.push({ length: uint32(payload, at), flags: uint32(payload, at + 4) });
         }
-        pending.status.set(uint32(payload, 0), runs);
+        const context = uint32(payload, 0);
+        if (pending.status.has(context) || pending.status.size === CONTEXTS_MAX) {
+          throw protocolError('status of a context twice, or of too many');
+        }
+        pending.status.set(context, runs);
         return;
       }
       default:
@@ -257,6 +279,7 @@ export class ReplyReader {
     if (payload.length < 6) throw protocolError('an error chunk of a wrong length');
     const end = 6 + uint16(payload, 4);
     if (end > payload.length) throw protocolError('an error message longer than its chunk');
+    if (end - 6 > nbd.NBD_STRING_BYTES_MAX) throw protocolError('an error message without end');
     const hasOffset = type === nbd.NBD_REPLY_TYPE_ERROR_OFFSET && payload.length >= end + 8;
     this.#failed(pending, {
       errno: errnoOf(uint32(payload, 0)),
@@ -269,11 +292,16 @@ export class ReplyReader {
     if (pending.error === undefined) pending.placed = [];
     pending.error ??= error;
     if (error.offset === undefined) pending.placed = undefined;
-    else pending.placed?.push(error);
+    else {
+      needFew(pending.placed?.length ?? 0);
+      pending.placed?.push(error);
+    }
   }
 
   #came(pending: Pending, offset: number | undefined, length: number): void {
-    pending.filled += length;
-    if (length < pending.length) (pending.came ??= []).push({ offset: offset ?? 0, length });
+    if (length === pending.length) return;
+    pending.came ??= [];
+    needFew(pending.came.length);
+    pending.came.push({ offset: offset ?? 0, length });
   }
 }

@@ -17,6 +17,7 @@ import {
   type ExportInfo,
 } from './client-handshake.ts';
 import { missingOf, ReplyReader, type Pending, type ReplyError } from './client-replies.ts';
+import { Coverage } from './coverage.ts';
 import { HandshakeBuffer } from './handshake-buffer.ts';
 import * as nbd from './protocol.ts';
 import { encodeRequest } from './request.ts';
@@ -99,7 +100,9 @@ export class NbdClient implements SocketEvents {
       socket.destroy();
       throw error;
     }
-    client.data(client.#buffer.release().rest);
+    const { rest, isEnded } = client.#buffer.release();
+    client.data(rest);
+    if (isEnded) client.#ended();
     return client;
   }
 
@@ -214,7 +217,7 @@ export class NbdClient implements SocketEvents {
         offset,
         length,
         target,
-        filled: 0,
+        coverage: new Coverage(),
         error: undefined,
         came: undefined,
         placed: undefined,
@@ -276,9 +279,14 @@ export class NbdClient implements SocketEvents {
     return undefined;
   }
 
-  /** No reply comes any more, so there is nothing left to say either. */
   end(): void {
     this.#buffer.end();
+    // A handshake that lacks something fails by that; it still speaks until then.
+    if (this.#info !== undefined) this.#ended();
+  }
+
+  /** No reply comes any more, so there is nothing left to say either. */
+  #ended(): void {
     // A source whose request settles now must not be read any longer.
     if (this.#isSending) this.#socket.destroy();
     else this.#socket.end();

@@ -2,10 +2,14 @@
 import { describe, expect, test } from 'vitest';
 import { isVarveError } from '../../src/base/errors.ts';
 import { byteCount } from '../../src/base/units.ts';
+import { NbdClient } from '../../src/nbd/client.ts';
+import { encodeGreeting, encodeReply } from '../../src/nbd/options.ts';
+import * as nbd from '../../src/nbd/protocol.ts';
 import { MemoryDevice, MemoryDirectory } from '../support/nbd-memory-device.ts';
 import { PowerSupply } from './power-supply.ts';
 import { SeededRandom } from './random.ts';
 import { exportsOf, SimNbd, type NbdDevice } from './sim-nbd.ts';
+import { SimNetwork } from './sim-network.ts';
 import { SimVolume } from './sim-volume.ts';
 import { SimWorld } from './sim-world.ts';
 import type { PairOptions } from './sim-socket.ts';
@@ -118,6 +122,26 @@ describe('the client', () => {
       });
       await Promise.all(done);
       await device.close();
+    });
+  });
+
+  test('says nothing more when the server ends in the handshake', async () => {
+    const world = new SimWorld(1);
+    const { server, client } = new SimNetwork(world).pair();
+    server.start({
+      data: () => undefined,
+      target: () => undefined,
+      end: () => undefined,
+      close: () => undefined,
+    });
+    await world.run(async () => {
+      // Enough for the first option, and no more.
+      const said = [encodeGreeting(), encodeReply(nbd.NBD_OPT_STRUCTURED_REPLY, nbd.NBD_REP_ACK)];
+      server.write([Buffer.concat(said)], () => {
+        server.end();
+      });
+      await world.sleep(10_000);
+      await expect(NbdClient.connect(client)).rejects.toSatisfy((error) => isVarveError(error));
     });
   });
 

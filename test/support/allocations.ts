@@ -10,6 +10,9 @@ export interface Allocations {
   total: number;
 }
 
+/** What memory that nobody has written yet holds while it is counted. */
+export const POISON = 0xa5;
+
 const BUFFER_MAKERS = ['alloc', 'allocUnsafe', 'allocUnsafeSlow'] as const;
 
 /** Runs `work`; one at a time in a process. What others do meanwhile is counted too. */
@@ -44,7 +47,8 @@ export async function measured<T>(
     const make = NodeBuffer[name].bind(NodeBuffer);
     replace(NodeBuffer, name, (bytes: number) => {
       count(bytes);
-      return make(bytes);
+      const made = make(bytes);
+      return name === 'alloc' ? made : made.fill(POISON);
     });
   }
   const concat = NodeBuffer.concat.bind(NodeBuffer);
