@@ -5,11 +5,10 @@
  * Any part of it may survive a cut: the same bytes change nothing, and what is erased was not on
  * the way that replay went.
  */
-import { BLOCK_BYTES, byteOffset, slot as slotOf } from '../src/base/units.ts';
+import { BLOCK_BYTES, byteOffset } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
-import { slotOffset } from './geometry.ts';
+import { slotOffset, type LogGeometry } from './geometry.ts';
 import type { Replayed } from './replay.ts';
-import type { Superblock } from './superblock.ts';
 
 const COPY_BYTES = 1024 * 1024;
 /** A slot's header, and the header of its first batch: no replay looks into such a slot. */
@@ -28,20 +27,14 @@ export async function writeAgain(device: LowerDevice, replayed: Replayed): Promi
 
 /**
  * Makes a cut lasting: the beginnings of discarded segments, headers of batches, and a summary that
- * may list more than the open segment still holds. After an unclean end every slot that is not in
- * use is among them, though it may look empty: an earlier recovery's sync may have failed.
+ * may list more than the open segment still holds, so that no later replay meets them.
  */
 export async function erase(
   device: LowerDevice,
-  { geometry, clean, durableLsn }: Superblock,
+  geometry: LogGeometry,
   replayed: Replayed,
 ): Promise<void> {
-  const orderly = clean && durableLsn === replayed.endLsn && replayed.cut === undefined;
-  const discarded = new Set(replayed.discarded);
-  const taken = new Set(replayed.segments.map(({ slot }) => slot));
-  for (let i = 0; i < geometry.slotCount; i++) {
-    const slot = slotOf(i);
-    if (taken.has(slot) || (orderly && !discarded.has(slot))) continue;
+  for (const slot of replayed.discarded) {
     await device.write(slotOffset(geometry, slot), [SLOT_START]);
   }
   const zeros = SLOT_START.subarray(0, BLOCK_BYTES);
@@ -52,7 +45,5 @@ export async function erase(
   const used = start + BLOCK_BYTES + (replayed.endLsn - open.firstLsn);
   const footer = start + geometry.segmentBytes - BLOCK_BYTES;
   // A segment that gave up its summary has batches up to the very end of its slot.
-  if (used > footer) return;
-  await device.write(byteOffset(footer), [zeros]);
-  if (!orderly) await device.write(byteOffset(used), [zeros]);
+  if (used <= footer) await device.write(byteOffset(footer), [zeros]);
 }

@@ -168,7 +168,7 @@ export class Log {
     }
     await writeAgain(opened.device, opened.replayed);
     await writeSuperblock(opened.device, opened.superblock);
-    await erase(opened.device, opened.superblock, opened.replayed);
+    await erase(opened.device, opened.superblock.geometry, opened.replayed);
     await opened.device.sync('recovery');
   }
 

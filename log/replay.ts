@@ -114,7 +114,7 @@ export class Replay {
 
   async #run(): Promise<Replayed> {
     const headers = await this.#reader.headers();
-    const candidates = [...headers.values()]
+    const candidates = headers
       .filter((header) => header.sequence >= this.#super.tailSequence)
       .sort((a, b) => a.sequence - b.sequence);
     for (const header of candidates) this.#claim(header.durableLsn, `segment ${header.sequence}`);
@@ -226,8 +226,8 @@ export class Replay {
     end: Lsn,
     chain: Checksum,
   ): Promise<Replayed> {
-    const taken = new Set(found.map(({ segment }) => segment.sequence));
-    const behind = candidates.filter(({ sequence }) => !taken.has(sequence));
+    const taken = new Set(found.map(({ segment }) => segment));
+    const behind = candidates.filter((one) => !taken.has(one));
     let flushMarks = 0;
     let batches = 0;
     const last = found.at(-1);

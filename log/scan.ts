@@ -4,14 +4,7 @@
  */
 import { crc32c } from '../src/base/crc32c.ts';
 import { uuidBytes, type Uuid } from '../src/base/identity.ts';
-import {
-  BLOCK_BYTES,
-  byteOffset,
-  lsn,
-  slot as slotOf,
-  type Lsn,
-  type SegmentSequence,
-} from '../src/base/units.ts';
+import { BLOCK_BYTES, byteOffset, lsn, slot as slotOf, type Lsn } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
 import { KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
@@ -46,13 +39,13 @@ export class SlotReader {
   }
 
   /** Headers of all slots that hold a segment of this volume in its right place. */
-  async headers(): Promise<Map<SegmentSequence, ReadSegmentHeader>> {
-    const found = new Map<SegmentSequence, ReadSegmentHeader>();
+  async headers(): Promise<readonly ReadSegmentHeader[]> {
+    const found: ReadSegmentHeader[] = [];
     for (let i = 0; i < this.#geometry.slotCount; i++) {
       const block = new Uint8Array(BLOCK_BYTES);
       await this.#device.read(slotOffset(this.#geometry, slotOf(i)), block);
       const header = decodeSegmentHeader(block, this.#volume);
-      if (header !== undefined && header.slot === i) found.set(header.sequence, header);
+      if (header !== undefined && header.slot === i) found.push(header);
     }
     return found;
   }

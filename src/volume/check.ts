@@ -70,8 +70,8 @@ export async function checkVolume(core: Core, progress: Progress): Promise<Check
 
 async function checkSegment(core: Core, segment: Segment, findings: Findings): Promise<void> {
   const reader = new SlotReader(core.log.device, core.log.geometry, core.uuid);
-  const header = (await reader.headers()).get(segment.sequence);
-  if (header === undefined) {
+  const header = (await reader.headers()).find(({ slot }) => slot === segment.slot);
+  if (header?.sequence !== segment.sequence) {
     // A segment that was opened a moment ago has none yet.
     if (segment.header === undefined) {
       findings.problems.push(`segment ${segment.sequence}, slot ${segment.slot}: no header`);

@@ -29,7 +29,9 @@ const WEATHERS: readonly Weather[] = [
   { sync: 0.2, write: 0.02, full: 0, after: 100, lasts: 300 },
   { sync: 0, write: 0.03, full: 0.01, after: 0, lasts: Infinity },
   // Nothing goes any more: the volume turns read-only.
-  { sync: 1, write: 0.2, full: 0, after: 200, lasts: Infinity },
+  { sync: 1, write: 0, full: 0, after: 80, lasts: Infinity },
+  // The same for a while: perhaps it survives.
+  { sync: 0.7, write: 0.1, full: 0, after: 60, lasts: 12 },
 ];
 
 export class DiskTrouble {

@@ -366,3 +366,51 @@ describe('final storage that fails for good', () => {
     });
   });
 });
+
+describe('what the page cache shows after a kill, and the device does not hold', () => {
+  test('of the log is written again before it is told', async () => {
+    const bench = await Bench.create(12);
+    await bench.lose('kill', async (volume) => {
+      await put(volume, 1, blocksOf(1), true);
+      await put(volume, 2, blocksOf(2));
+      for (const point of ['commit', 'reslot', 'reslot'] as const) {
+        bench.sim.log.failNextSync({ dropDirty: true, point });
+      }
+      await expect(volume.live().flush()).rejects.toThrow(VarveError);
+    });
+    let told = 0;
+    await bench.lose('cut', async (volume) => {
+      told = volume.core.head;
+      expect(await holds(volume.live(), 2, [blocksOf(2)])).toBe(0);
+    });
+    expect(told).toBe(2);
+    await bench.use(async (volume) => {
+      expect(volume.core.head).toBe(told);
+      expect(await holds(volume.live(), 2, [blocksOf(2)])).toBe(0);
+    });
+  });
+
+  test('of the superblock is written again before anything rests on it', async () => {
+    // Slots before its tail were used again, and the cut brought back the superblock before it.
+    const bench = await Bench.create(13, { slots: 24 });
+    await bench.lose('kill', async (volume) => {
+      const { counters } = volume.core;
+      await work(volume, new Content(), () => counters.rounds > 1);
+      for (let i = 0; i < 3; i++) {
+        bench.sim.log.failNextSync({ dropDirty: true, point: 'settled' });
+      }
+      await expect(work(volume, new Content(), () => false)).rejects.toThrow(VarveError);
+      // Its last writes are on their way.
+      await bench.world.sleep(10_000);
+    });
+    const after = new Content();
+    await bench.lose('cut', async (volume) => {
+      const { log, head, horizon } = volume.core;
+      // It stops rounds, whose superblocks would hide it.
+      volume.openMoment(await volume.resolve(`gen=${horizon.generation}`));
+      while (log.segments.freeSlots > 4) await after.put(volume, head % BLOCKS, true);
+      expect(log.superblock.horizon.generation).toBe(horizon.generation);
+    });
+    await bench.use((volume) => after.expectIn(volume));
+  });
+});

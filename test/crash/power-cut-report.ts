@@ -14,8 +14,10 @@ export interface PowerCutReport {
   /** With trouble: failed syncs and writes, how often the log was written again elsewhere, */
   faults: number;
   reslots: number;
-  /** and how often that failed too, or a recovery. */
-  failures: number;
+  /** how often that failed too, and the volume turned read-only, */
+  readOnly: number;
+  /** and how often somebody was told so: a client, or who opened the volume. */
+  refused: number;
   digest: number;
 }
 
@@ -32,7 +34,8 @@ export function blankReport(): PowerCutReport {
     tails: 0,
     faults: 0,
     reslots: 0,
-    failures: 0,
+    readOnly: 0,
+    refused: 0,
     digest: 0,
   };
 }

@@ -24,6 +24,7 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { DiskTrouble } from './disk-trouble.ts';
+import { followStream } from './follow-stream.ts';
 import { blankReport, type PowerCutReport } from './power-cut-report.ts';
 import { shapeOf, type Shape } from './shapes.ts';
 
@@ -148,9 +149,14 @@ export class PowerCutRun {
       else await this.#work(volume, gentle, loss);
     });
     if (opened === undefined) this.report.inRecovery += 1;
-    else this.report.rounds += opened.core.counters.rounds;
+    else {
+      this.report.rounds += opened.core.counters.rounds;
+      if (opened.core.failure !== undefined) this.report.readOnly += 1;
+    }
     const isKilled = loss === 'kill' && !this.#power.alive;
     if (!isKilled) for (const lane of this.#lanes) lane.written = 0;
+    // A kill leaves the page cache, which may show what a failed sync has forgotten.
+    if (this.#power.alive && this.#trouble !== undefined && loss === 'kill') this.#power.kill();
     if (this.#power.alive) this.#power.cut();
     if (loss === 'cut') this.report.cuts += 1;
     else this.report.kills += 1;
@@ -161,17 +167,18 @@ export class PowerCutRun {
   #aimAtRounds(volume: Volume, loss: Loss): void {
     const { log } = volume.core;
     const random = this.#random;
+    const lives = (): boolean => this.#power.alive && volume.core.world === this.#power.life;
     const publish = log.publish.bind(log);
     log.publish = async (patch, point) => {
       await publish(patch, point);
-      if (!this.#quiet && random.chance(0.2)) {
+      if (!this.#quiet && random.chance(0.2) && lives()) {
         this.#power.plan({ loss, afterOperations: 1 + random.below(8) });
       }
     };
     const publishCheckpoint = log.publishCheckpoint.bind(log);
     log.publishCheckpoint = async (make, patch) => {
       await publishCheckpoint(make, patch);
-      if (this.#quiet && random.chance(0.4)) {
+      if (this.#quiet && random.chance(0.4) && lives()) {
         // Late enough that a slot of the recycled ones is in use again.
         this.#power.plan({ loss, afterOperations: 5 + random.below(40) });
       }
@@ -200,7 +207,7 @@ export class PowerCutRun {
   #needTrouble(error: unknown, ...codes: readonly ErrorCode[]): void {
     const known = codes.some((code) => isVarveError(error, code));
     if (this.#trouble === undefined || !known) throw error;
-    this.report.failures += 1;
+    this.report.refused += 1;
   }
 
   /** Opens; what was recovered becomes the truth, after it was compared with what may be. */
@@ -218,34 +225,11 @@ export class PowerCutRun {
     // It has been told to somebody now.
     this.#durable = generation;
     await this.#checkLanes(volume);
-    this.#listen(volume);
-    return volume;
-  }
-
-  /** The model follows the stream: that is the one order. */
-  #listen(volume: Volume): void {
-    const { stream } = volume.core.log;
-    const model = this.#model;
-    const putData = stream.putData.bind(stream);
-    const putRange = stream.putRange.bind(stream);
-    const beginRequest = stream.beginRequest.bind(stream);
-    let changes: { block: number; content: Uint8Array | undefined }[] = [];
-    stream.beginRequest = () => {
-      changes = [];
+    followStream(volume, this.#model, () => {
       this.report.requests += 1;
       this.#options.onStep?.();
-      return beginRequest();
-    };
-    stream.putData = (block, source, at, crc, last, fua) => {
-      changes.push({ block, content: source.slice(at, at + BLOCK_BYTES) });
-      if (last) model.apply(changes);
-      return putData(block, source, at, crc, last, fua);
-    };
-    stream.putRange = (kind, block, count, last, fua) => {
-      for (let i = 0; i < count; i++) changes.push({ block: block + i, content: undefined });
-      if (last) model.apply(changes);
-      putRange(kind, block, count, last, fua);
-    };
+    });
+    return volume;
   }
 
   async #work(volume: Volume, gentle: boolean, loss: Loss): Promise<void> {
@@ -373,7 +357,8 @@ export class PowerCutRun {
       await volume.createSnapshot(label, `gen=${generation}`);
     } catch (error) {
       const known = isVarveError(error, 'LOG_FULL') || isVarveError(error, 'MOMENT_OUTSIDE');
-      if (!known) throw error;
+      // A round that fails frees no room: refused as a write is.
+      if (!known) this.#needTrouble(error, 'DEVICE_IO', 'DISK_FULL');
       this.#snapshots.delete(label);
     }
     this.#unsure.delete(label);

@@ -1,6 +1,6 @@
 /** Rounds beside readers, in logs full of trims, and over sectors that can't be read. */
 import { describe, expect, test } from 'vitest';
-import { BLOCK_BYTES, byteCount, byteOffset, mebibytes, slot } from '../../src/base/units.ts';
+import { BLOCK_BYTES, byteCount, byteOffset, lsn, mebibytes, slot } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { slotOffset } from '../../log/geometry.ts';
 import { SeededRandom } from '../sim/random.ts';
@@ -105,6 +105,32 @@ describe('a sector of the log that can not be read', () => {
       }
       await put(volume, lost, blocksOf(77));
       expect(await holds(volume.live(), lost, [blocksOf(77)])).toBe(0);
+    });
+  });
+});
+
+describe('a record of the catalogue that is not durable yet', () => {
+  test('keeps its segment, because no checkpoint holds it', async () => {
+    // The tail went past it, and a snapshot that was answered a moment later was lost by a crash.
+    const bench = await Bench.create(4, { slots: 16 });
+    await bench.use(async (volume) => {
+      const { segments, superblock } = volume.core.log;
+      for (let i = 0; segments.live.length < 6; i++) await put(volume, i % 90, blocksOf(i), true);
+      const kept = segments.live[2];
+      expect(superblock.tailSequence).toBe(1);
+      const position = lsn((kept?.firstLsn ?? 0) + BLOCK_BYTES);
+      volume.core.pendingRecords.add(position);
+      for (let i = 0; segments.freeSlots > 4; i++) await put(volume, i % 90, blocksOf(i), true);
+      await put(volume, 0, blocksOf(1), true);
+      await bench.world.sleep(100_000);
+      expect(volume.core.counters.rounds).toBeGreaterThan(0);
+      expect(segments.oldest).toBe(kept);
+      expect(volume.core.log.superblock.tailSequence).toBe(kept?.sequence);
+      volume.core.pendingRecords.delete(position);
+      for (let i = 0; segments.oldest === kept && i < 500; i++) {
+        await put(volume, i % 90, blocksOf(i), true);
+      }
+      expect(segments.oldest).not.toBe(kept);
     });
   });
 });
