@@ -310,9 +310,10 @@ export class Destager {
     const patch = { ...log.tailAt(tail), settled: target };
     await log.publishCheckpoint(() => core.checkpoint(), patch);
     core.settled = target;
+    // Before the first version goes: who read across the round must not take its traces for rot.
+    core.roundEpoch += 1;
     while (!core.index.dropSome(target, DROP_STEP)) await core.yieldTurn();
     core.timeline.drop(core.horizon.generation);
-    core.roundEpoch += 1;
     core.counters.settledBlocks += settledBlocks;
     this.recycle();
   }

@@ -271,6 +271,8 @@ export class Moments {
     try {
       await log.writer.waitDurable(log.stream.nextLsn);
       catalogue.apply(entry);
+      // Before anybody is woken: who then finds the pin is told that it stops recycling.
+      if (entry.type === RECORD_SNAPSHOT_DELETED) this.#unpin(entry.label);
     } finally {
       pendingRecords.delete(position);
       // A round may have waited for it.
