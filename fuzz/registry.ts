@@ -13,6 +13,7 @@ import { fuzzer as nbdCodecs } from './nbd/codecs.fuzz.ts';
 import { fuzzer as nbdRequests } from './nbd/requests.fuzz.ts';
 import { fuzzer as nbdSessions } from './nbd/sessions.fuzz.ts';
 import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
+import { fuzzer as volumeLives } from './life/lives.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
@@ -33,6 +34,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   nbdSessions,
   nbdSim,
   volumeDamage,
+  volumeLives,
   volumePowerCuts,
   volumeRoundCuts,
   volumeShortLives,

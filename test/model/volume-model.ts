@@ -37,6 +37,27 @@ export class VolumeModel {
     return ZEROS;
   }
 
+  /** Generation of the version that `blockAt` gives; 0: never written. */
+  generationAt(block: number, generation: number): number {
+    const versions = this.#blocks[block] ?? [];
+    const found = versions.findLast((version) => version.generation <= generation);
+    return found?.generation ?? 0;
+  }
+
+  /** Whether a block's part, from byte `from` in it, was so at some generation of [first, last]. */
+  wasBetween(
+    block: number,
+    from: number,
+    part: Uint8Array,
+    [first, last]: readonly [number, number],
+  ): boolean {
+    for (let at = last; ; at = this.generationAt(block, at) - 1) {
+      const content = this.blockAt(block, at).subarray(from, from + part.length);
+      if (Buffer.compare(content, part) === 0) return true;
+      if (this.generationAt(block, at) <= first) return false;
+    }
+  }
+
   bytesAt(offset: number, length: number, generation: number): Uint8Array {
     const out = new Uint8Array(length);
     for (let at = offset; at < offset + length;) {

@@ -85,7 +85,7 @@ export class Medium implements PoweredPart {
   latencyUs(kind: 'read' | 'write' | 'punch' | 'sync'): number {
     const { latency = LATENCY, syncLatency = SYNC_LATENCY } = this.options;
     const { usMin, usMax } = kind === 'sync' ? syncLatency : latency;
-    return this.random.between(usMin, usMax);
+    return this.random.between(usMin, usMax) * this.faults.slowness;
   }
 
   lose(loss: Loss): void {

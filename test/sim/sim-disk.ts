@@ -13,7 +13,7 @@ import { crc32c } from '../../src/base/crc32c.ts';
 import { VarveError } from '../../src/base/errors.ts';
 import { byteCount, type ByteCount, type ByteOffset } from '../../src/base/units.ts';
 import type { LowerDevice, SyncPoint } from '../../src/device/lower-device.ts';
-import type { FaultRange, SyncFault } from './disk-faults.ts';
+import type { DiskFaults, FaultRange, SyncFault } from './disk-faults.ts';
 import { Medium, type DiskCounters, type Handle, type SimDiskOptions } from './medium.ts';
 import { Platter, SECTOR_BYTES, type Change } from './platter.ts';
 import type { Life, Loss, PowerSupply } from './power-supply.ts';
@@ -98,6 +98,11 @@ export class SimDisk implements LowerDevice, Handle {
 
   // Faults, on purpose. Offsets and lengths are bytes.
 
+  /** All that can go wrong with the disk from now on; outlives the handle. */
+  get faults(): DiskFaults {
+    return this.#medium.faults;
+  }
+
   /** Bit rot: the bytes are there from now on, durable. */
   corrupt(offset: number, bytes: Uint8Array): void {
     this.#medium.platter.corrupt(offset, bytes);
@@ -143,6 +148,9 @@ export class SimDisk implements LowerDevice, Handle {
     counters.reads += 1;
     counters.bytesRead += target.length;
     const fault = faults.readFault(this.name, offset, target.length);
+    const lie = fault === undefined ? faults.takeReadLie() : undefined;
+    lie?.told({ offset, length: target.length });
+    const from = this.#astray(offset, target.length, lie?.shift ?? 0);
     return this.#submit({
       kind: 'read',
       offset,
@@ -151,7 +159,7 @@ export class SimDisk implements LowerDevice, Handle {
       sourceChecksum: 0,
       effect: () => {
         // Whoever uses a buffer after a failed read finds garbage, not yesterday's luck.
-        if (fault === undefined) platter.read(offset, target);
+        if (fault === undefined) platter.read(from, target);
         else target.fill(0xdb);
       },
       settle: () => undefined,
@@ -167,6 +175,7 @@ export class SimDisk implements LowerDevice, Handle {
     counters.writes += 1;
     counters.bytesWritten += length;
     const fault = faults.writeFault(this.name, platter, offset, length);
+    const to = fault === undefined ? this.#lied(offset, length, sources) : offset;
     let change: Change | undefined;
     return this.#submit({
       kind: 'write',
@@ -176,7 +185,8 @@ export class SimDisk implements LowerDevice, Handle {
       sourceChecksum: sourcesChecksum(sources),
       effect: () => {
         if (fault !== undefined) this.#writePart(offset, length, sources);
-        else if (length > 0) change = platter.write(offset, sources);
+        else if (length > 0 && to !== undefined) change = platter.write(to, sources);
+        if (to !== undefined) faults.watch?.(to, length);
       },
       settle: () => {
         if (change !== undefined) change.settled = true;
@@ -192,6 +202,7 @@ export class SimDisk implements LowerDevice, Handle {
     counters.punches += 1;
     counters.bytesPunched += length;
     const fault = faults.punchFault(this.name, offset, length);
+    const to = fault === undefined ? this.#lied(offset, length, []) : offset;
     let change: Change | undefined;
     return this.#submit({
       kind: 'punch',
@@ -200,7 +211,10 @@ export class SimDisk implements LowerDevice, Handle {
       sources: [],
       sourceChecksum: 0,
       effect: () => {
-        if (fault === undefined && length > 0) change = platter.punch(offset, length);
+        if (fault === undefined && length > 0 && to !== undefined) {
+          change = platter.punch(to, length);
+          faults.watch?.(to, length);
+        }
       },
       settle: () => {
         if (change !== undefined) change.settled = true;
@@ -274,6 +288,22 @@ export class SimDisk implements LowerDevice, Handle {
     if (part === 0) return;
     // In the cache like any other data: it never lands on top of what is written there later.
     platter.write(offset, [Buffer.concat(sources, length).subarray(0, part)]).settled = true;
+  }
+
+  /** Where a write or punch goes that claims success; undefined: nowhere. */
+  #lied(offset: number, length: number, sources: readonly Uint8Array[]): number | undefined {
+    const lie = this.#medium.faults.takeWriteLie();
+    if (lie === undefined) return offset;
+    const { shift, told } = lie;
+    const astray = shift === undefined ? undefined : this.#astray(offset, length, shift);
+    const bytes = new Uint8Array(length);
+    bytes.set(Buffer.concat(sources));
+    told({ offset, length, bytes, astray });
+    return astray;
+  }
+
+  #astray(offset: number, length: number, shift: number): number {
+    return Math.max(0, Math.min(this.size - length, offset + shift));
   }
 
   /** Undefined for a handle that can be used. */

@@ -1,0 +1,149 @@
+/**
+ * A run: one volume, many lives, each ended by a power cut, a kill or a close, with faults of disks
+ * and clock on the way. After each end the volume is opened again and everything is compared.
+ */
+import { isVarveError, type VarveError } from '../../src/base/errors.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import type { Life } from '../../test/sim/power-supply.ts';
+import { checkAll, settleSnapshots } from './checks.ts';
+import { law } from './law.ts';
+import { Session } from './session.ts';
+import { never, RunState } from './state.ts';
+import type { Script, Step } from './steps.ts';
+
+/** Steps after VOLUME_FAILED until the operator restarts the server. */
+const STEPS_FAILED = 6;
+const MOMENTS = 5;
+const REFUSALS = [
+  'VOLUME_CORRUPT',
+  'VOLUME_FOREIGN',
+  'DEVICE_IO',
+  'DISK_FULL',
+  'BLOCK_CORRUPT',
+] as const;
+
+export interface LifeOptions {
+  /** Told of each step before it runs. */
+  readonly trace?: (at: number, step: Step, state: RunState) => void;
+}
+
+export type LifeCounts = Readonly<Record<string, number>>;
+
+class LifeRun {
+  readonly state: RunState;
+  readonly #steps: readonly Step[];
+  readonly #trace: LifeOptions['trace'];
+  #at = 0;
+
+  constructor(script: Script, { trace }: LifeOptions) {
+    this.state = new RunState(script);
+    this.#steps = script.steps;
+    this.#trace = trace;
+  }
+
+  async run(): Promise<LifeCounts> {
+    const { state } = this;
+    const { power, world, faults } = state;
+    await world.run(() => state.sim.format(power.life));
+    while (this.#at < this.#steps.length) {
+      await power.runLife((life) => this.#live(life));
+      this.#end();
+    }
+    faults.heal();
+    await world.run(async () => {
+      const volume = await this.#open(power.life);
+      await checkAll(state, volume, MOMENTS);
+      await volume.close();
+    });
+    state.count('steps', this.#steps.length);
+    for (const [fault, times] of Object.entries(faults.counts)) {
+      state.count(`fault ${fault}`, times);
+    }
+    return { ...state.counts, digest: world.digest };
+  }
+
+  #end(): void {
+    const { power, requests } = this.state;
+    requests.clear();
+    if (power.alive) power.cut();
+    this.state.count('crashes');
+    power.restore();
+  }
+
+  async #live(life: Life): Promise<void> {
+    while (this.#at < this.#steps.length) {
+      const volume = await this.#open(life);
+      await checkAll(this.state, volume, MOMENTS);
+      await this.#use(volume, life);
+    }
+  }
+
+  async #use(volume: Volume, life: Life): Promise<void> {
+    const { state } = this;
+    const session = new Session(state, life, volume);
+    let failedSteps = 0;
+    while (this.#at < this.#steps.length) {
+      const step = this.#steps[this.#at++];
+      if (step === undefined) return;
+      this.#trace?.(this.#at - 1, step, state);
+      if (!(await session.step(step))) return;
+      if (!life.alive) await never();
+      session.afterStep();
+      if (session.isFailed) failedSteps += 1;
+      if (failedSteps > STEPS_FAILED) {
+        state.faults.endTroubles();
+        state.power.kill();
+        await never();
+      }
+    }
+  }
+
+  /** Opens; a refusal must have a reason, changes nothing, and ends when the reason is mended. */
+  async #open(life: Life): Promise<Volume> {
+    const { state } = this;
+    let volume: Volume;
+    try {
+      volume = await state.sim.open(life);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      const mayFail = state.oracle.logFailures > 0;
+      law(5, state.oracle.mayRefuse || mayFail, () => `a sound volume opens: ${error.message}`);
+      state.count(`refused opening ${error.code}`);
+      state.faults.heal();
+      volume = await state.sim.open(life);
+    }
+    this.#recovered(volume);
+    return volume;
+  }
+
+  /** What was recovered becomes the truth, after it was compared with what may be. */
+  #recovered(volume: Volume): void {
+    const { state } = this;
+    const { model, oracle } = state;
+    const { head, recovery } = volume.core;
+    const least = oracle.isLogTouched ? Math.min(oracle.proven, state.durable) : state.durable;
+    law(
+      1,
+      head >= least && head <= model.head,
+      () => `recovered generation ${head} lies in [${least}, ${model.head}]`,
+    );
+    if (state.closed && !oracle.isLogTouched) law(1, recovery.clean, 'what was closed opens clean');
+    if (recovery.cut !== undefined) state.count('tails cut');
+    const isExact = head >= state.durable && !oracle.isLogTouched;
+    if (head < state.durable) state.count('doubt cut');
+    model.cut(head);
+    settleSnapshots(state, volume, isExact);
+    state.durable = head;
+    state.closed = false;
+    oracle.opened(volume.core.log.writer.durable.lsn);
+    state.count('openings');
+  }
+}
+
+function isRefusal(error: unknown): error is VarveError {
+  return REFUSALS.some((code) => isVarveError(error, code));
+}
+
+export async function runLife(script: Script, options: LifeOptions = {}): Promise<LifeCounts> {
+  return await new LifeRun(script, options).run();
+}

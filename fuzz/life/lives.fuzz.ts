@@ -1,0 +1,44 @@
+/**
+ * Lives of a volume in the simulated world with every fault there is: at least 1,000 steps and ten
+ * crashes a run, the seven laws checked by name. A script that fails is made short and printed.
+ */
+import type { Counts, Fuzzer, FuzzOptions } from '../options.ts';
+import { sum } from '../options.ts';
+import { failure, shrink } from './shrink.ts';
+import { runLife } from './life.ts';
+import { scriptOf } from './steps.ts';
+
+/** Real time that a failing script may take to be made shorter. */
+const SHRINK_MS = 30_000;
+
+async function main({ seed, runs }: FuzzOptions): Promise<Counts> {
+  let counts: Counts = {};
+  for (let i = 0; i < runs; i++) {
+    const one = (seed + i) >>> 0;
+    const script = scriptOf(one);
+    try {
+      const { digest: _, ...rest } = await runLife(script);
+      counts = sum(counts, { ...rest, lives: 1 });
+    } catch (error) {
+      const what = error instanceof Error ? error.stack : String(error);
+      throw new Error(`seed ${one}: ${what}\n${await shortened(one)}`, { cause: error });
+    }
+  }
+  return counts;
+}
+
+async function shortened(seed: number): Promise<string> {
+  const script = scriptOf(seed);
+  const failed = await failure(script);
+  if (failed === undefined) return 'the same script held when it ran again: it is not replayable';
+  const options = { limitMs: SHRINK_MS, nowMs: () => performance.now() };
+  const short = await shrink(script, failed, options);
+  const lines = short.steps.map((step) => `  ${JSON.stringify(step)}`);
+  return [
+    `${lines.length} steps are enough:`,
+    ...lines,
+    `to trace them: npm run fuzz:replay -- --trace --json '${JSON.stringify(short)}'`,
+  ].join('\n');
+}
+
+export const fuzzer: Fuzzer = { name: 'volume-lives', runs: 10, main };

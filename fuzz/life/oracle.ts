@@ -1,0 +1,194 @@
+/**
+ * What the faults so far may excuse, and nothing else: which versions may be unreadable, whether
+ * an opening may be refused, and which generation a recovery must reach all the same.
+ *
+ * Wrong data is never excused. A version is named by its block and generation, whatever copies it
+ * has: damage to one of them may make it unreadable, so this oracle is lenient where another copy
+ * was left; test/volume tells those stories one by one.
+ */
+import { BLOCK_BYTES } from '../../src/base/units.ts';
+import { SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { slotOffset } from '../../log/geometry.ts';
+import type { VolumeModel } from '../../test/model/volume-model.ts';
+
+export type DiskName = 'log' | 'final' | 'sums';
+
+interface Place {
+  readonly block: number;
+  readonly generation: number;
+}
+
+/** What a sealed batch or superblock states to be durable, once it is durable itself. */
+interface Claim {
+  readonly endLsn: number;
+  readonly generation: number;
+}
+
+export class Oracle {
+  readonly #model: VolumeModel;
+  /** `block:generation`. */
+  readonly #suspects = new Set<string>();
+  /** Where payloads lie in the stream. */
+  readonly #places = new Map<number, Place>();
+  #claims: Claim[] = [];
+  #proven = 0;
+  /** The log's bytes were touched by a fault since the last opening: its end may be cut. */
+  isLogTouched = false;
+  /** What is damaged may stop an opening. */
+  mayRefuse = false;
+  /** Reads may fail anywhere until the fault has passed. */
+  mayFailReads = false;
+  /** Writing or syncing the log failed in this life, or may fail yet. */
+  logFailures = 0;
+  /** The same for final storage and its sums. */
+  finalFailures = 0;
+  /** What of that is still so, or planned. */
+  readonly #troubles: DiskName[] = [];
+  /** Places that can't be read at present: blocks of final storage, or a whole disk. */
+  readonly #unreadable: {
+    readonly disk: DiskName;
+    readonly first: number;
+    readonly end: number;
+  }[] = [];
+
+  constructor(model: VolumeModel) {
+    this.#model = model;
+  }
+
+  /** A generation that something durable states to be durable. */
+  get proven(): number {
+    return this.#proven;
+  }
+
+  put(lsn: number, block: number, generation: number): void {
+    this.#places.set(lsn, { block, generation });
+    // What can't be read from the log when its round comes is lost for good.
+    if (this.#unreadable.some(({ disk }) => disk === 'log')) this.suspect(block, generation);
+  }
+
+  /** Follows what the batches and superblocks of one opening state. */
+  listen(volume: Volume, isAlive: () => boolean): void {
+    const { log } = volume.core;
+    const { stream, writer } = log;
+    const seal = stream.seal.bind(stream);
+    this.#claims = [];
+    stream.seal = () => {
+      const before = stream.sealedLsn;
+      const { generation } = writer.durable;
+      seal();
+      if (isAlive() && stream.sealedLsn > before) {
+        this.#claims.push({ endLsn: stream.sealedLsn, generation });
+        this.#settleClaims(writer.durable.lsn);
+      }
+    };
+  }
+
+  #settleClaims(durableLsn: number): void {
+    const open = this.#claims.findIndex(({ endLsn }) => endLsn > durableLsn);
+    const done = this.#claims.splice(0, open < 0 ? this.#claims.length : open);
+    const newest = done.at(-1);
+    if (newest !== undefined) this.#proven = Math.max(this.#proven, newest.generation);
+  }
+
+  mayFail(block: number, generation: number): boolean {
+    if (this.mayFailReads) return true;
+    for (const { disk, first, end } of this.#unreadable) {
+      if (disk !== 'final' || (block >= first && block < end)) return true;
+    }
+    return this.#suspects.has(`${block}:${this.#model.generationAt(block, generation)}`);
+  }
+
+  /** Writes and syncs of a disk fail from now on, or the next time. */
+  trouble(disk: DiskName): void {
+    this.#troubles.push(disk);
+    this.#countTroubles();
+  }
+
+  #countTroubles(): void {
+    for (const disk of this.#troubles) {
+      if (disk === 'log') this.logFailures += 1;
+      else this.finalFailures += 1;
+    }
+  }
+
+  unreadable(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
+    const first = offset / BLOCK_BYTES;
+    this.#unreadable.push({ disk, first, end: first + length / BLOCK_BYTES });
+    this.touch(volume, disk, offset, length);
+    // Later blocks of the log may come to lie there; and a page of sums is for many blocks.
+    if (disk === 'log')
+      for (const { block, generation } of this.#places.values()) this.suspect(block, generation);
+  }
+
+  /** All disks work again. */
+  endTroubles(): void {
+    this.#troubles.length = 0;
+    this.#unreadable.length = 0;
+    this.mayFailReads = false;
+  }
+
+  suspect(block: number, generation: number): void {
+    this.#suspects.add(`${block}:${generation}`);
+  }
+
+  /** A range of a disk was touched by a fault. */
+  touch(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
+    if (disk === 'log') this.#touchLog(volume, offset, length);
+    else if (disk === 'final') this.#touchFinal(volume, offset, length);
+    else this.#touchSums(volume, offset, length);
+  }
+
+  #touchLog(volume: Volume | undefined, offset: number, length: number): void {
+    this.isLogTouched = true;
+    if (volume === undefined) return;
+    const { segments, geometry } = volume.core.log;
+    for (const segment of segments.live) {
+      const start = slotOffset(geometry, segment.slot) + BLOCK_BYTES;
+      const from = Math.max(start, Math.floor(offset / BLOCK_BYTES) * BLOCK_BYTES);
+      const to = Math.min(start + geometry.segmentBytes - BLOCK_BYTES, offset + length);
+      for (let at = from; at < to; at += BLOCK_BYTES) {
+        const place = this.#places.get(segment.firstLsn + (at - start));
+        if (place !== undefined) this.suspect(place.block, place.generation);
+      }
+    }
+  }
+
+  #touchFinal(volume: Volume | undefined, offset: number, length: number): void {
+    const first = Math.floor(offset / BLOCK_BYTES);
+    this.#touchBlocks(volume, first, Math.ceil((offset + length) / BLOCK_BYTES));
+  }
+
+  #touchSums(volume: Volume | undefined, offset: number, length: number): void {
+    const first = Math.floor(offset / SUMS_SECTOR_BYTES) * SUMS_ENTRIES;
+    const end = Math.ceil((offset + length) / SUMS_SECTOR_BYTES) * SUMS_ENTRIES;
+    this.#touchBlocks(volume, first, Math.min(end, this.#model.blocks));
+  }
+
+  /** What lies in final storage now, or will when the round under way has ended. */
+  #touchBlocks(volume: Volume | undefined, first: number, end: number): void {
+    const { settled = 0, horizon } = volume?.core ?? {};
+    for (let block = first; block < end; block++) {
+      this.suspect(block, this.#model.generationAt(block, settled));
+      this.suspect(block, this.#model.generationAt(block, horizon?.generation ?? 0));
+    }
+  }
+
+  /** Positions of payloads that are live, durable and not in the open segment. */
+  payloads(volume: Volume): number[] {
+    const { segments, writer } = volume.core.log;
+    const oldest = segments.oldest?.firstLsn ?? 0;
+    const end = Math.min(writer.durable.lsn, segments.newest?.firstLsn ?? 0);
+    for (const lsn of this.#places.keys()) if (lsn < oldest) this.#places.delete(lsn);
+    return [...this.#places.keys()].filter((lsn) => lsn < end);
+  }
+
+  /** A volume was opened: what its recovery accepted is the truth, and its end is given again. */
+  opened(endLsn: number): void {
+    for (const lsn of this.#places.keys()) if (lsn >= endLsn) this.#places.delete(lsn);
+    this.isLogTouched = false;
+    this.logFailures = 0;
+    this.finalFailures = 0;
+    this.#countTroubles();
+  }
+}
