@@ -98,6 +98,13 @@ export class NodeFiles implements MetaFiles {
     });
   }
 
+  async rename(path: string, name: string): Promise<void> {
+    await attempt(`renaming ${path} to ${name}`, async () => {
+      await fs.rename(path, join(dirname(path), name));
+      await syncDirectory(dirname(path));
+    });
+  }
+
   async list(path: string): Promise<readonly string[]> {
     return attempt<readonly string[]>(
       `listing ${path}`,

@@ -76,8 +76,10 @@ export class LocalOperator implements Operator {
   }
 
   async setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary> {
-    const record = await this.#directory.setWriteMode(name, mode);
-    this.#pool.find(name)?.setWriteMode(mode);
+    const volume = this.#pool.find(name);
+    const access = volume === undefined ? 'free' : 'locked';
+    const record = await this.#directory.setWriteMode(name, mode, access);
+    volume?.setWriteMode(mode);
     return this.#summary(name, record);
   }
 

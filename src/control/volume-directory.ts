@@ -4,7 +4,8 @@
  * Invariants:
  *   - A volume is made only by `create`; nothing is made because something is missing.
  *   - A volume is open in one process at most: the one that holds its lock.
- *   - A creation that fails leaves the directory as it was.
+ *   - A creation that fails leaves the directory as it was; one that a crash ends leaves files that
+ *     the next one of that name removes, and takes for nothing else.
  */
 import { join } from 'node:path';
 import { VarveError, isVarveError } from '../base/errors.ts';
@@ -26,6 +27,7 @@ import {
   RECORD_FILE,
   RING_BYTES_DEFAULT,
   SUMS_FILE,
+  UNFINISHED_FILE,
   checkRingSize,
   checkVolumeName,
   isVolumeName,
@@ -37,6 +39,17 @@ import {
 } from './volume-record.ts';
 
 const CACHE_BYTES = mebibytes(16);
+
+/** What a folder may hold when a creation has come as far as its lock, */
+const BEGUN_NAMES: readonly string[] = [LOCK_FILE, `.${UNFINISHED_FILE}.new`];
+/** and until it is done. */
+const UNFINISHED_NAMES: readonly string[] = [
+  ...BEGUN_NAMES,
+  LOG_FILE,
+  FINAL_FILE,
+  SUMS_FILE,
+  UNFINISHED_FILE,
+];
 
 /** The outside world, as a directory of volumes needs it. */
 export interface Surroundings {
@@ -116,23 +129,28 @@ export class VolumeDirectory {
     const { files, openDevice } = this.#around;
     const folder = join(this.path, checkVolumeName(name));
     const record = await this.#plan(options);
-    if ((await files.kind(join(folder, RECORD_FILE))) !== 'none') {
-      throw new VarveError('VOLUME_EXISTS', `"${name}" in ${this.path}`);
+    const kind = await files.kind(folder);
+    if (kind !== 'none' && kind !== 'directory') {
+      throw new VarveError('VOLUME_EXISTS', `${folder} is there, and is no directory`);
     }
-    if ((await files.kind(folder)) !== 'none') {
-      throw new VarveError('VOLUME_EXISTS', `${folder} is there, though it holds no volume`);
-    }
+    await this.#needUnmade(name);
     const maker = new VolumeMaker(files, openDevice);
     let lock: FileLock | undefined;
     try {
       await maker.directory(this.path);
       await maker.directory(folder);
       lock = await files.lock(join(folder, LOCK_FILE));
-      await this.#needStillNew(folder);
+      // Asked again under the lock: another process may have been faster.
+      await this.#needUnmade(name);
+      await this.#clearUnfinished(folder);
+      maker.adopt(folder);
       maker.adopt(join(folder, LOCK_FILE));
+      maker.adopt(join(folder, UNFINISHED_FILE));
+      await files.writeAtomically(join(folder, UNFINISHED_FILE), recordText(record));
       await this.#format(maker, folder, { record, progress });
       await maker.close();
-      await files.writeAtomically(join(folder, RECORD_FILE), recordText(record));
+      maker.adopt(join(folder, RECORD_FILE));
+      await files.rename(join(folder, UNFINISHED_FILE), RECORD_FILE);
       return record;
     } catch (error) {
       const left = await maker.undo();
@@ -207,12 +225,27 @@ export class VolumeDirectory {
     }
   }
 
-  /** The mode for later openings; an open volume is told by whoever has it. */
-  async setWriteMode(name: string, writeMode: WriteMode): Promise<VolumeRecord> {
-    const record = { ...(await this.record(name)), writeMode };
-    const path = join(this.path, name, RECORD_FILE);
-    await this.#around.files.writeAtomically(path, recordText(record));
-    return record;
+  /**
+   * The mode for later openings.
+   * @param access - `locked`: the caller has the volume open, and tells it; `free`: nobody may
+   * @throws VarveError VOLUME_UNKNOWN, VOLUME_LOCKED, DISK_FULL; the old record stands then
+   */
+  async setWriteMode(
+    name: string,
+    writeMode: WriteMode,
+    access: 'locked' | 'free',
+  ): Promise<VolumeRecord> {
+    const { files } = this.#around;
+    await this.record(name);
+    const folder = join(this.path, name);
+    const lock = access === 'free' ? await files.lock(join(folder, LOCK_FILE)) : undefined;
+    try {
+      const record = { ...(await this.record(name)), writeMode };
+      await files.writeAtomically(join(folder, RECORD_FILE), recordText(record));
+      return record;
+    } finally {
+      await lock?.release();
+    }
   }
 
   /** What is to be made, checked as far as that goes without making anything. */
@@ -246,11 +279,26 @@ export class VolumeDirectory {
     return byteCount(Math.min(device.size, LOG_BYTES_MAX));
   }
 
-  /** Asked again under the lock: another process may have been faster. */
-  async #needStillNew(folder: string): Promise<void> {
+  /** @throws VarveError VOLUME_EXISTS unless the folder holds nothing, or a creation's remains */
+  async #needUnmade(name: string): Promise<void> {
+    const folder = join(this.path, name);
     const names = await this.#around.files.list(folder);
-    if (names.every((name) => name === LOCK_FILE)) return;
-    throw new VarveError('VOLUME_EXISTS', `${folder} was made by another process meanwhile`);
+    if (names.includes(RECORD_FILE)) {
+      throw new VarveError('VOLUME_EXISTS', `"${name}" in ${this.path}`);
+    }
+    const known = names.includes(UNFINISHED_FILE) ? UNFINISHED_NAMES : BEGUN_NAMES;
+    const other = names.find((one) => !known.includes(one));
+    if (other === undefined) return;
+    throw new VarveError('VOLUME_EXISTS', `${folder} holds no volume, but holds ${other}`);
+  }
+
+  /** Removes what a creation left that a crash ended: its record last, as that says whose it is. */
+  async #clearUnfinished(folder: string): Promise<void> {
+    const names = await this.#around.files.list(folder);
+    for (const name of UNFINISHED_NAMES) {
+      if (name === LOCK_FILE || !names.includes(name)) continue;
+      await this.#around.files.remove(join(folder, name));
+    }
   }
 
   async #format(

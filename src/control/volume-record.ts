@@ -1,6 +1,7 @@
 /**
- * volume.json: identity and limits of a volume, for people to read. It is written atomically and
- * last, so a volume exists when this file does, and not before.
+ * volume.json: identity and limits of a volume, for people to read. It gets its name last, so a
+ * volume exists when a file of this name does, and not before; until then it is the record of a
+ * creation, from which another one learns what the first has left.
  */
 import { isAbsolute, join } from 'node:path';
 import { VarveError } from '../base/errors.ts';
@@ -12,6 +13,8 @@ import { fields, oneOf, parseJson, ShapeError, text, unit } from './shape.ts';
 
 export const RECORD_FORMAT = 1;
 export const RECORD_FILE = 'volume.json';
+/** Of a volume that is being made: there is never one beside a volume. */
+export const UNFINISHED_FILE = 'volume.json.unfinished';
 export const LOCK_FILE = 'lock';
 export const LOG_FILE = 'log';
 export const FINAL_FILE = 'final.raw';

@@ -21,6 +21,8 @@ export interface MetaFiles {
   readText(path: string): Promise<string | undefined>;
   /** Puts `text` in place of what was there; a reader finds the old or the new text, whole. */
   writeAtomically(path: string, text: string): Promise<void>;
+  /** Gives a file another name in its directory; what had that name before is gone. */
+  rename(path: string, name: string): Promise<void>;
   /** Names in a directory, sorted; none when it does not exist. */
   list(path: string): Promise<readonly string[]>;
   /** Makes the directory and those above it; one that exists is left alone. */

@@ -60,6 +60,7 @@ function failingAt(
     remove: (path) => files.remove(path),
     createDirectory: (path) => (count(), files.createDirectory(path)),
     writeAtomically: (path, text) => (count(), files.writeAtomically(path, text)),
+    rename: (path, name) => (count(), files.rename(path, name)),
     lock: (path) => (count(), files.lock(path)),
     openDevice: (path, options) => (count(), files.openDevice(path, options)),
   };
@@ -84,7 +85,7 @@ describe('a volume directory', () => {
   test('leaves nothing behind when a creation fails, whatever fails', async () => {
     let failed = 0;
     for (const code of ['DISK_FULL', 'PERMISSION', 'DEVICE_IO'] as const) {
-      for (let at = 0; at < 8; at++) {
+      for (let at = 0; at < 9; at++) {
         const { world, files, directory } = machine(at);
         await world.run(async () => {
           const { openDevice, ...around } = failingAt(files, at, code);
@@ -106,8 +107,8 @@ describe('a volume directory', () => {
         });
       }
     }
-    // Two directories, the lock, three devices, volume.json; the eighth change is none of its.
-    expect(failed).toBe(3 * 7);
+    // Two directories, the lock, the record, three devices, its name; the ninth is none of its.
+    expect(failed).toBe(3 * 8);
   });
 
   test('stops a creation whose progress throws, and clears it away', async () => {
@@ -121,13 +122,20 @@ describe('a volume directory', () => {
     });
   });
 
-  test('has a whole volume or none after a power cut in its making', async () => {
+  test('has a whole volume or none after a power cut in its making, and makes one then', async () => {
+    // The folder that was left stood in the way of a volume of that name, until it was removed.
     const calm = machine(0);
     await calm.world.run(() => calm.directory.create('disk', SMALL, quiet));
     const operations = calm.power.operations;
     const outcomes = new Set<string>();
-    for (let at = 1; at <= operations; at++) {
-      const { world, power, files, directory } = machine(at);
+    // Most of them are writes of the blank log, one as good as the other. The last one is on time
+    // or not, by its seed.
+    const points = Array.from({ length: operations }, (_, i) => i + 1).filter(
+      (at) => at % 6 === 0 || at < 12 || at > operations - 12,
+    );
+    points.push(...Array.from({ length: 4 }, () => operations));
+    for (const [seed, at] of points.entries()) {
+      const { world, power, files, directory } = machine(seed);
       power.plan({ loss: 'cut', afterOperations: at });
       await power.runLife(() => directory.create('disk', SMALL, quiet));
       if (power.alive) power.cut();
@@ -136,13 +144,66 @@ describe('a volume directory', () => {
       const after = directoryOn(power, again);
       outcomes.add(
         await world.run(async () => {
-          if (!(await after.names()).includes('disk')) return 'none';
+          const isWhole = (await after.names()).includes('disk');
+          if (isWhole) {
+            await expect(after.create('disk', SMALL, quiet)).rejects.toMatchObject({
+              code: 'VOLUME_EXISTS',
+            });
+          } else await after.create('disk', SMALL, quiet);
           await (await after.open('disk', 'write')).close();
-          return 'whole';
+          const names = ['final.raw', 'final.sums', 'lock', 'log', 'volume.json'];
+          expect(await again.list('/srv/varve/disk')).toEqual(names);
+          return isWhole ? 'whole' : 'none';
         }),
       );
     }
     expect(outcomes).toEqual(new Set(['none', 'whole']));
+  });
+
+  test('takes no folder for an unfinished creation that may be more', async () => {
+    const { world, files, directory } = machine(1);
+    await world.run(async () => {
+      await directory.create('disk', SMALL, quiet);
+      const folder = '/srv/varve/disk';
+      const exists = { code: 'VOLUME_EXISTS' };
+      // Somebody has moved volume.json away: there may be a volume around what is left.
+      await files.rename(`${folder}/volume.json`, 'volume.json.bak');
+      await expect(directory.create('disk', SMALL, quiet)).rejects.toMatchObject(exists);
+      await files.remove(`${folder}/volume.json.bak`);
+      await expect(directory.create('disk', SMALL, quiet)).rejects.toMatchObject(exists);
+      await files.writeAtomically(`${folder}/volume.json.unfinished`, '');
+      await files.writeAtomically(`${folder}/notes`, 'mine');
+      await expect(directory.create('disk', SMALL, quiet)).rejects.toMatchObject(exists);
+      expect(await files.list(folder)).toContain('log');
+    });
+  });
+
+  test('leaves an unfinished creation to the process that is at it', async () => {
+    const { world, files, directory } = machine(1);
+    await world.run(async () => {
+      const making = directory.create('disk', SMALL, quiet);
+      while ((await files.kind('/srv/varve/disk/log')) === 'none');
+      const locked = { code: 'VOLUME_LOCKED' };
+      await expect(directory.create('disk', SMALL, quiet)).rejects.toMatchObject(locked);
+      await making;
+      await (await directory.open('disk', 'write')).close();
+    });
+  });
+
+  test('changes the mode of a volume that nobody has open, and of no other', async () => {
+    // A server that opened the volume meanwhile had one mode, and its record another.
+    const { world, directory } = machine(1);
+    await world.run(async () => {
+      await directory.create('disk', SMALL, quiet);
+      const opened = await directory.open('disk', 'write');
+      await expect(directory.setWriteMode('disk', 'through', 'free')).rejects.toMatchObject({
+        code: 'VOLUME_LOCKED',
+      });
+      await directory.setWriteMode('disk', 'written', 'locked');
+      await opened.close();
+      expect((await directory.setWriteMode('disk', 'through', 'free')).writeMode).toBe('through');
+      expect((await directory.record('disk')).writeMode).toBe('through');
+    });
   });
 
   test('never makes a volume because one is missing', async () => {

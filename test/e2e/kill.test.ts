@@ -5,9 +5,17 @@
  *
  * VARVE_KILL_ROUNDS gives the rounds of each test, VARVE_KILL_SEED the seed.
  */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { describeWith } from '../support/clients.ts';
+import { temporaryDirectory } from '../support/files.ts';
 import { killRounds, type KillOptions, type KillReport } from '../support/kill-rounds.ts';
+import { varve, VARVE } from '../support/run.ts';
+import { Server } from '../support/server.ts';
 
 const ROUNDS = Number(process.env['VARVE_KILL_ROUNDS'] ?? 10);
 const SEED = Number(process.env['VARVE_KILL_SEED'] ?? 1);
@@ -57,4 +65,28 @@ describeWith(['python3-nbd'], 'a volume whose server is killed', () => {
     },
     limit,
   );
+});
+
+describeWith([], 'a creation that is killed', () => {
+  it('is made again, and leaves nothing of the first', async () => {
+    using directory = temporaryDirectory();
+    const words = ['create', 'disk', '--size', '64M', '--log-size', '512M'];
+    let killed = 0;
+    for (let afterMs = 200; killed < 3; afterMs += 50) {
+      const program = spawn(process.execPath, [VARVE, ...words, '--dir', directory.path]);
+      await delay(afterMs);
+      if (program.exitCode !== null) break;
+      program.kill('SIGKILL');
+      await once(program, 'exit');
+      killed += 1;
+    }
+    expect(killed).toBeGreaterThan(0);
+    const list = await varve(directory.path, ['list', '--json']);
+    if (JSON.parse(list).length === 0) await varve(directory.path, words);
+    await using server = await Server.start(directory.path);
+    expect((await server.info()).head.generation).toBe(0);
+    const files = readdirSync(join(directory.path, 'disk')).sort();
+    expect(files).toEqual(['final.raw', 'final.sums', 'lock', 'log', 'volume.json']);
+    expect(await server.stop()).toBe(0);
+  });
 });

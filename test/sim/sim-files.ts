@@ -166,6 +166,16 @@ export class SimFiles implements MetaFiles {
     });
   }
 
+  rename(path: string, name: string): Promise<void> {
+    return this.#submit(`renaming ${path} to ${name}`, true, () => {
+      const { entries } = this.#table;
+      const entry = entries.get(path);
+      if (entry === undefined) throw new VarveError('FILE_BAD', `renaming ${path}: ENOENT`);
+      entries.delete(path);
+      entries.set(`${parentOf(path)}/${name}`, entry);
+    });
+  }
+
   list(path: string): Promise<readonly string[]> {
     return this.#submit(`listing ${path}`, false, () =>
       [...this.#table.entries.keys()]
