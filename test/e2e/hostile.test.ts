@@ -6,7 +6,7 @@
  * VARVE_HOSTILE_SECONDS says how long, VARVE_HOSTILE_SEED gives the seed.
  */
 import { expect, it } from 'vitest';
-import { workCalmly, CALM_WAIT_MS_MAX } from '../support/calm-client.ts';
+import { CALM_WAIT_MS_MAX, fillDisk, workCalmly } from '../support/calm-client.ts';
 import { describeWith } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { hostileMinutes } from '../support/hostile.ts';
@@ -28,6 +28,7 @@ describeWith(['python3-nbd'], 'a server among hostile clients', () => {
         await varve(directory.path, ['create', name, '--size', '128M', '--log-size', '256M']);
       }
       await using server = await Server.start(directory.path);
+      await fillDisk(server.uri());
       let isOver = false;
       const crowd = { socket: server.socket, exportName: 'disk', size: SIZE, seed: SEED };
       const [report, calm] = await Promise.all([

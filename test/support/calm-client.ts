@@ -3,6 +3,7 @@ import { assert } from '../../src/base/assert.ts';
 import { LibNbd } from './libnbd.ts';
 
 const CALM_BYTES = 64 * 1024;
+const FILL_BYTES = 4 * 1024 ** 2;
 /** Who behaves well is never held up for longer, whatever others do. */
 export const CALM_WAIT_MS_MAX = 2000;
 
@@ -29,4 +30,15 @@ export async function workCalmly(uri: string, size: number, isOver: () => boolea
   }
   await disk.close();
   return calm;
+}
+
+/** Data everywhere: zeros would be told as holes, and cost nobody anything. */
+export async function fillDisk(uri: string): Promise<void> {
+  await using client = new LibNbd();
+  const disk = await client.open(uri);
+  for (let offset = 0; offset < disk.about.size; offset += FILL_BYTES) {
+    const length = Math.min(FILL_BYTES, disk.about.size - offset);
+    await disk.fill({ offset, length }, Buffer.from('sediment'));
+  }
+  await disk.close();
 }
