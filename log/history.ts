@@ -25,6 +25,7 @@ import type { LowerDevice } from '../src/device/lower-device.ts';
 import { FLAG_END, FLAG_START, KIND_DATA, KIND_FLUSH, KIND_RECORD } from '../src/format/layouts.ts';
 import { decodeBatch, endOf, entryOf, usedBytes, type Batch, type Entry } from './batch.ts';
 import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
+import type { Segment } from './segments.ts';
 import type { Superblock } from './superblock.ts';
 import { decodeSegmentHeader, decodeSummaryFooter, type ReadSegmentHeader } from './summary.ts';
 
@@ -38,6 +39,8 @@ export interface SettledEntry {
 
 export interface SettledOptions {
   readonly superblock: Superblock;
+  /** The segments that count, oldest first, as the table of segments has them. */
+  readonly live: readonly Segment[];
   /** Entries before this one need not be given; default: all that there are. */
   readonly from?: Generation | undefined;
   readonly onEntry: (entry: SettledEntry) => void;
@@ -87,38 +90,32 @@ export class LogHistory {
       onGap();
       isWhole = false;
     }
-    const isDone = await this.#afterTail(superblock, headers, requests);
+    const isDone = await this.#afterTail(options, headers, requests);
     return isDone ? { isWhole } : undefined;
   }
 
   /** From the tail on to `settled`. @returns whether all of it is there */
   async #afterTail(
-    superblock: Superblock,
+    { superblock, live }: SettledOptions,
     headers: readonly ReadSegmentHeader[],
     requests: Requests,
   ): Promise<boolean> {
-    if (requests.isPast(superblock.settled)) return true;
-    let position: number = superblock.tailLsn;
-    let chain = superblock.tailChain;
-    for (;;) {
-      // Of two that go on from here the newer one counts: the other was given up.
-      const next = headers.findLast(
-        (header) =>
-          header.sequence >= superblock.tailSequence &&
-          header.firstLsn === position &&
-          header.chain === chain,
-      );
-      if (next === undefined) return requests.isAt(superblock.settled);
-      const before = position;
-      chain = next.checksum;
-      for await (const batch of this.#chained(next)) {
-        requests.batch(batch, this.#payloadsAt(next, batch));
-        if (requests.isPast(superblock.settled)) return true;
-        position = endOf(batch);
-        chain = batch.checksum;
+    const { settled, tailSequence } = superblock;
+    for (const { sequence, slot, firstLsn, endLsn = Infinity } of live) {
+      if (requests.isPast(settled)) return true;
+      if (sequence < tailSequence) continue;
+      // A slot may hold what was given up: the table of segments says which one counts, and to where.
+      const header = headers.find((one) => one.slot === slot && one.sequence === sequence);
+      if (header?.firstLsn !== firstLsn) break;
+      let reached: number = firstLsn;
+      for await (const batch of this.#chained(header)) {
+        if (batch.header.lsn >= endLsn || requests.isPast(settled)) break;
+        requests.batch(batch, this.#payloadsAt(header, batch));
+        reached = endOf(batch);
       }
-      if (position === before) return requests.isAt(superblock.settled);
+      if (reached !== endLsn && !requests.isPast(settled)) break;
     }
+    return requests.isPast(settled) || requests.isAt(settled);
   }
 
   /** The segments before the tail, oldest first, as far as the chain can be followed. */

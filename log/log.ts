@@ -180,6 +180,11 @@ export class Log {
     return this.#superblock;
   }
 
+  /** Runs `work` while neither superblock nor checkpoint is written by others. */
+  async undisturbed<T>(work: (superblock: Superblock) => Promise<T>): Promise<T> {
+    return await this.#publishing.run(() => work(this.#superblock));
+  }
+
   /** Writes and syncs the next superblock with these changes. */
   async publish(patch: Patch, point: SyncPoint): Promise<void> {
     await this.#publishing.run(() => this.#write(patch, point));

@@ -192,8 +192,8 @@ export const ERRORS = {
   BLOCK_CORRUPT: {
     errno: 'EIO',
     exit: 1,
-    text: 'a block failed its checksum, and no other copy exists',
-    next: 'write the block again, or restore it from a backup',
+    text: 'a block is damaged, and no other copy exists',
+    next: 'write the block again, or restore it from a backup; `varve scrub NAME` tells who sees it',
   },
   DEVICE_IO: {
     errno: 'EIO',
@@ -254,6 +254,12 @@ export const ERRORS = {
     exit: 1,
     text: 'this can not be done while a server has the directory',
     next: 'stop the server first',
+  },
+  SCRUB_RUNS: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'a scrub or check of the volume is running already',
+    next: 'wait for its end, or end the command that started it',
   },
   PROTOCOL: {
     errno: 'EINVAL',

@@ -1,7 +1,10 @@
-/** create, list, info, mode, check: volumes as a whole. */
+/** create, list, info, mode, check, scrub: volumes as a whole. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { byteCount } from '../base/units.ts';
 import { parseSize, sizeText } from '../control/size-text.ts';
+import { timeText } from '../volume/moment.ts';
+import type { Damage, SeenBy } from '../volume/report.ts';
 import { contextOf, parseMode, shared, type Setup } from './context.ts';
 import { infoText } from './info-text.ts';
 import { say, sayJson, tableText } from './output.ts';
@@ -119,10 +122,63 @@ function addCheck(program: Command, setup: Setup): void {
   });
 }
 
+/** Bytes a second that a scrub reads: a fraction of what any disk gives. */
+const RATE_DEFAULT = '64M';
+
+function damageText(damage: Damage): string {
+  const { what, block, offset, generation, wallUs, seenBy, repairedFrom } = damage;
+  const at = block === undefined ? '' : ` (byte ${offset ?? 0} of the disk)`;
+  const when = wallUs === undefined ? 'from before the window' : `of ${timeText(wallUs)}`;
+  const version = generation === undefined || block === undefined ? '' : `, ${when}`;
+  if (repairedFrom !== undefined) return `repaired  ${what}${at}${version}; from ${repairedFrom}`;
+  return `DAMAGED   ${what}${at}${version}${seenBy === undefined ? '' : `; ${seenText(seenBy)}`}`;
+}
+
+function seenText({ live, from, to, snapshots, snapshotsMore }: SeenBy): string {
+  const names = snapshots.length === 0 ? [] : [`snapshots ${snapshots.join(', ')}`];
+  if (snapshotsMore > 0) names.push(`${snapshotsMore} more snapshots`);
+  const moments = `moments gen=${from} to gen=${to}`;
+  return `seen by ${[...(live ? ['the live disk'] : []), moments, ...names].join(', ')}`;
+}
+
+function addScrub(program: Command, setup: Setup): void {
+  const command = program
+    .command('scrub <name>')
+    .description(
+      'verify a whole volume, served or not, and repair what another copy still has; ' +
+        'exit 1 when something is left damaged',
+    )
+    .option(
+      '--rate <size>',
+      'bytes to read a second, so that clients come first; 0: no limit',
+      RATE_DEFAULT,
+    );
+  shared(command, ['varve scrub disk', 'varve scrub disk --rate 0 --json']).action(
+    async (name: string, { rate }: { readonly rate: string }) => {
+      const bytesPerSecond = rate === '0' ? byteCount(0) : parseSize(rate);
+      const context = await contextOf(command, setup);
+      const report = await context.withOperator((operator) =>
+        context.withProgress(`scrubbing ${name}`, (progress) =>
+          operator.scrub(name, { bytesPerSecond }, progress),
+        ),
+      );
+      if (!report.ok) setup.setStatus(1);
+      if (context.isJson) return sayJson({ name, ...report });
+      for (const line of report.checked) say(`checked   ${line}`);
+      for (const damage of report.damages) say(damageText(damage));
+      const more = report.repaired + report.left - report.damages.length;
+      if (more > 0) say(`and ${more} more`);
+      const took = `${sizeText(report.bytesRead)} read in ${(report.tookMs / 1000).toFixed(1)} s`;
+      say(`${name}: ${report.repaired} repaired, ${report.left} left damaged; ${took}`);
+    },
+  );
+}
+
 export function addVolumeCommands(program: Command, setup: Setup): void {
   addCreate(program, setup);
   addList(program, setup);
   addInfo(program, setup);
   addMode(program, setup);
   addCheck(program, setup);
+  addScrub(program, setup);
 }

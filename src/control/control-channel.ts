@@ -7,6 +7,8 @@ export interface ControlChannel {
   /** Sends one line; settles when there is room for another. */
   send(value: unknown): Promise<void>;
   close(): void;
+  /** False once the peer has gone: what is done for it alone can end. */
+  readonly isOpen: boolean;
 }
 
 export interface ControlListener {

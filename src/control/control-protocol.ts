@@ -34,6 +34,7 @@ const requestShapes = {
     toWallUs: optional(unit(micros)),
   }),
   snapshot: fields({ ...NAME, label: text, moment: optional(text) }),
+  scrub: fields({ ...NAME, bytesPerSecond: bytes }),
   mode: fields({ ...NAME, mode: oneOf(WRITE_MODES) }),
 };
 
@@ -89,6 +90,10 @@ const CALLS: Readonly<Record<string, Call>> = {
     return operator.setWriteMode(name, mode);
   },
   resolve: ({ operator }, request) => operator.resolve(requestShapes.named(request, '').name),
+  scrub: ({ operator }, request, progress) => {
+    const { name, ...options } = requestShapes.scrub(request, '');
+    return operator.scrub(name, options, progress);
+  },
   check: ({ operator }, request, progress) =>
     operator.check(requestShapes.named(request, '').name, progress),
 };

@@ -35,6 +35,7 @@ async function answer(
     let toldUs = world.clock.monotonicUs();
     let sending: Promise<void> = Promise.resolve();
     const result = await request.run(desk, (done, total) => {
+      if (!channel.isOpen) throw new VarveError('CLOSED', 'who asked for it has gone');
       const nowUs = world.clock.monotonicUs();
       if (nowUs - toldUs < PROGRESS_US_MIN) return;
       toldUs = nowUs;

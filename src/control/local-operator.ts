@@ -7,12 +7,13 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  ScrubReport,
   SnapshotInfo,
   VolumeInfo,
   WriteMode,
 } from '../volume/report.ts';
 import { openExport, parseExportName } from './export-directory.ts';
-import type { HistoryRange, Operator, VolumeSummary } from './operations.ts';
+import type { HistoryRange, Operator, ScrubRequest, VolumeSummary } from './operations.ts';
 import { join } from 'node:path';
 import type { Access, CreateOptions, VolumeDirectory } from './volume-directory.ts';
 import type { VolumePool } from './volume-pool.ts';
@@ -86,6 +87,10 @@ export class LocalOperator implements Operator {
   async check(name: string, progress: Progress): Promise<CheckReport> {
     if (this.isServed) throw new VarveError('SERVER_RUNS', `"${name}" is being served`);
     return this.#pool.use(name, 'read', (volume) => volume.check(progress));
+  }
+
+  async scrub(name: string, options: ScrubRequest, progress: Progress): Promise<ScrubReport> {
+    return this.#pool.use(name, 'write', (volume) => volume.scrub({ ...options, progress }));
   }
 
   resolve(exportName: string): Promise<string> {

@@ -46,6 +46,10 @@ class SocketChannel implements ControlChannel {
   close(): void {
     this.#socket.destroy();
   }
+
+  get isOpen(): boolean {
+    return this.#socket.writable && !this.#socket.destroyed;
+  }
 }
 
 /** @throws VarveError ADDRESS_BAD */

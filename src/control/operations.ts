@@ -10,6 +10,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  ScrubReport,
   SnapshotInfo,
   VolumeInfo,
   WriteMode,
@@ -37,6 +38,11 @@ export interface HistoryRange {
   readonly toWallUs?: Micros | undefined;
 }
 
+export interface ScrubRequest {
+  /** Bytes read a second; 0: no limit. */
+  readonly bytesPerSecond: ByteCount;
+}
+
 export interface Operator {
   /** Whether a server answers. */
   readonly isServed: boolean;
@@ -49,6 +55,11 @@ export interface Operator {
   deleteSnapshot(name: string, label: string): Promise<void>;
   mark(name: string, label: string): Promise<MarkInfo>;
   setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary>;
+  /**
+   * Verifies the whole volume and repairs what another copy still has, served or not.
+   * @throws VarveError SCRUB_RUNS; what `progress` throws ends it
+   */
+  scrub(name: string, options: ScrubRequest, progress: Progress): Promise<ScrubReport>;
   /** @throws VarveError SERVER_RUNS */
   check(name: string, progress: Progress): Promise<CheckReport>;
   /**

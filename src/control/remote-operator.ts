@@ -7,6 +7,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  ScrubReport,
   SnapshotInfo,
   VolumeInfo,
   WriteMode,
@@ -14,12 +15,13 @@ import type {
 import type { ControlChannel } from './control-channel.ts';
 import type { Line } from './control-lines.ts';
 import { decodeAnswer, serverInfoShape, type ServerInfo } from './control-protocol.ts';
-import type { HistoryRange, Operator, VolumeSummary } from './operations.ts';
+import type { HistoryRange, Operator, ScrubRequest, VolumeSummary } from './operations.ts';
 import {
   checkShape,
   historyShape,
   infoShape,
   markShape,
+  scrubShape,
   snapshotShape,
   summaryShape,
 } from './report-shapes.ts';
@@ -85,6 +87,10 @@ export class RemoteOperator implements Operator {
 
   setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary> {
     return this.#ask('mode', { name, mode }, summaryShape);
+  }
+
+  scrub(name: string, options: ScrubRequest, progress: Progress): Promise<ScrubReport> {
+    return this.#ask('scrub', { name, ...options }, scrubShape, progress);
   }
 
   check(name: string, progress: Progress): Promise<CheckReport> {

@@ -1,7 +1,9 @@
 /** Shapes of what a server answers: what a volume tells of itself, as it comes out of JSON. */
 import {
+  block,
   blockCount,
   byteCount,
+  byteOffset,
   generation,
   lsn,
   micros,
@@ -12,10 +14,13 @@ import {
   type Micros,
 } from '../base/units.ts';
 import {
+  DAMAGE_PLACES,
   WRITE_MODES,
   type CheckReport,
+  type Damage,
   type HistoryInterval,
   type MarkInfo,
+  type ScrubReport,
   type SnapshotInfo,
   type VolumeInfo,
 } from '../volume/report.ts';
@@ -120,6 +125,36 @@ export const infoShape: Shape<VolumeInfo> = fields({
   openMoments: count,
   counters: countersShape,
   recovery: recoveryShape,
+});
+
+const seenByShape = fields({
+  live: flag,
+  from: count,
+  to: count,
+  snapshots: list(text),
+  snapshotsMore: count,
+});
+
+const damageShape: Shape<Damage> = fields({
+  place: oneOf(DAMAGE_PLACES),
+  what: text,
+  outcome: oneOf(['repaired', 'left'] as const),
+  repairedFrom: optional(text),
+  block: optional(unit(block)),
+  offset: optional(unit(byteOffset)),
+  generation: optional(generationShape),
+  wallUs: optional(microsShape),
+  seenBy: optional(seenByShape),
+});
+
+export const scrubShape: Shape<ScrubReport> = fields({
+  ok: flag,
+  repaired: count,
+  left: count,
+  damages: list(damageShape),
+  checked: list(text),
+  bytesRead: bytes,
+  tookMs: amount,
 });
 
 export const checkShape: Shape<CheckReport> = fields({

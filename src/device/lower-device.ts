@@ -20,8 +20,10 @@ export type SyncPoint =
   | 'final' // blocks of a round, before settled moves
   | 'sums' // their checksums, before settled moves
   | 'settled' // before segments are recycled
+  | 'repair' // what a scrub wrote again; the next one finds what a cut takes
   | 'close';
 
+/** All without which a power cut may break a law. */
 export const SYNC_POINTS: readonly SyncPoint[] = [
   'create-log',
   'create-final',

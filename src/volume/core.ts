@@ -18,6 +18,7 @@ import {
   type ByteCount,
   type Generation,
   type Lsn,
+  type SegmentSequence,
 } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
@@ -25,6 +26,9 @@ import type { Pins } from '../../index/pins.ts';
 import type { SegmentReferences } from '../../index/segment-references.ts';
 import type { Timeline } from '../../index/timeline.ts';
 import type { CheckpointContent, Log } from '../../log/log.ts';
+import type { Segment } from '../../log/segments.ts';
+import type { ReadSegmentHeader } from '../../log/summary.ts';
+import { decodeSegmentHeader } from '../../log/summary.ts';
 import type { StampedMoment } from '../../log/superblock.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { FinalStorage } from './final-storage.ts';
@@ -68,6 +72,8 @@ export interface CoreParts {
   readonly log: Log;
   readonly index: BlockIndex;
   readonly references: SegmentReferences;
+  /** Headers of live segments, as they were read or written. */
+  readonly segmentHeaders: Map<SegmentSequence, ReadSegmentHeader>;
   readonly timeline: Timeline;
   readonly pins: Pins<PinReason>;
   readonly catalogue: Catalogue;
@@ -88,6 +94,8 @@ export class Core {
   readonly log: Log;
   readonly index: BlockIndex;
   readonly references: SegmentReferences;
+  /** Headers of live segments, as they were read or written. */
+  readonly segmentHeaders: Map<SegmentSequence, ReadSegmentHeader>;
   readonly timeline: Timeline;
   readonly pins: Pins<PinReason>;
   readonly catalogue: Catalogue;
@@ -115,6 +123,7 @@ export class Core {
     this.log = parts.log;
     this.index = parts.index;
     this.references = parts.references;
+    this.segmentHeaders = parts.segmentHeaders;
     this.timeline = parts.timeline;
     this.pins = parts.pins;
     this.catalogue = parts.catalogue;
@@ -137,6 +146,19 @@ export class Core {
 
   markClosed(): void {
     this.#closed = true;
+  }
+
+  /** A segment was opened: its header is kept in memory while the segment lives. */
+  keepHeader({ sequence, header }: Segment): void {
+    // One that was written is known already.
+    if (header === undefined) return;
+    const decoded = decodeSegmentHeader(header, this.uuid);
+    if (decoded !== undefined) this.segmentHeaders.set(sequence, decoded);
+    const oldest = this.log.segments.oldest?.sequence ?? sequence;
+    for (const known of this.segmentHeaders.keys()) {
+      if (known >= oldest) break;
+      this.segmentHeaders.delete(known);
+    }
   }
 
   /** Lets others run: a round is long, and clients come first. */

@@ -6,6 +6,7 @@
  *   - Pages of the sidecar in the cache are never changed in place: a round replaces them.
  */
 import { LRUCache } from 'lru-cache';
+import { assert } from '../base/assert.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { isVarveError, VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
@@ -34,6 +35,7 @@ import {
   SUMS_SECTOR_BYTES,
   SUM_DATA,
   SUM_LOST,
+  SUM_NEVER,
   SUM_ZERO,
 } from '../format/layouts.ts';
 import { isSector, readSum, sealSector, sectorOf, writeSum, type Sum } from '../format/sums.ts';
@@ -46,6 +48,15 @@ interface Page {
   readonly bytes: Uint8Array;
   /** Bit i: sector i of the page failed its check. */
   readonly damaged: number;
+}
+
+/** What a look at one sector of the sidecar finds. */
+export interface SectorState {
+  readonly problem: 'damaged' | 'stale' | undefined;
+  /** Memory has what it should hold. */
+  readonly isKnown: boolean;
+  /** The device refuses to read it. */
+  readonly isRefused: boolean;
 }
 
 /** Nobody gets to see what could not be verified. */
@@ -261,6 +272,83 @@ export class FinalStorage {
     }
   }
 
+  /** Pages of the sidecar. */
+  get pages(): number {
+    return pageOf(blockOf(this.blocks - 1)) + 1;
+  }
+
+  /** The first block that a page is for, and how many there are. */
+  pageBlocks(number: number): { readonly first: Block; readonly count: number } {
+    const first = number * PAGE_SECTORS * SUMS_ENTRIES;
+    const count = Math.min(PAGE_SECTORS * SUMS_ENTRIES, this.blocks - first);
+    return { first: blockOf(first), count };
+  }
+
+  /**
+   * A page as the device has it, past the cache.
+   * @returns for each of its sectors what is wrong with it: `damaged`, or `stale` when it is not
+   *   what was written last; undefined when nothing is
+   */
+  async inspectPage(number: number): Promise<readonly SectorState[]> {
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    let isRefused = false;
+    try {
+      await this.#sums.read(byteOffset(number * BLOCK_BYTES), bytes);
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      isRefused = true;
+    }
+    const known = this.#pages.peek(number);
+    const states: SectorState[] = [];
+    for (let i = 0; i < PAGE_SECTORS; i++) {
+      const [from, to] = [i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES];
+      const sector = bytes.subarray(from, to);
+      const isKnown = known !== undefined && (known.damaged & (1 << i)) === 0;
+      const isBad = isRefused || !isSector(sector, number * PAGE_SECTORS + i, this.#seed);
+      const isOther = isKnown && Buffer.compare(sector, known.bytes.subarray(from, to)) !== 0;
+      const problem = isBad ? 'damaged' : isOther ? 'stale' : undefined;
+      states.push({ problem, isKnown, isRefused });
+    }
+    return states;
+  }
+
+  /**
+   * Writes a page again: sectors as memory knows them, or as they are given here. Others stay as the
+   * device has them. The caller holds `home`, and syncs.
+   * @param given - all sums of a sector, by its place in the page
+   */
+  async mendPage(number: number, given: ReadonlyMap<number, readonly Sum[]>): Promise<void> {
+    const before = this.#pages.get(number) ?? (await this.#loadOrBlank(number));
+    const isComplete = before.bytes.length > 0 || given.size === PAGE_SECTORS;
+    assert(isComplete, 'a page that can not be read is written whole or not at all');
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    bytes.set(before.bytes);
+    let { damaged } = before;
+    for (const [i, sums] of given) {
+      const sector = bytes.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
+      sector.fill(0);
+      const first = (number * PAGE_SECTORS + i) * SUMS_ENTRIES;
+      sums.forEach((sum, entry) => writeSum(sector, blockOf(first + entry), sum));
+      const isBlank = sums.every(({ kind }) => kind === SUM_NEVER);
+      if (!isBlank) sealSector(sector, number * PAGE_SECTORS + i, this.#seed);
+      damaged &= ~(1 << i);
+    }
+    this.#sumsVersion += 1;
+    await this.#sums.write(byteOffset(number * BLOCK_BYTES), [bytes]);
+    this.#sumsVersion += 1;
+    this.#pages.set(number, { bytes, damaged });
+  }
+
+  /** A page that the device refuses is damaged in all its sectors, and has no bytes. */
+  async #loadOrBlank(number: number): Promise<Page> {
+    try {
+      return await this.#load(number);
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      return { bytes: new Uint8Array(0), damaged: 2 ** PAGE_SECTORS - 1 };
+    }
+  }
+
   /**
    * One sum for a range of any length. Zeros over whole pages of the sidecar are punched there,
    * which says "never written": so a trim of everything stays one step.
@@ -326,11 +414,11 @@ export class FinalStorage {
     return await this.#final.allocated();
   }
 
-  async syncFinal(point: 'final' | 'create-final'): Promise<void> {
+  async syncFinal(point: 'final' | 'create-final' | 'repair'): Promise<void> {
     await this.#final.sync(point);
   }
 
-  async syncSums(point: 'sums' | 'create-sums'): Promise<void> {
+  async syncSums(point: 'sums' | 'create-sums' | 'repair'): Promise<void> {
     await this.#sums.sync(point);
   }
 }

@@ -19,6 +19,7 @@ import {
   type BlockCount,
   type ByteCount,
   type Generation,
+  type SegmentSequence,
 } from '../base/units.ts';
 import { decodeCatalogueEntry } from '../format/catalogue.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
@@ -32,7 +33,7 @@ import type { Checkpoint } from '../../log/checkpoint.ts';
 import { catalogueEntriesMax } from '../../log/geometry.ts';
 import type { ReplayHandler } from '../../log/replay.ts';
 import type { Superblock } from '../../log/superblock.ts';
-import type { SegmentHeader } from '../../log/summary.ts';
+import type { ReadSegmentHeader } from '../../log/summary.ts';
 import { rangeKindOf } from './appender.ts';
 import { Catalogue } from './catalogue.ts';
 
@@ -44,6 +45,7 @@ interface Pending {
 export class Recovery implements ReplayHandler {
   readonly index: BlockIndex;
   readonly references = new SegmentReferences();
+  readonly segmentHeaders = new Map<SegmentSequence, ReadSegmentHeader>();
   readonly timeline = new Timeline();
   readonly catalogue: Catalogue;
   readonly blocks: BlockCount;
@@ -78,7 +80,8 @@ export class Recovery implements ReplayHandler {
     this.timeline.add({ ...horizon, payloadBytes: byteCount(0), requests: horizon.generation });
   }
 
-  segment(segment: SegmentHeader): void {
+  segment(segment: ReadSegmentHeader): void {
+    this.segmentHeaders.set(segment.sequence, segment);
     this.references.open(segment.sequence, segment.firstLsn);
   }
 
@@ -212,13 +215,15 @@ export class Recovery implements ReplayHandler {
       const position = positions[record++] ?? 0;
       const sum = bindChecksum(crc32c(block), this.#seed, position / BLOCK_BYTES, generation);
       const decoded = sum === entry.checksum ? decodeCatalogueEntry(block) : undefined;
+      // What the checkpoint has is not needed from here.
+      if (position < this.#checkpoint.streamLsn) continue;
       if (decoded === undefined) {
         throw new VarveError(
           'VOLUME_CORRUPT',
           `the catalogue record at LSN ${position} is damaged`,
         );
       }
-      if (position >= this.#checkpoint.streamLsn) this.catalogue.apply(decoded);
+      this.catalogue.apply(decoded);
     }
   }
 }

@@ -1,6 +1,14 @@
 /** What a volume tells of itself: plain values, ready for JSON. Times are microseconds since 1970. */
 import type { Uuid } from '../base/identity.ts';
-import type { BlockCount, ByteCount, Generation, Lsn, Micros } from '../base/units.ts';
+import type {
+  Block,
+  BlockCount,
+  ByteCount,
+  ByteOffset,
+  Generation,
+  Lsn,
+  Micros,
+} from '../base/units.ts';
 
 /** `back`: acknowledged from RAM; `written`: after write(2); `through`: after the sync. */
 export type WriteMode = 'back' | 'written' | 'through';
@@ -124,6 +132,60 @@ export interface CheckReport {
   readonly problems: readonly string[];
   /** One line for each thing that was checked, with counts. */
   readonly checked: readonly string[];
+}
+
+/** What a scrub looks at. */
+export const DAMAGE_PLACES = [
+  'superblock',
+  'checkpoint',
+  'segment header',
+  'batch header',
+  'payload',
+  'record',
+  'summary',
+  'final storage',
+  'checksums',
+] as const;
+
+export type DamagePlace = (typeof DAMAGE_PLACES)[number];
+
+/** Whose reads meet a damaged version: the moments [from, to], and the live disk. */
+export interface SeenBy {
+  readonly live: boolean;
+  readonly from: number;
+  readonly to: number;
+  /** Labels of some snapshots in between, and how many more there are. */
+  readonly snapshots: readonly string[];
+  readonly snapshotsMore: number;
+}
+
+export interface Damage {
+  readonly place: DamagePlace;
+  /** Where exactly, got and expected. */
+  readonly what: string;
+  readonly outcome: 'repaired' | 'left';
+  /** Of what was repaired: where the good copy came from. */
+  readonly repairedFrom: string | undefined;
+  readonly block: Block | undefined;
+  /** Of the block on the disk. */
+  readonly offset: ByteOffset | undefined;
+  readonly generation: Generation | undefined;
+  /** When that generation was the newest; undefined: before the window, or not known. */
+  readonly wallUs: Micros | undefined;
+  readonly seenBy: SeenBy | undefined;
+}
+
+export interface ScrubReport {
+  /** Nothing that was found is left damaged. */
+  readonly ok: boolean;
+  readonly repaired: number;
+  readonly left: number;
+  /** The first ones, those that are left damaged before others. */
+  readonly damages: readonly Damage[];
+  /** One line for each thing that was verified, with counts. */
+  readonly checked: readonly string[];
+  readonly bytesRead: ByteCount;
+  readonly tookMs: number;
 }
 
 /** Progress of something slow; `total` may grow. */

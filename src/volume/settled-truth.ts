@@ -65,6 +65,7 @@ export async function settledTruths(
   const history = new LogHistory(core.log.device, core.log.geometry, core.uuid);
   const result = await history.settled({
     superblock: core.log.superblock,
+    live: core.log.segments.live.map((segment) => ({ ...segment })),
     from,
     onEntry: (found) => {
       if (found.entry.kind === KIND_DATA) {

@@ -11,9 +11,9 @@ import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import { Pins } from '../../index/pins.ts';
 import { Log, type KeepAside, type OpenedLog } from '../../log/log.ts';
+import type { Segment } from '../../log/segments.ts';
 import type { SealedBatch } from '../../log/stream.ts';
 import { Appender } from './appender.ts';
-import { checkVolume } from './check.ts';
 import { Core, type PinReason } from './core.ts';
 import { Destager } from './destager.ts';
 import { FinalStorage } from './final-storage.ts';
@@ -32,10 +32,12 @@ import type {
   MarkInfo,
   Progress,
   RecoveryReport,
+  ScrubReport,
   SnapshotInfo,
   VolumeInfo,
   WriteMode,
 } from './report.ts';
+import { checkVolume, scrubVolume } from './scrub.ts';
 import { Status } from './status.ts';
 import { compareWitnesses } from './witness.ts';
 
@@ -61,14 +63,17 @@ export class Volume {
   readonly #appender: Appender;
   readonly #destager: Destager;
   readonly #moments: Moments;
+  readonly #copies: OtherCopies;
   readonly #status: Status;
   readonly #live: LiveDevice;
   #closing: Promise<void> | undefined;
+  #scrubbing: Promise<unknown> | undefined;
 
   private constructor(name: string, core: Core, clock: ElapsedClock, hooks: Hooks) {
     this.name = name;
     this.core = core;
     const copies = new OtherCopies(core);
+    this.#copies = copies;
     this.#reader = new Reader(core, copies);
     this.#destager = new Destager(core, copies, () => this.#appender.wake());
     this.#appender = new Appender(core, this.#reader, {
@@ -82,8 +87,9 @@ export class Volume {
     this.#status = new Status(core, this.#moments);
     this.#live = new LiveDevice(core, this.#reader, this.#appender, this.#status);
     this.#reader.onRelease = () => this.#destager.recycle();
-    hooks.onSegment = (sequence, firstLsn) => {
-      core.references.open(sequence, firstLsn);
+    hooks.onSegment = (segment) => {
+      core.references.open(segment.sequence, segment.firstLsn);
+      core.keepHeader(segment);
       this.#destager.poke();
     };
     hooks.onSeal = (sealed) => {
@@ -102,6 +108,7 @@ export class Volume {
     };
     hooks.onReslot = (from, moves) => {
       core.references.reslot(from, moves);
+      for (const segment of core.log.segments.live) core.keepHeader(segment);
       // Slots are in use that were not.
       this.#destager.poke();
     };
@@ -146,6 +153,7 @@ export class Volume {
       log: startLog(opened, recovery, { options, world, clock, hooks }),
       index,
       references: recovery.references,
+      segmentHeaders: recovery.segmentHeaders,
       timeline: recovery.timeline,
       pins: new Pins<PinReason>(),
       catalogue,
@@ -219,8 +227,36 @@ export class Volume {
     this.core.writeMode = mode;
   }
 
+  /** Verifies everything; changes nothing. */
   check(progress: Progress): Promise<CheckReport> {
-    return checkVolume(this.core, progress);
+    const onRelease = (): void => this.#destager.recycle();
+    return this.#scrubbed(() => checkVolume(this.core, this.#copies, { progress, onRelease }));
+  }
+
+  /**
+   * Verifies everything, and repairs what another copy still has.
+   * @param options - `bytesPerSecond`: 0 for no limit
+   * @throws VarveError SCRUB_RUNS, READ_ONLY, VOLUME_FAILED, CLOSED; and what `progress` throws
+   */
+  async scrub(options: { bytesPerSecond: number; progress: Progress }): Promise<ScrubReport> {
+    this.core.needWritable();
+    const onRelease = (): void => this.#destager.recycle();
+    const all = { ...options, repair: true, onRelease };
+    return await this.#scrubbed(() => scrubVolume(this.core, this.#copies, all));
+  }
+
+  /** One at a time; the volume does not close under it. */
+  async #scrubbed<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#scrubbing !== undefined) {
+      throw new VarveError('SCRUB_RUNS', `of "${this.name}"`);
+    }
+    const running = work();
+    this.#scrubbing = running;
+    try {
+      return await running;
+    } finally {
+      this.#scrubbing = undefined;
+    }
   }
 
   /** Everything accepted becomes durable, and the superblock says that the end was in order. */
@@ -232,6 +268,7 @@ export class Volume {
   async #close(): Promise<void> {
     this.core.markClosed();
     this.#appender.wake();
+    await Promise.allSettled([this.#scrubbing]);
     await this.#destager.close();
     if (!this.core.readOnly) await this.core.log.close();
   }
@@ -268,10 +305,7 @@ class ElapsedClock {
 
 /** What the log tells the volume: filled in when the volume is put together. */
 class Hooks {
-  onSegment: (
-    sequence: Parameters<Core['references']['open']>[0],
-    first: Parameters<Core['references']['open']>[1],
-  ) => void = () => undefined;
+  onSegment: (segment: Segment) => void = () => undefined;
   onSeal: (sealed: SealedBatch) => void = () => undefined;
   onDurable: () => void = () => undefined;
   onReslot: (...args: Parameters<Core['references']['reslot']>) => void = () => undefined;
@@ -304,7 +338,7 @@ function startLog(
     generation: recovery.generation,
     lineage: recovery.lineage,
     opening: randomNumber(world.random),
-    onSegment: (segment) => hooks.onSegment(segment.sequence, segment.firstLsn),
+    onSegment: (segment) => hooks.onSegment(segment),
     onSeal: (sealed) => hooks.onSeal(sealed),
     onDurable: () => hooks.onDurable(),
     onReslot: (from, moves) => hooks.onReslot(from, moves),

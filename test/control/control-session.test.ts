@@ -41,6 +41,13 @@ const OPERATOR: Operator = {
   mark: unasked,
   setWriteMode: (_name, writeMode) => Promise.resolve({ ...SUMMARY, writeMode }),
   check: unasked,
+  scrub: async (_name, _options, progress) => {
+    // Without end, unless somebody ends it.
+    for (let done = 0; ; done++) {
+      progress(done, done + 1);
+      await Promise.resolve();
+    }
+  },
   resolve: (name) => Promise.resolve(`${name}@gen=5`),
   withExport: unasked,
   close: () => Promise.resolve(),
@@ -82,6 +89,10 @@ class PipeEnd implements ControlChannel {
   end(): void {
     this.#ended = true;
     this.#wake();
+  }
+
+  get isOpen(): boolean {
+    return !this.#ended;
   }
 
   close(): void {
@@ -140,6 +151,16 @@ describe('a control session', () => {
       'rejected',
       'fulfilled',
     ]);
+  });
+
+  test('ends what takes long when its client has gone', async () => {
+    const { remote, served } = connected();
+    const scrub = remote.scrub('disk', { bytesPerSecond: byteCount(0) }, () => undefined);
+    const refused = expect(scrub).rejects.toMatchObject({ code: 'SERVER_GONE' });
+    await Promise.resolve();
+    await remote.close();
+    await refused;
+    await served;
   });
 
   test('says so when the server is gone', async () => {

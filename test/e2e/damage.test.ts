@@ -1,12 +1,15 @@
 /** Flipped bytes in the files of a real volume, as clients, copies and scrubs meet them. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { describeWith } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { LibNbd } from '../support/libnbd.ts';
-import { run, runToEnd, VARVE } from '../support/run.ts';
+import { run, runToEnd, varve, VARVE } from '../support/run.ts';
 import { Server } from '../support/server.ts';
 
 const BLOCK = 4096;
@@ -54,6 +57,23 @@ async function writeBlocks(uri: string, first: number, count: number): Promise<v
   for (let i = first; i < first + count; i++) await disk.write(i * BLOCK, content(i));
   await disk.flush();
   await disk.close();
+}
+
+interface Scrubbed {
+  readonly code: number | null;
+  readonly ok: boolean;
+  readonly repaired: number;
+  readonly left: number;
+  readonly damages: readonly Readonly<Record<string, unknown>>[];
+}
+
+/** `varve scrub`, by itself or through the server that runs. */
+async function scrub(data: string, rate = '0'): Promise<Scrubbed> {
+  const words = [VARVE, 'scrub', 'disk', '--rate', rate, '--json', '--dir', data];
+  const { code, stdout, stderr } = await runToEnd(process.execPath, words);
+  if (stdout === '') throw new Error(stderr);
+  const report: Scrubbed = JSON.parse(stdout);
+  return { ...report, code };
 }
 
 describeWith(['python3-nbd', 'nbdcopy', 'qemu-img'], 'a damaged block', () => {
@@ -109,5 +129,98 @@ describeWith(['python3-nbd', 'nbdcopy', 'qemu-img'], 'a damaged block', () => {
       expect(bytes.subarray(i * BLOCK, (i + 1) * BLOCK).equals(expected), `block ${i}`).toBe(true);
     }
     expect(await server.stop()).toBe(0);
+  });
+});
+
+describeWith(['python3-nbd'], 'varve scrub', () => {
+  it('repairs a served volume from memory, and tells what it can not repair', async () => {
+    using directory = temporaryDirectory();
+    const data = join(directory.path, 'data');
+    const log = join(data, 'disk', 'log');
+    {
+      await using server = await Server.start(data, { create: 'disk:64M' });
+      await writeBlocks(server.uri(), 0, 16);
+      expect(flip(log, 3)).toBe(1);
+      expect(await scrub(data)).toMatchObject({
+        code: 0,
+        repaired: 1,
+        damages: [{ place: 'payload', block: 3, outcome: 'repaired', repairedFrom: 'memory' }],
+      });
+      expect((await scrub(data)).damages).toEqual([]);
+      expect(await server.stop()).toBe(0);
+    }
+    expect(flip(log, 5)).toBe(1);
+    await using server = await Server.start(data);
+    expect(await scrub(data)).toMatchObject({
+      code: 1,
+      left: 1,
+      damages: [
+        { block: 5, offset: 5 * BLOCK, generation: 6, outcome: 'left', seenBy: { live: true } },
+      ],
+    });
+    const told = await runToEnd(process.execPath, [VARVE, 'scrub', 'disk', '--dir', data]);
+    expect(told.stdout).toMatch(
+      /DAMAGED {3}block 5, generation 6, .*\(byte 20480 of the disk\), of 20.*; seen by the live disk/,
+    );
+    // One that is interrupted ends in the server, too, and does not keep out the next one.
+    const slow = [VARVE, 'scrub', 'disk', '--rate', '1', '--dir', data];
+    const child = spawn(process.execPath, slow, { stdio: 'ignore' });
+    const ended = once(child, 'exit');
+    await delay(2000);
+    expect(await scrub(data).catch(String)).toMatch(/SCRUB_RUNS/);
+    child.kill('SIGINT');
+    await ended;
+    // Another moment for the server to notice.
+    await delay(500);
+    // A write of the whole block heals it; the moments before still see the damage.
+    await writeBlocks(server.uri(), 5, 1);
+    expect(await scrub(data)).toMatchObject({ code: 1, damages: [{ seenBy: { live: false } }] });
+    expect((await readChunks(server.uri(), 0, 16 * BLOCK)).result).toBe('good');
+    expect(await server.stop()).toBe(0);
+  });
+
+  it('repairs final storage of a volume at rest from what the log still has', async () => {
+    using directory = temporaryDirectory();
+    const data = join(directory.path, 'data');
+    const final = join(data, 'disk', 'final.raw');
+    await varve(data, ['create', 'disk', '--size', '256M', '--log-size', '96M']);
+    {
+      await using server = await Server.start(data);
+      await writeBlocks(server.uri(), 0, 16);
+      await using client = new LibNbd();
+      const disk = await client.open(server.uri());
+      for (let at = 0; at < 88; at++) {
+        await disk.fill({ offset: (64 + at) * 1024 ** 2, length: 1024 ** 2 }, Buffer.alloc(8, 7));
+      }
+      await disk.flush();
+      for (let i = 0; i < 100 && (await server.info()).settled.generation < 16; i++) {
+        await delay(100);
+      }
+      await disk.close();
+      expect(await server.stop()).toBe(0);
+    }
+    for (const block of [2, 3, 9]) expect(flip(final, block)).toBe(1);
+    expect((await runToEnd(process.execPath, [VARVE, 'check', 'disk', '--dir', data])).code).toBe(
+      1,
+    );
+    expect(await scrub(data)).toMatchObject({
+      code: 0,
+      repaired: 3,
+      damages: [2, 3, 9].map((block) => ({
+        place: 'final storage',
+        block,
+        outcome: 'repaired',
+        repairedFrom: 'the log',
+      })),
+    });
+    const bytes = readFileSync(final);
+    for (let i = 0; i < 16; i++) {
+      expect(bytes.subarray(i * BLOCK, (i + 1) * BLOCK).equals(content(i)), `block ${i}`).toBe(
+        true,
+      );
+    }
+    expect((await runToEnd(process.execPath, [VARVE, 'check', 'disk', '--dir', data])).code).toBe(
+      0,
+    );
   });
 });

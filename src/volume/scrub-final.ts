@@ -1,0 +1,389 @@
+/**
+ * Final storage's part of a scrub: each sector of the sidecar, and each block against its sum. What
+ * the log proves, and still has, is written again.
+ *
+ * A sum may be stale when its last write was lost, and then older content fits it. So what a block
+ * should be is said by its sum only as long as the log does not know better, and content from
+ * elsewhere is written only where the log proves that it is the newest.
+ *
+ * Invariants:
+ *   - Home locations and sums are changed while no round runs, after a second look.
+ *   - Content goes home and is synced before its sum says so; a crash between leaves a mismatch, which
+ *     is an error and never wrong data.
+ *   - Nothing is stamped that was not verified. A block of which nothing is known is stamped as lost.
+ */
+import { isVarveError } from '../base/errors.ts';
+import {
+  block as blockOf,
+  BLOCK_BYTES,
+  checksum as checksumOf,
+  generation as generationOf,
+  type Block,
+} from '../base/units.ts';
+import { isUnreadable } from '../base/unreadable.ts';
+import { readNarrowed } from '../device/read-narrowed.ts';
+import { SUM_DATA, SUM_LOST, SUM_NEVER, SUMS_ENTRIES } from '../format/layouts.ts';
+import type { Sum } from '../format/sums.ts';
+import type { SectorState } from './final-storage.ts';
+import type { ScrubRun } from './scrub-run.ts';
+import { settledTruths, type Truth, type Truths } from './settled-truth.ts';
+import { LATEST } from './reader.ts';
+
+/** Pages for which the log is asked at a time: half a GiB of blocks. */
+const STRETCH_PAGES = 512;
+const ZEROS = new Uint8Array(BLOCK_BYTES);
+const LOST: Sum = { kind: SUM_LOST, generation: generationOf(0), checksum: checksumOf(0) };
+
+/** A block as it is found. */
+interface Look {
+  readonly block: Block;
+  readonly content: Uint8Array;
+  /** Undefined: its sector is damaged. */
+  readonly sum: Sum | undefined;
+  /** What is wrong with its content. */
+  readonly problem: string | undefined;
+  /** The device did not read it: its content is not what lies there. */
+  readonly isRefused: boolean;
+}
+
+export class ScrubFinal {
+  readonly #run: ScrubRun;
+  data = 0;
+  zeros = 0;
+  skipped = 0;
+  sectors = 0;
+
+  constructor(run: ScrubRun) {
+    this.#run = run;
+  }
+
+  get bytes(): number {
+    const { final } = this.#run.core;
+    return (final.blocks + final.pages) * BLOCK_BYTES;
+  }
+
+  async all(): Promise<void> {
+    const { final } = this.#run.core;
+    for (let from = 0; from < final.pages; from += STRETCH_PAGES) {
+      const end = Math.min(final.pages, from + STRETCH_PAGES);
+      const first = final.pageBlocks(from).first;
+      const last = final.pageBlocks(end - 1);
+      // A lower bound: rounds only make it newer.
+      const truths = await this.#truthsOf(first, last.first + last.count - first);
+      for (let number = from; number < end; number++) {
+        const isSuspect = await this.#look(number, truths);
+        if (isSuspect) await this.#run.alone(() => this.#mendAnew(number));
+      }
+    }
+    this.#run.checked.push(
+      `final storage: ${this.data} blocks of data and ${this.zeros} of zeros against their sums` +
+        (this.skipped === 0 ? '' : `; ${this.skipped} that the log still has were left out`),
+      `checksums: ${this.sectors} sectors`,
+    );
+  }
+
+  async #truthsOf(first: Block, count: number): Promise<Truths> {
+    const wanted = new Set<Block>();
+    for (let i = 0; i < count; i++) wanted.add(blockOf(first + i));
+    return await settledTruths(this.#run.core, wanted);
+  }
+
+  /** @returns whether something in the page is not as it should be */
+  async #look(number: number, truths: Truths): Promise<boolean> {
+    const { final } = this.#run.core;
+    const { first, count } = final.pageBlocks(number);
+    const states = await final.inspectPage(number);
+    const looks = await this.#looks(first, count);
+    let isSuspect = states.some(({ problem }) => problem !== undefined);
+    for (const { block, sum, problem } of looks) {
+      if (this.#isRedone(block)) this.skipped += 1;
+      else if (sum === undefined || problem !== undefined) isSuspect = true;
+      else {
+        if (sum.kind === SUM_DATA) this.data += 1;
+        else this.zeros += 1;
+        const truth = truths.of(block);
+        if (truth !== undefined && truth.generation > sum.generation) isSuspect = true;
+        if (this.#isBehindWitness(block, sum)) isSuspect = true;
+      }
+    }
+    this.sectors += Math.ceil(count / SUMS_ENTRIES);
+    await this.#run.step((count + 1) * BLOCK_BYTES);
+    return isSuspect;
+  }
+
+  /** What an interrupted round left is written again from the log. */
+  #isRedone(block: Block): boolean {
+    const { settled, horizon, index } = this.#run.core;
+    return settled < horizon.generation && index.find(block, LATEST) !== 0;
+  }
+
+  #isBehindWitness(block: Block, sum: Sum): boolean {
+    if (sum.kind === SUM_LOST) return false;
+    const { witnesses } = this.#run.core.catalogue;
+    return witnesses.some((one) => one.block === block && sum.generation < one.generation);
+  }
+
+  async #looks(first: Block, count: number): Promise<readonly Look[]> {
+    const { final } = this.#run.core;
+    const bytes = new Uint8Array(count * BLOCK_BYTES);
+    let refused: ReadonlyMap<number, { readonly detail: string }> = new Map();
+    try {
+      await final.readRaw(first, bytes);
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      const read = (at: number, part: Uint8Array): Promise<void> =>
+        final.readRaw(blockOf(first + at / BLOCK_BYTES), part);
+      refused = await readNarrowed(read, bytes);
+    }
+    const looks: Look[] = [];
+    for (let i = 0; i < count; i++) {
+      const block = blockOf(first + i);
+      const content = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+      const sum = await this.#sumOf(block);
+      const problem = refused.get(i)?.detail ?? (sum && final.problem(block, content, sum));
+      looks.push({ block, content, sum, problem, isRefused: refused.has(i) });
+    }
+    return looks;
+  }
+
+  async #sumOf(block: Block): Promise<Sum | undefined> {
+    try {
+      return await this.#run.core.final.sum(block);
+    } catch (error) {
+      if (isUnreadable(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** A read beside it is made again, as beside a round. */
+  async #mendAnew(number: number): Promise<void> {
+    const { core } = this.#run;
+    core.roundEpoch += 1;
+    try {
+      await this.#mend(number);
+    } finally {
+      core.roundEpoch += 1;
+    }
+  }
+
+  /** A second look at a page, while nobody changes it; then what can be done. */
+  async #mend(number: number): Promise<void> {
+    const { core } = this.#run;
+    const { first, count } = core.final.pageBlocks(number);
+    const states = await core.final.inspectPage(number);
+    const truths = await this.#truthsOf(first, count);
+    await this.#mendKnown(number, states);
+    const lookedAt = (await this.#looks(first, count)).filter(
+      ({ block }) => !this.#isRedone(block),
+    );
+    const unknown = lookedAt.filter(({ sum }) => sum === undefined);
+    for (const look of lookedAt) {
+      if (look.sum !== undefined) await this.#mendBlock(look, look.sum, truths.of(look.block));
+    }
+    if (unknown.length > 0) await this.#mendSectors(number, states, unknown, truths);
+  }
+
+  /** Sectors of which memory has a good copy. */
+  async #mendKnown(number: number, states: readonly SectorState[]): Promise<void> {
+    const bad = states.filter(({ problem, isKnown }) => problem !== undefined && isKnown);
+    if (bad.length === 0) return;
+    const isMended = this.#run.repair && (await this.#writePage(number, new Map()));
+    states.forEach(({ problem, isKnown }, i) => {
+      if (problem === undefined || !isKnown) return;
+      const sector = number * states.length + i;
+      this.#run.note({
+        place: 'checksums',
+        what: `sector ${sector} of the checksums, blocks from ${sector * SUMS_ENTRIES}: ${problem}`,
+        repairedFrom: isMended ? 'memory' : undefined,
+      });
+    });
+  }
+
+  /** Sectors of which nobody has a copy: made again from what the log proves of their blocks. */
+  async #mendSectors(
+    number: number,
+    states: readonly SectorState[],
+    unknown: readonly Look[],
+    truths: Truths,
+  ): Promise<void> {
+    const given = new Map<number, readonly Sum[]>();
+    const whole = new Set<number>();
+    const gone: Look[] = [];
+    const { first } = this.#run.core.final.pageBlocks(number);
+    for (const [i, { problem, isKnown }] of states.entries()) {
+      if (problem === undefined || isKnown) continue;
+      const from = first + i * SUMS_ENTRIES;
+      const sums: Sum[] = Array.from({ length: SUMS_ENTRIES }, () => NEVER);
+      whole.add(i);
+      for (const look of unknown) {
+        if (look.block < from || look.block >= from + SUMS_ENTRIES) continue;
+        const sum = await this.#proven(look, truths);
+        sums[look.block - from] = sum ?? LOST;
+        if (sum !== undefined) continue;
+        whole.delete(i);
+        gone.push(look);
+      }
+      given.set(i, sums);
+    }
+    // What the device refuses today it may read another day: it is given up for nothing less than
+    // all of the page.
+    const isRefused = states.some((state) => state.isRefused);
+    const isWanted = this.#run.repair && (!isRefused || whole.size === states.length);
+    const isMended = isWanted && (await this.#writePage(number, given));
+    for (const i of given.keys()) {
+      const sector = number * states.length + i;
+      this.#run.note({
+        place: 'checksums',
+        what: `sector ${sector} of the checksums, blocks from ${sector * SUMS_ENTRIES}: damaged`,
+        repairedFrom: isMended && whole.has(i) ? 'the log' : undefined,
+      });
+    }
+    for (const { block } of gone) {
+      this.#run.note({
+        place: 'final storage',
+        what: `block ${block}: its checksum is gone, and the log does not tell what it should be`,
+        repairedFrom: undefined,
+        block,
+        seenBy: this.#run.seenBy(block, this.#run.core.horizon.generation),
+      });
+    }
+  }
+
+  /** The sum that the log proves, once final storage holds what it says. */
+  async #proven(look: Look, truths: Truths): Promise<Sum | undefined> {
+    const truth = truths.of(look.block);
+    const never = truths.isWhole ? NEVER : undefined;
+    const sum = truth === undefined ? never : sumOf(truth);
+    if (sum === undefined || this.#fits(look, sum)) return sum;
+    const found = await this.#contentOf(look.block, sum, truth);
+    if (found === undefined || !this.#run.repair) return undefined;
+    return (await this.#writeHome(look.block, found.content)) ? sum : undefined;
+  }
+
+  #fits({ block, content, isRefused }: Look, sum: Sum): boolean {
+    return !isRefused && this.#run.core.final.problem(block, content, sum) === undefined;
+  }
+
+  /** A block whose own sum is readable. */
+  async #mendBlock(look: Look, sum: Sum, truth: Truth | undefined): Promise<void> {
+    const { block } = look;
+    const isStale =
+      truth !== undefined &&
+      (truth.generation > sum.generation ||
+        (sum.kind === SUM_LOST && truth.generation === sum.generation));
+    if (isStale) await this.#mendStale(look, sum, truth);
+    else if (look.problem !== undefined) {
+      const found = await this.#contentOf(block, sum, truth);
+      const isMended =
+        found !== undefined && this.#run.repair && (await this.#writeHome(block, found.content));
+      this.#note(look, sum, look.problem, isMended ? found.from : undefined);
+    } else if (this.#isBehindWitness(block, sum)) {
+      const what = `block ${block}: generation ${sum.generation}, older than the last round wrote`;
+      await this.#giveUp(look, sum, what);
+    }
+  }
+
+  /** The log proves that a newer version was settled than the sum says. */
+  async #mendStale(look: Look, sum: Sum, truth: Truth): Promise<void> {
+    const { block } = look;
+    const newer = sumOf(truth);
+    const what =
+      sum.kind === SUM_LOST
+        ? (look.problem ?? `block ${block}: lost`)
+        : `block ${block}: its checksum is of generation ${sum.generation}, ` +
+          `the log proves ${truth.generation}`;
+    const isAtHome = this.#fits(look, newer);
+    const found = isAtHome ? undefined : await this.#contentOf(block, newer, truth);
+    if (!isAtHome && found === undefined) {
+      await this.#giveUp(look, newer, what);
+      return;
+    }
+    const isHome =
+      this.#run.repair && (found === undefined || (await this.#writeHome(block, found.content)));
+    const isMended = isHome && (await this.#writeSum(block, newer));
+    this.#note(look, newer, what, isMended ? (found?.from ?? 'the log') : undefined);
+  }
+
+  /** Its content is known to be older than it should be: an error from now on, and no older data. */
+  async #giveUp(look: Look, newest: Sum, what: string): Promise<void> {
+    if (this.#run.repair)
+      await this.#writeSum(look.block, { ...newest, ...NO_SUM, kind: SUM_LOST });
+    this.#note(look, newest, what, undefined);
+  }
+
+  /** Content that fits a sum, from memory or log, with proof that it is the newest. */
+  async #contentOf(
+    block: Block,
+    sum: Sum,
+    truth: Truth | undefined,
+  ): Promise<{ content: Uint8Array; from: string } | undefined> {
+    const { core, copies } = this.#run;
+    const isProven = truth?.generation === sum.generation && truth.checksum === sum.checksum;
+    if (sum.kind === SUM_DATA) {
+      const version = { block, generation: sum.generation, checksum: sum.checksum };
+      const known = core.cache.atHome(block, sum.generation);
+      if (known !== undefined && copies.fits(version, known)) {
+        return { content: known.slice(), from: 'memory' };
+      }
+      const content = isProven ? await copies.payloadOf(version, truth) : undefined;
+      return content === undefined ? undefined : { content, from: 'the log' };
+    }
+    // Zeros that a sum alone names may hide newer data, whose sum was lost.
+    const isZero = sum.kind !== SUM_LOST && (isProven || sum === NEVER);
+    return isZero ? { content: ZEROS, from: 'the log' } : undefined;
+  }
+
+  /** @returns false when a device refuses it */
+  async #writeHome(block: Block, content: Uint8Array): Promise<boolean> {
+    const { final } = this.#run.core;
+    return await isDone(async () => {
+      await final.write(block, [content]);
+      await final.syncFinal('repair');
+    });
+  }
+
+  async #writeSum(block: Block, sum: Sum): Promise<boolean> {
+    const { final } = this.#run.core;
+    return await isDone(async () => {
+      await final.writeSums([{ block, sum }]);
+      await final.syncSums('repair');
+    });
+  }
+
+  async #writePage(number: number, given: ReadonlyMap<number, readonly Sum[]>): Promise<boolean> {
+    const { final } = this.#run.core;
+    return await isDone(async () => {
+      await final.mendPage(number, given);
+      await final.syncSums('repair');
+    });
+  }
+
+  #note(look: Look, sum: Sum, what: string, repairedFrom: string | undefined): void {
+    const { horizon } = this.#run.core;
+    this.#run.note({
+      place: 'final storage',
+      what,
+      repairedFrom,
+      block: look.block,
+      generation: sum.generation,
+      seenBy: this.#run.seenBy(look.block, horizon.generation),
+    });
+  }
+}
+
+const NO_SUM = { checksum: checksumOf(0) };
+const NEVER: Sum = { kind: SUM_NEVER, generation: generationOf(0), checksum: checksumOf(0) };
+
+function sumOf({ kind, generation, checksum }: Truth): Sum {
+  return { kind, generation, checksum };
+}
+
+async function isDone(work: () => Promise<void>): Promise<boolean> {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    if (isVarveError(error, 'DEVICE_IO') || isVarveError(error, 'DISK_FULL')) return false;
+    throw error;
+  }
+}

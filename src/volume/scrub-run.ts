@@ -1,0 +1,161 @@
+/**
+ * One scrub under way: its options, its pace, and what it has found so far.
+ *
+ * Invariants:
+ *   - A report holds a bounded number of damages, and counts all of them.
+ *   - Between any two steps it is asked whether anybody still wants it.
+ */
+import { VarveError } from '../base/errors.ts';
+import {
+  BLOCK_BYTES,
+  byteOffset,
+  generation as generationOf,
+  type Block,
+  type Generation,
+} from '../base/units.ts';
+import type { Core } from './core.ts';
+import type { OtherCopies } from './other-copies.ts';
+import { Pace } from './pace.ts';
+import type { Damage, DamagePlace, Progress, SeenBy } from './report.ts';
+
+/** A report names this many damages, and counts the rest. */
+const DAMAGES_MAX = 500;
+/** And for each of them so many snapshots. */
+const SNAPSHOTS_NAMED_MAX = 5;
+const LOCK_WAIT_MS = 20;
+
+export interface ScrubOptions {
+  /** False: damage is reported, nothing is written. */
+  readonly repair: boolean;
+  /** Bytes a second; 0: no limit. */
+  readonly bytesPerSecond: number;
+  /** Called often; what it throws ends the scrub. */
+  readonly progress: Progress;
+  /** A segment that was held is let go: recycling may be waiting for it. */
+  readonly onRelease: () => void;
+}
+
+export interface Found {
+  readonly place: DamagePlace;
+  readonly what: string;
+  /** Where the good copy came from; undefined: it is still damaged. */
+  readonly repairedFrom: string | undefined;
+  readonly block?: Block | undefined;
+  readonly generation?: Generation | undefined;
+  readonly seenBy?: SeenBy | undefined;
+}
+
+export class ScrubRun {
+  readonly core: Core;
+  readonly copies: OtherCopies;
+  readonly repair: boolean;
+  readonly onRelease: () => void;
+  readonly checked: string[] = [];
+  readonly damages: Damage[] = [];
+  repaired = 0;
+  left = 0;
+  bytesRead = 0;
+  /** Steps of progress, in bytes. */
+  done = 0;
+  total = 0;
+  readonly #pace: Pace;
+  readonly #progress: Progress;
+
+  constructor(core: Core, copies: OtherCopies, options: ScrubOptions) {
+    this.core = core;
+    this.copies = copies;
+    this.repair = options.repair && !core.readOnly;
+    this.#pace = new Pace(core.world, options.bytesPerSecond);
+    this.#progress = options.progress;
+    this.onRelease = options.onRelease;
+  }
+
+  /** After so many bytes were read. @throws VarveError CLOSED, and what `progress` throws */
+  async step(bytes: number): Promise<void> {
+    this.bytesRead += bytes;
+    this.done += bytes;
+    await this.#pace.spend(bytes, this.#goOn);
+  }
+
+  readonly #goOn = (): void => {
+    if (this.core.closed) throw new VarveError('CLOSED', 'the volume is closed');
+    this.#progress(Math.min(this.done, this.total), this.total);
+  };
+
+  /** Runs `work` while no round and no other repair changes home locations. */
+  async alone<T>(work: () => Promise<T>): Promise<T> {
+    const { home } = this.core;
+    // A round that meets a full file system waits in its place: that must not keep us from ending.
+    while (home.busy) {
+      await this.#pace.wait(LOCK_WAIT_MS);
+      this.#goOn();
+    }
+    return await home.run(work);
+  }
+
+  note(found: Found): void {
+    const { place, what, repairedFrom, block, generation, seenBy } = found;
+    if (repairedFrom === undefined) this.left += 1;
+    else {
+      this.repaired += 1;
+      this.core.counters.repairs += 1;
+    }
+    // What is still damaged is told first of all: it takes the place of what was repaired.
+    if (this.damages.length >= DAMAGES_MAX) {
+      const victim = this.damages.findIndex(({ outcome }) => outcome === 'repaired');
+      if (repairedFrom !== undefined || victim < 0) return;
+      this.damages.splice(victim, 1);
+    }
+    this.damages.push({
+      place,
+      what,
+      outcome: repairedFrom === undefined ? 'left' : 'repaired',
+      repairedFrom,
+      block,
+      offset: block === undefined ? undefined : byteOffset(block * BLOCK_BYTES),
+      generation,
+      wallUs: this.#wallOf(generation),
+      seenBy,
+    });
+  }
+
+  #wallOf(generation: Generation | undefined): Damage['wallUs'] {
+    const { horizon, timeline } = this.core;
+    if (generation === undefined || generation < horizon.generation) return undefined;
+    return timeline.wallAt(generation);
+  }
+
+  /** Who reads a version: the moments from `from` until the block changed next. */
+  seenBy(block: Block, from: Generation): SeenBy {
+    const { core } = this;
+    const first = Math.max(from, core.horizon.generation);
+    const end = nextVersion(core, block, first);
+    const to = end === undefined ? core.head : end - 1;
+    const snapshots = [...core.catalogue.snapshots.values()].filter(
+      ({ generation }) => generation >= first && generation <= to,
+    );
+    return {
+      live: end === undefined,
+      from: first,
+      to,
+      snapshots: snapshots.slice(0, SNAPSHOTS_NAMED_MAX).map(({ label }) => label),
+      snapshotsMore: Math.max(0, snapshots.length - SNAPSHOTS_NAMED_MAX),
+    };
+  }
+}
+
+/** The first generation above `after` that changed the block, or undefined. */
+function nextVersion(core: Core, block: Block, after: number): number | undefined {
+  const newestAt = (at: number): number =>
+    core.index.find(block, generationOf(at)) === 0 ? 0 : core.index.foundGeneration;
+  if (newestAt(core.head) <= after) return undefined;
+  // What is the newest grows with the generation that is asked at: halving finds the first change.
+  let low = after;
+  let high: number = core.head;
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (newestAt(middle) > after) high = middle;
+    else low = middle;
+  }
+  return newestAt(high);
+}
