@@ -1,4 +1,6 @@
 /** What a fuzzer is, and what it is given. */
+import { inspect } from 'node:util';
+
 export interface FuzzOptions {
   /** The same seed gives the same run, on every machine. */
   readonly seed: number;
@@ -35,8 +37,8 @@ export async function outcomeOf(fuzzer: Fuzzer, options: FuzzOptions): Promise<O
   try {
     return { kind: 'held', counts: (await fuzzer.main(options)) ?? {} };
   } catch (error) {
-    const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    return { kind: 'failed', what };
+    // With its causes: what a property says of itself is often only that it failed.
+    return { kind: 'failed', what: inspect(error) };
   }
 }
 

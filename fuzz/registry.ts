@@ -3,6 +3,7 @@
  * test/fuzz/registry.test.ts compares this one with the files of fuzz/.
  */
 import { fuzzer as formatChecksums } from './format/checksums.fuzz.ts';
+import { fuzzer as controlTexts } from './control/texts.fuzz.ts';
 import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
 import { fuzzer as indexBlocks } from './index/blocks.fuzz.ts';
 import { fuzzer as indexPins } from './index/pins.fuzz.ts';
@@ -23,6 +24,7 @@ import { fuzzer as volumeTrouble } from './volume/trouble.fuzz.ts';
 
 export const FUZZERS: readonly Fuzzer[] = [
   formatChecksums,
+  controlTexts,
   formatLayouts,
   indexBlocks,
   indexPins,

@@ -19,6 +19,20 @@ const READS_MAX = 40;
 /** Index and caches have their sizes whatever the log holds. */
 const ALLOCATION_MAX = 4 * 2 ** 20;
 
+const MOMENTS = [
+  '-0s',
+  '-9007199254740991us',
+  'gen=0',
+  'gen=3',
+  'gen=9007199254740991',
+  'flush-1',
+  'flush-9007199254740991',
+  '1970-01-01T00:00:00Z',
+  '2026-01-01T00:00:00.000300Z',
+  '2255-01-01T00:00:00Z',
+  'nothing-of-that-name',
+];
+
 async function attempt(work: () => Promise<unknown>): Promise<boolean> {
   try {
     await work();
@@ -36,6 +50,13 @@ async function use(volume: Volume, random: SeededRandom): Promise<void> {
     await attempt(async () => disk.read(byteOffset(block * 4096), new Uint8Array(4096)));
   }
   await attempt(() => volume.info());
+  for (const text of MOMENTS) {
+    await attempt(async () => {
+      const moment = volume.openMoment(await volume.resolve(text));
+      await attempt(async () => moment.read(byteOffset(0), new Uint8Array(disk.size)));
+      await moment.close();
+    });
+  }
   for (let i = 0; i < 3; i += 1) {
     const offset = byteOffset(random.below(disk.size - 5000));
     await attempt(async () => disk.write(offset, random.bytes(5000), { fua: true }));

@@ -1,7 +1,7 @@
 /** Sizes, URIs and volume.json: what people write and read. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { byteCount } from '../../src/base/units.ts';
+import { byteCount, micros } from '../../src/base/units.ts';
 import { parseSize, sizeText } from '../../src/control/size-text.ts';
 import { tcpUri, unixUri } from '../../src/control/uris.ts';
 import {
@@ -10,6 +10,7 @@ import {
   recordText,
   type VolumeRecord,
 } from '../../src/control/volume-record.ts';
+import { parseMoment, timeText } from '../../src/volume/moment.ts';
 
 const RECORD: VolumeRecord = {
   uuid: '261b3707-d2e2-49e0-918d-bf4417c86e9b',
@@ -22,6 +23,22 @@ const RECORD: VolumeRecord = {
   final: '/dev/sdb',
   sums: 'final.sums',
 };
+
+describe('moments', () => {
+  test('are told by times that a number holds to the microsecond', () => {
+    const text = '2255-06-05T23:47:34.740991Z';
+    expect(parseMoment(text)).toEqual({ kind: 'time', wallUs: Number.MAX_SAFE_INTEGER });
+    expect(timeText(micros(Number.MAX_SAFE_INTEGER))).toBe(text);
+  });
+
+  // Found by control-texts: later times were rounded without a word.
+  test.each(['2255-06-05T23:47:34.740992Z', '9999-12-31T23:59:59Z', '1969-12-31T23:59:59Z'])(
+    '%s is refused',
+    (text) => {
+      expect(() => parseMoment(text)).toThrow(expect.objectContaining({ code: 'MOMENT_BAD' }));
+    },
+  );
+});
 
 describe('sizes', () => {
   test.each([
