@@ -156,13 +156,29 @@ const ANSWERS = fc.oneof(
   near({ id: 1, result: [RECORD] }),
   json,
 );
-const CALLS = ['server', 'list', 'create', 'info', 'history', 'snapshots', 'snapshot-create'];
+const WANTED = {
+  id: 1,
+  name: 'disk',
+  label: 'a',
+  size: 4096,
+  intervals: 9,
+  mode: 'back',
+  bytesPerSecond: 0,
+};
+const CALLS = [
+  'scrub',
+  'server',
+  'list',
+  'create',
+  'info',
+  'history',
+  'snapshots',
+  'snapshot-create',
+];
 const REQUESTS = fc.oneof(
   fc
     .constantFrom(...CALLS, 'snapshot-delete', 'mark', 'mode', 'resolve', 'check', 'toString', '')
-    .chain((call) =>
-      near({ id: 1, call, name: 'disk', label: 'a', size: 4096, intervals: 9, mode: 'back' }),
-    ),
+    .chain((call) => near({ ...WANTED, call })),
   json,
 );
 
@@ -182,6 +198,7 @@ class Peer implements ControlChannel {
   readonly #bytes: Uint8Array;
   readonly #piece: number;
   heard = 0;
+  readonly isOpen = true;
 
   constructor(bytes: Uint8Array, piece: number) {
     this.#bytes = bytes;
@@ -227,6 +244,7 @@ const DESK: Desk = {
     deleteSnapshot: () => Promise.resolve(),
     mark: refuse,
     setWriteMode: refuse,
+    scrub: refuse,
     check: (_, progress) => {
       progress(1, 2);
       return refuse();
@@ -255,6 +273,7 @@ async function checkClient(bytes: Uint8Array, piece: number): Promise<void> {
     () => operator.check('disk', () => undefined),
     () => operator.history('disk', { intervals: 3 }),
     () => operator.snapshots('disk'),
+    () => operator.scrub('disk', { bytesPerSecond: byteCount(0) }, () => undefined),
   ];
   for (const ask of asks) {
     try {
