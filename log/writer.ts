@@ -28,6 +28,8 @@ export const SYNC_IDLE_MS = 1000;
 export const CLAIM_MS = 5;
 /** So often what is in doubt is written again, each time elsewhere; then the writer gives up. */
 export const RESLOTS_MAX = 2;
+/** Before the last attempt of either: what failed for a moment may work again. */
+export const RESLOT_PAUSE_MS = 500;
 /** So often a superblock or checkpoint is written: once, and again after each failure. */
 const KEEPS_MAX = 1 + RESLOTS_MAX;
 
@@ -171,6 +173,7 @@ export class LogWriter {
     let done = false;
     while (!done) {
       await this.#mending;
+      if (attempts === KEEPS_MAX - 1) await this.#pause();
       if (this.#failure !== undefined) throw this.#failure;
       await this.#gate.run(async () => {
         if (this.#mending !== undefined || this.#failure !== undefined) return;
@@ -374,6 +377,7 @@ export class LogWriter {
           this.#fail(cause, `${doing}, and no slot is free to write it again`);
           return;
         }
+        if (attempt === RESLOTS_MAX) await this.#pause();
         try {
           await this.#reslot(from);
           return;
@@ -384,6 +388,12 @@ export class LogWriter {
         }
       }
       this.#fail(cause, `${doing}, and again in ${RESLOTS_MAX} other places`);
+    });
+  }
+
+  async #pause(): Promise<void> {
+    await new Promise<void>((resume) => {
+      this.#options.timers.after(RESLOT_PAUSE_MS, resume);
     });
   }
 
