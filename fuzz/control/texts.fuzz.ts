@@ -197,7 +197,6 @@ function lines(values: fc.Arbitrary<unknown>): fc.Arbitrary<Uint8Array> {
 class Peer implements ControlChannel {
   readonly #bytes: Uint8Array;
   readonly #piece: number;
-  readonly isOpen = true;
   heard = 0;
   readonly isOpen = true;
 
@@ -248,10 +247,6 @@ const DESK: Desk = {
     scrub: refuse,
     check: (_, progress) => {
       progress(1, 2);
-      return refuse();
-    },
-    scrub: (_, { bytesPerSecond }, progress) => {
-      progress(bytesPerSecond, bytesPerSecond + 1);
       return refuse();
     },
     resolve: (name) => Promise.resolve(name),
