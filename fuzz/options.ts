@@ -8,6 +8,8 @@ export interface FuzzOptions {
   readonly runs: number;
   /** Told of each operation, so that a turn that fails says how far it came. */
   readonly onStep?: () => void;
+  /** That it fails is enough: no time is spent on a shorter case. */
+  readonly brief?: boolean;
 }
 
 /** What a turn did, by word: `steps`, `crashes`, `faults: bit rot`. The runner adds them up. */

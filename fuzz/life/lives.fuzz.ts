@@ -11,15 +11,16 @@ import { scriptOf } from './steps.ts';
 /** Real time that a failing script may take to be made shorter. */
 const SHRINK_MS = 30_000;
 
-async function main({ seed, runs }: FuzzOptions): Promise<Counts> {
+async function main({ seed, runs, onStep, brief }: FuzzOptions): Promise<Counts> {
   let counts: Counts = {};
   for (let i = 0; i < runs; i++) {
     const one = (seed + i) >>> 0;
     const script = scriptOf(one);
     try {
-      const { digest: _, ...rest } = await runLife(script);
+      const { digest: _, ...rest } = await runLife(script, onStep && { trace: onStep });
       counts = sum(counts, { ...rest, lives: 1 });
     } catch (error) {
+      if (brief === true) throw error;
       const what = error instanceof Error ? error.stack : String(error);
       throw new Error(`seed ${one}: ${what}\n${await shortened(one)}`, { cause: error });
     }

@@ -76,7 +76,10 @@ export class Hunt {
     this.#plan.report({ kind: 'turn', turn: this.#turn, steps: this.#steps });
     const before = this.#steps;
     try {
-      const counts = await fuzzer.main({ seed, runs, onStep: () => (this.#steps += 1) });
+      const onStep = (): void => {
+        this.#steps += 1;
+      };
+      const counts = await fuzzer.main({ seed, runs, onStep, brief: true });
       if (this.#steps === before) this.#steps += (counts ?? {})['steps'] ?? 0;
     } catch (error) {
       this.fail(error);
