@@ -1,6 +1,5 @@
 /**
- * The log's part of a scrub: superblocks, checkpoint, and of each live segment its header, batch
- * headers, payloads and summary. What memory, another structure or final storage still has is
+ * The log's part of a scrub: of each live segment its header, batch headers, payloads and summary. What memory, another structure or final storage still has is
  * written again in its place.
  *
  * Invariants:
@@ -9,7 +8,6 @@
  *   - What is written matched the checksum that the log has for it.
  */
 import { crc32c } from '../base/crc32c.ts';
-import { isVarveError, type VarveError } from '../base/errors.ts';
 import { uuidBytes } from '../base/identity.ts';
 import {
   block as blockOf,
@@ -18,16 +16,13 @@ import {
   generation as generationOf,
   lsn as lsnOf,
   type Block,
-  type ByteOffset,
   type Lsn,
 } from '../base/units.ts';
-import { readNarrowed } from '../device/read-narrowed.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { FLAG_START, KIND_DATA, KIND_RECORD, SUMMARY_MAGIC } from '../format/layouts.ts';
 import { decodeBatch, endOf, entryOf, usedBytes, type Batch } from '../../log/batch.ts';
-import { readCheckpoint } from '../../log/checkpoint.ts';
 import { slotOffset, summaryBlocksMax } from '../../log/geometry.ts';
-import { mendLog, mendSuperblocks } from '../../log/mend.ts';
+import { mendLog } from '../../log/mend.ts';
 import type { Segment } from '../../log/segments.ts';
 import {
   decodeSegmentHeader,
@@ -36,17 +31,10 @@ import {
   encodeSummary,
 } from '../../log/summary.ts';
 import { recordBlock } from './catalogue.ts';
+import { LogWindow } from './log-window.ts';
 import type { Version } from './other-copies.ts';
+import { ScrubFixed } from './scrub-fixed.ts';
 import type { ScrubRun } from './scrub-run.ts';
-
-const WINDOW_BYTES = 1024 * 1024;
-
-/** A part of the device in memory. */
-interface Window {
-  readonly at: number;
-  readonly bytes: Uint8Array;
-  readonly refused: ReadonlyMap<number, VarveError>;
-}
 
 interface BadPayload {
   readonly lsn: Lsn;
@@ -60,15 +48,16 @@ export class ScrubLog {
   readonly #run: ScrubRun;
   readonly #seed: number;
   readonly #volumeBytes: Uint8Array;
-  #window: Window = { at: 0, bytes: new Uint8Array(0), refused: new Map() };
+  readonly #window: LogWindow;
+  readonly #fixed: ScrubFixed;
   segments = 0;
   batches = 0;
   logBytes = 0;
-  /** Records before this are in the checkpoint, too. */
-  #checkpointLsn: Lsn = lsnOf(0);
 
   constructor(run: ScrubRun) {
     this.#run = run;
+    this.#window = new LogWindow(run);
+    this.#fixed = new ScrubFixed(run);
     this.#seed = volumeSeed(run.core.uuid);
     this.#volumeBytes = uuidBytes(run.core.uuid);
   }
@@ -80,8 +69,7 @@ export class ScrubLog {
   }
 
   async all(): Promise<void> {
-    await this.#superblocks();
-    await this.#checkpoint();
+    await this.#fixed.all();
     const { log, references } = this.#run.core;
     const durable = log.writer.durable.lsn;
     let scrubbed = 0;
@@ -106,55 +94,6 @@ export class ScrubLog {
       `log: ${this.segments} segments, ${this.batches} batches, ${this.logBytes} bytes: ` +
         `headers, chain, payload checksums, summaries; superblocks and checkpoint`,
     );
-  }
-
-  async #superblocks(): Promise<void> {
-    const problems = await mendSuperblocks(this.#run.core.log, this.#run);
-    for (const { place, why, isMended } of problems) {
-      this.#run.note({
-        place: 'superblock',
-        what: `copy in block ${place} of the log: ${why}`,
-        repairedFrom: isMended ? 'memory' : undefined,
-      });
-    }
-    await this.#run.step(2 * BLOCK_BYTES);
-  }
-
-  async #checkpoint(): Promise<void> {
-    const { core, repair } = this.#run;
-    const { log } = core;
-    const problem = await log.undisturbed(async (superblock) => {
-      const { volume, geometry, checkpointArea: area, checkpointSequence } = superblock;
-      try {
-        const place = { volume, geometry, area };
-        this.#checkpointLsn = (
-          await readCheckpoint(log.device, place, checkpointSequence)
-        ).streamLsn;
-        return undefined;
-      } catch (error) {
-        if (!isVarveError(error)) throw error;
-        return error.detail;
-      }
-    });
-    if (problem === undefined) return;
-    // The other area is written and synced before it is named: the damaged one is not needed then.
-    if (repair) await this.#publishCheckpoint();
-    this.#run.note({
-      place: 'checkpoint',
-      what: problem,
-      repairedFrom: repair ? 'memory' : undefined,
-    });
-  }
-
-  async #publishCheckpoint(): Promise<void> {
-    const { core } = this.#run;
-    let streamLsn = this.#checkpointLsn;
-    await core.log.publishCheckpoint(() => {
-      const content = core.checkpoint();
-      streamLsn = content.streamLsn;
-      return content;
-    }, {});
-    this.#checkpointLsn = streamLsn;
   }
 
   async #segment(segment: Segment, durable: Lsn): Promise<void> {
@@ -191,7 +130,7 @@ export class ScrubLog {
   async #header(segment: Segment, where: string): Promise<number | undefined> {
     const { core, repair } = this.#run;
     const at = slotOffset(core.log.geometry, segment.slot);
-    const { bytes, problem } = await this.#blockAt(at);
+    const { bytes, problem } = await this.#window.blockAt(at);
     const found = problem === undefined ? decodeSegmentHeader(bytes, core.uuid) : undefined;
     const isRight =
       found !== undefined &&
@@ -229,7 +168,7 @@ export class ScrubLog {
       batch.header.segment === segment.sequence &&
       batch.header.lsn === position &&
       (chain === undefined || batch.header.chain === chain);
-    const { bytes, problem } = await this.#blockAt(at);
+    const { bytes, problem } = await this.#window.blockAt(at);
     const found = problem === undefined ? decodeBatch(bytes.slice(), this.#volumeBytes) : undefined;
     if (fits(found)) return found;
     const { ring } = core.log;
@@ -259,7 +198,7 @@ export class ScrubLog {
   async #nextBatch(segment: Segment, from: Lsn, end: number): Promise<number> {
     for (let position: number = from; position < end; position += BLOCK_BYTES) {
       const at = this.#run.core.log.segments.place(segment, lsnOf(position));
-      const { bytes, problem } = await this.#blockAt(at);
+      const { bytes, problem } = await this.#window.blockAt(at);
       const batch = problem === undefined ? decodeBatch(bytes, this.#volumeBytes) : undefined;
       if (batch?.header.segment === segment.sequence && batch.header.lsn === position) {
         return position;
@@ -280,7 +219,7 @@ export class ScrubLog {
       const lsn = position;
       position = lsnOf(position + BLOCK_BYTES);
       const at = core.log.segments.place(segment, lsn);
-      const { bytes, problem } = await this.#blockAt(at);
+      const { bytes, problem } = await this.#window.blockAt(at);
       const place = entry.kind === KIND_DATA ? entry.block : lsn / BLOCK_BYTES;
       const sum = bindChecksum(crc32c(bytes), this.#seed, place, generation);
       if (problem === undefined && sum === entry.checksum) continue;
@@ -288,7 +227,7 @@ export class ScrubLog {
       const version = { block, generation: generationOf(generation), checksum: entry.checksum };
       // What is settled is read from final storage only, and checked there.
       if (entry.kind === KIND_DATA && generation <= core.settled) continue;
-      if (entry.kind === KIND_RECORD && lsn < this.#checkpointLsn) continue;
+      if (entry.kind === KIND_RECORD && lsn < this.#fixed.checkpointLsn) continue;
       bad.push({ lsn, kind: entry.kind, block, version, why: problem ?? 'bad checksum' });
     }
     for (const one of bad) await this.#mendPayload(segment, one);
@@ -306,8 +245,8 @@ export class ScrubLog {
     let from = isMended ? found.from : undefined;
     if (!isData && from === undefined && repair) {
       // What the record said is in memory: with a checkpoint that has it, the record is not needed.
-      await this.#publishCheckpoint();
-      if (lsn < this.#checkpointLsn) from = 'memory';
+      await this.#fixed.publishCheckpoint();
+      if (lsn < this.#fixed.checkpointLsn) from = 'memory';
     }
     const what = isData ? `block ${block}, generation ${version.generation}` : 'catalogue record';
     this.#run.note({
@@ -358,7 +297,7 @@ export class ScrubLog {
     const batches = new Map<number, Uint8Array>();
     if (segment.endLsn === undefined) return { batches, isDamaged: false };
     const footerAt = slotOffset(geometry, segment.slot) + geometry.segmentBytes - BLOCK_BYTES;
-    const { bytes, problem } = await this.#blockAt(byteOffset(footerAt), BLOCK_BYTES);
+    const { bytes, problem } = await this.#window.blockAt(byteOffset(footerAt), BLOCK_BYTES);
     const footer = problem === undefined ? decodeSummaryFooter(bytes, core.uuid) : undefined;
     const isOurs = Buffer.from(bytes.subarray(0, 8)).toString('latin1') === SUMMARY_MAGIC;
     if (footer === undefined) return { batches, isDamaged: problem !== undefined || isOurs };
@@ -370,7 +309,7 @@ export class ScrubLog {
     const body: Uint8Array[] = [];
     for (let i = 0; i < blocks; i++) {
       const left = (blocks - i) * BLOCK_BYTES;
-      const one = await this.#blockAt(byteOffset(footerAt - left), left);
+      const one = await this.#window.blockAt(byteOffset(footerAt - left), left);
       if (one.problem !== undefined) return { batches, isDamaged: true };
       body.push(one.bytes.slice());
     }
@@ -409,38 +348,5 @@ export class ScrubLog {
       what: `${where}: the summary of its headers is damaged`,
       repairedFrom: isMended ? 'its headers' : undefined,
     });
-  }
-
-  /**
-   * One block of the device by way of a window; valid until the next call.
-   * @param ahead - bytes that are wanted from there on
-   */
-  async #blockAt(
-    at: ByteOffset,
-    ahead = WINDOW_BYTES,
-  ): Promise<{ bytes: Uint8Array; problem: string | undefined }> {
-    const inside = at - this.#window.at;
-    if (inside < 0 || inside + BLOCK_BYTES > this.#window.bytes.length) await this.#load(at, ahead);
-    const from = at - this.#window.at;
-    return {
-      bytes: this.#window.bytes.subarray(from, from + BLOCK_BYTES),
-      problem: this.#window.refused.get(from / BLOCK_BYTES)?.detail,
-    };
-  }
-
-  async #load(at: ByteOffset, ahead: number): Promise<void> {
-    const { device, geometry } = this.#run.core.log;
-    const bytes = new Uint8Array(Math.min(ahead, geometry.logBytes - at));
-    let refused: ReadonlyMap<number, VarveError> = new Map();
-    try {
-      await device.read(at, bytes);
-    } catch (error) {
-      if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      const read = (from: number, part: Uint8Array): Promise<void> =>
-        device.read(byteOffset(at + from), part);
-      refused = await readNarrowed(read, bytes);
-    }
-    this.#window = { at, bytes, refused };
-    await this.#run.step(bytes.length);
   }
 }
