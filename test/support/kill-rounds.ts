@@ -21,6 +21,8 @@ import { Server } from './server.ts';
 
 /** What ends the lives of a server. */
 export interface Blow extends AsyncDisposable {
+  /** Words before the command line of a server. */
+  readonly launcher?: readonly string[];
   /** Called when the volume was made, and before each server is started. */
   begin(random: SeededRandom): Promise<void>;
   /** Ends a server, ready or not, some time later. */
@@ -131,7 +133,10 @@ class KillRun {
     const random = this.#random;
     while (random.chance(0.2)) {
       await this.#blow.begin(random);
-      await this.#blow.strike(Server.startUnready(this.#directory), random);
+      await this.#blow.strike(
+        Server.startUnready(this.#directory, { launcher: this.#launcher }),
+        random,
+      );
       this.report.struckInRecovery += 1;
     }
     await using server = await this.#start();
@@ -167,7 +172,7 @@ class KillRun {
     const [connection] = await this.#connect(again);
     assert(connection !== undefined, 'there is a connection');
     await this.#check(again, [connection]);
-    await this.#blow.strike(again, this.#random);
+    await again.kill();
   }
 
   async #start(): Promise<Server> {
@@ -176,7 +181,12 @@ class KillRun {
       for (const request of this.#history.requests) request.lasts ||= request.answered < Infinity;
     }
     this.#writeMode = this.#random.pick(this.#options.writeModes);
-    return Server.start(this.#directory, { writeMode: this.#writeMode });
+    const options = { writeMode: this.#writeMode, launcher: this.#launcher };
+    return Server.start(this.#directory, options);
+  }
+
+  get #launcher(): readonly string[] {
+    return this.#blow.launcher ?? [];
   }
 
   #connect(server: Server): Promise<Connection[]> {

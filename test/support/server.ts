@@ -19,6 +19,8 @@ export interface ServerOptions {
   readonly writeMode?: WriteMode;
   /** Further words of the command line. */
   readonly more?: readonly string[];
+  /** Words before it; they have to end as the server itself, by exec. */
+  readonly launcher?: readonly string[];
   readonly readyMs?: number;
 }
 
@@ -74,14 +76,15 @@ export class Server implements AsyncDisposable {
   #ended = false;
 
   private constructor(directory: string, options: ServerOptions) {
-    const { create, writeMode, more = [] } = options;
+    const { create, writeMode, more = [], launcher = [] } = options;
     this.directory = directory;
     this.socket = join(directory, 'nbd.sock');
-    const words = [VARVE, 'serve', '--dir', directory];
+    const words = [...launcher, process.execPath, VARVE, 'serve', '--dir', directory];
     if (create !== undefined) words.push('--create', create);
     if (writeMode !== undefined) words.push('--write-mode', writeMode);
     words.push(...more);
-    this.#child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const [program = process.execPath, ...rest] = words;
+    this.#child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child.stdout.on('data', (chunk: Buffer) => (this.#stdout += chunk.toString()));
     this.#child.stderr.on('data', (chunk: Buffer) => (this.#stderr += chunk.toString()));
     this.#child.on('exit', () => (this.#ended = true));
@@ -100,8 +103,8 @@ export class Server implements AsyncDisposable {
   }
 
   /** Starts a server that is not ready yet, and may never be. */
-  static startUnready(directory: string): Server {
-    return new Server(directory, {});
+  static startUnready(directory: string, options: ServerOptions): Server {
+    return new Server(directory, options);
   }
 
   get pid(): number {
