@@ -17,6 +17,7 @@ import {
 } from '../base/units.ts';
 import {
   FORMAT_VERSION,
+  SUM_ALLOCATED,
   SUMS_ENTRIES,
   SUMS_ENTRY_BYTES,
   SUMS_MAGIC,
@@ -81,6 +82,19 @@ export function isSector(bytes: Uint8Array, sector: number, seed: number): boole
   return (
     Buffer.from(bytes.subarray(0, 4)).toString('latin1') === SUMS_MAGIC &&
     view.getUint32(4, true) === sum &&
-    readU48(view, 8) === sector
+    readU48(view, 8) === sector &&
+    view.getUint16(14, true) === FORMAT_VERSION &&
+    areEntries(view)
   );
+}
+
+/** Kinds are known, and padding is zero. */
+function areEntries(view: DataView): boolean {
+  for (let at = sumsHeader.size; at < SUMS_SECTOR_BYTES; at += SUMS_ENTRY_BYTES) {
+    // The first two bytes are kind and padding: read as one number, padding makes it large.
+    if (view.getUint16(at, true) > SUM_ALLOCATED || view.getUint32(at + 12, true) !== 0) {
+      return false;
+    }
+  }
+  return true;
 }
