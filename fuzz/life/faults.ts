@@ -57,6 +57,8 @@ interface FaultPlace {
 export class Faults {
   readonly #place: FaultPlace;
   readonly #scars: Scar[] = [];
+  /** The volume, once it is open. */
+  volume: Volume | undefined;
   /** How often each kind took effect. */
   readonly counts: Record<string, number> = {};
 
@@ -69,11 +71,11 @@ export class Faults {
     }
   }
 
-  plant({ fault, where, how }: FaultStep, volume: Volume | undefined): void {
+  plant({ fault, where, how }: FaultStep): void {
     const part = where / 10_000;
-    if (isOne(ROTS, fault)) this.#rot(fault, part, how, volume);
-    else if (isOne(LIES, fault)) this.#lie(fault, how, volume);
-    else if (fault === 'unreadable') this.#unreadable(part, how, volume);
+    if (isOne(ROTS, fault)) this.#rot(fault, part, how);
+    else if (isOne(LIES, fault)) this.#lie(fault, how);
+    else if (fault === 'unreadable') this.#unreadable(part, how);
     else if (fault === 'clock-jump') {
       this.#count(fault);
       this.#place.world.jumpWall((where - 5000) * 10 ** (3 + (how % 4)));
@@ -105,8 +107,9 @@ export class Faults {
     return DISKS[how % DISKS.length] ?? 'log';
   }
 
-  #rot(rot: Rot, part: number, how: number, volume: Volume | undefined): void {
+  #rot(rot: Rot, part: number, how: number): void {
     const { oracle, sim } = this.#place;
+    const { volume } = this;
     if (volume === undefined) return;
     const places = rotPlaces(rot, { volume, sim, oracle, part });
     for (const { disk, offset, length } of places) {
@@ -134,7 +137,7 @@ export class Faults {
     this.#scars.push(new Scar(name, offset, after, before));
   }
 
-  #lie(fault: Lie, how: number, volume: Volume | undefined): void {
+  #lie(fault: Lie, how: number): void {
     const { sim, oracle, liar } = this.#place;
     const disk = sim[liar];
     const shift = ((how % 7) - 3) * BLOCK_BYTES * (1 + (how % 5)) + (how % 2) * BLOCK_BYTES;
@@ -143,7 +146,7 @@ export class Faults {
         shift,
         told: ({ offset, length }) => {
           this.#count(fault);
-          oracle.touch(volume, liar, offset, length);
+          oracle.touch(this.volume, liar, offset, length);
           oracle.mayRefuse = true;
         },
       });
@@ -157,25 +160,25 @@ export class Faults {
         oracle.mayRefuse = true;
         const before = new Uint8Array(length);
         disk.platter.read(offset, before);
-        oracle.touch(volume, liar, offset, length);
+        oracle.touch(this.volume, liar, offset, length);
         this.#scars.push(new Scar(liar, offset, before, bytes));
         if (astray === undefined) return;
         const victim = new Uint8Array(length);
         disk.platter.read(astray, victim);
-        oracle.touch(volume, liar, astray, length);
+        oracle.touch(this.volume, liar, astray, length);
         this.#scars.push(new Scar(liar, astray, bytes, victim));
       },
     });
   }
 
-  #unreadable(part: number, how: number, volume: Volume | undefined): void {
+  #unreadable(part: number, how: number): void {
     const { sim, oracle } = this.#place;
     const name = this.#disk(how);
     const disk = sim[name];
     const offset = Math.floor(part * (disk.size / BLOCK_BYTES)) * BLOCK_BYTES;
     const length = BLOCK_BYTES * (1 + (how % 2));
     this.#count('unreadable');
-    oracle.unreadable(volume, name, offset, length);
+    oracle.unreadable(this.volume, name, offset, length);
     oracle.mayRefuse = true;
     disk.failRead({ offset, length });
   }

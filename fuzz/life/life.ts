@@ -63,8 +63,9 @@ class LifeRun {
   }
 
   #end(): void {
-    const { power, requests } = this.state;
+    const { power, requests, faults } = this.state;
     requests.clear();
+    faults.volume = undefined;
     if (power.alive) power.cut();
     this.state.count('crashes');
     power.restore();
@@ -101,6 +102,7 @@ class LifeRun {
   /** Opens; a refusal must have a reason, changes nothing, and ends when the reason is mended. */
   async #open(life: Life): Promise<Volume> {
     const { state } = this;
+    state.faults.volume = undefined;
     let volume: Volume;
     try {
       volume = await state.sim.open(life);
@@ -112,6 +114,7 @@ class LifeRun {
       state.faults.heal();
       volume = await state.sim.open(life);
     }
+    state.faults.volume = volume;
     this.#recovered(volume);
     return volume;
   }

@@ -132,7 +132,10 @@ export class Oracle {
     this.#suspects.add(`${block}:${generation}`);
   }
 
-  /** A range of a disk was touched by a fault. */
+  /**
+   * A range of a disk was touched by a fault.
+   * @param volume - undefined: while it is being opened, so that nobody knows what lies there
+   */
   touch(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
     if (disk === 'log') this.#touchLog(volume, offset, length);
     else if (disk === 'final') this.#touchFinal(volume, offset, length);
@@ -141,7 +144,10 @@ export class Oracle {
 
   #touchLog(volume: Volume | undefined, offset: number, length: number): void {
     this.isLogTouched = true;
-    if (volume === undefined) return;
+    if (volume === undefined) {
+      for (const { block, generation } of this.#places.values()) this.suspect(block, generation);
+      return;
+    }
     const { segments, geometry } = volume.core.log;
     for (const segment of segments.live) {
       const start = slotOffset(geometry, segment.slot) + BLOCK_BYTES;
@@ -167,11 +173,15 @@ export class Oracle {
 
   /** What lies in final storage now, or will when the round under way has ended. */
   #touchBlocks(volume: Volume | undefined, first: number, end: number): void {
-    const { settled = 0, horizon } = volume?.core ?? {};
     for (let block = first; block < end; block++) {
-      this.suspect(block, this.#model.generationAt(block, settled));
-      this.suspect(block, this.#model.generationAt(block, horizon?.generation ?? 0));
+      for (const at of this.#homeGenerations(volume, block)) this.suspect(block, at);
     }
+  }
+
+  #homeGenerations(volume: Volume | undefined, block: number): readonly number[] {
+    if (volume === undefined) return this.#model.generationsOf(block);
+    const { settled, horizon } = volume.core;
+    return [settled, horizon.generation].map((at) => this.#model.generationAt(block, at));
   }
 
   /** Positions of payloads that are live, durable and not in the open segment. */

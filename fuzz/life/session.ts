@@ -91,7 +91,7 @@ export class Session {
         state.faults.heal();
         break;
       case 'fault':
-        if (state.script.faults.includes(step.fault)) state.faults.plant(step, this.#volume);
+        if (state.script.faults.includes(step.fault)) state.faults.plant(step);
         break;
       case 'mark':
         this.#spawn(this.#mark());

@@ -44,6 +44,11 @@ export class VolumeModel {
     return found?.generation ?? 0;
   }
 
+  /** Of every version of a block, and 0 for its first zeros. */
+  generationsOf(block: number): readonly number[] {
+    return [0, ...(this.#blocks[block] ?? []).map(({ generation }) => generation)];
+  }
+
   /** Whether a block's part, from byte `from` in it, was so at some generation of [first, last]. */
   wasBetween(
     block: number,

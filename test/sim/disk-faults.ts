@@ -61,7 +61,7 @@ export class DiskFaults {
   readonly #syncs: SyncFault[] = [];
   readonly #writeLies: WriteLie[] = [];
   readonly #readLies: ReadLie[] = [];
-  /** Told of each write and punch, wherever it really goes. */
+  /** Told of each write and punch that arrives where it should. */
   watch: ((offset: number, length: number) => void) | undefined;
   /** The device has gone: every operation fails. */
   isGone = false;

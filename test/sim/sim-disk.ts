@@ -186,7 +186,7 @@ export class SimDisk implements LowerDevice, Handle {
       effect: () => {
         if (fault !== undefined) this.#writePart(offset, length, sources);
         else if (length > 0 && to !== undefined) change = platter.write(to, sources);
-        if (to !== undefined) faults.watch?.(to, length);
+        if (to === offset) faults.watch?.(to, length);
       },
       settle: () => {
         if (change !== undefined) change.settled = true;
@@ -213,7 +213,7 @@ export class SimDisk implements LowerDevice, Handle {
       effect: () => {
         if (fault === undefined && length > 0 && to !== undefined) {
           change = platter.punch(to, length);
-          faults.watch?.(to, length);
+          if (to === offset) faults.watch?.(to, length);
         }
       },
       settle: () => {
