@@ -185,9 +185,16 @@ export class Log {
     return await this.#publishing.run(() => work(this.#superblock));
   }
 
-  /** Writes and syncs the next superblock with these changes. */
+  /**
+   * Writes and syncs the next superblock with these changes. A horizon goes into one copy and then
+   * into the other: should either rot, what is left still knows which moments final storage is
+   * about to pass, and none of them is served from there.
+   */
   async publish(patch: Patch, point: SyncPoint): Promise<void> {
-    await this.#publishing.run(() => this.#write(patch, point));
+    await this.#publishing.run(async () => {
+      await this.#write(patch, point);
+      if (point === 'horizon') await this.#write(patch, point);
+    });
   }
 
   /**

@@ -277,10 +277,12 @@ export class Reader {
     for (let attempt = 0; ; attempt++) {
       const epoch = core.roundEpoch;
       try {
-        if (count === 1 && (await this.#fromCache(first, buffer))) return undefined;
+        if (count === 1 && (await this.#fromCache(first, buffer, at))) return undefined;
         const sums = await core.final.read(first, buffer);
         if (count <= CACHED_BLOCKS_MAX) this.#keep(first, buffer, sums);
-        return undefined;
+        const newer = newerThan(sums, first, at);
+        if (newer.length === 0) return undefined;
+        if (epoch === core.roundEpoch && !this.#anyInIndex(first, count, at)) return newer;
       } catch (error) {
         if (!isUnreadable(error)) throw error;
         const moved = epoch !== core.roundEpoch || this.#anyInIndex(first, count, at);
@@ -351,9 +353,9 @@ export class Reader {
     return left.length === 0 ? undefined : left;
   }
 
-  async #fromCache(block: Block, buffer: Uint8Array): Promise<boolean> {
+  async #fromCache(block: Block, buffer: Uint8Array, at: Generation): Promise<boolean> {
     const sum = await this.#core.final.sum(block);
-    if (sum.kind !== SUM_DATA) return false;
+    if (sum.kind !== SUM_DATA || sum.generation > at) return false;
     const known = this.#core.cache.atHome(block, sum.generation);
     if (known === undefined || !this.#fits(known, block, sum.generation, sum.checksum))
       return false;
@@ -392,4 +394,16 @@ function unreadable(bad: readonly BadBlock[], from: number, to: number): Unreada
   }));
   const code = bad.every((one) => one.code === 'DEVICE_IO') ? 'DEVICE_IO' : 'BLOCK_CORRUPT';
   return new UnreadableError(code, clippedRanges(mergedRanges(ranges), from, to));
+}
+
+/** Blocks of final storage that went past the moment: the moment's own content is gone. */
+function newerThan(sums: readonly Sum[], first: Block, at: Generation): readonly BadBlock[] {
+  const bad: BadBlock[] = [];
+  sums.forEach(({ generation }, i) => {
+    if (generation <= at) return;
+    const block = blockOf(first + i);
+    const why = `block ${block}: final storage has generation ${generation}, later than ${at}`;
+    bad.push({ block, why, code: 'BLOCK_CORRUPT', version: undefined });
+  });
+  return bad;
 }
