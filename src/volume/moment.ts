@@ -69,8 +69,8 @@ function parseTime(parts: RegExpExecArray, bad: (why: string) => VarveError): Mi
   if (local !== `${day}T${clock}`) throw bad('no such day or time');
   const us = ms * 1000 + Number(fraction.padEnd(6, '0').slice(0, 6));
   if (us < 0) throw bad('before 1970');
-  if (!Number.isSafeInteger(us)) throw bad('too far in the future');
-  return micros(us);
+  // From 2255 on no number holds it to the microsecond; it is future then, whichever it is.
+  return micros(Math.min(us, Number.MAX_SAFE_INTEGER));
 }
 
 /** @throws VarveError LABEL_BAD when the text is no label, or would read as another moment */
