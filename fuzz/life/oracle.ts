@@ -37,6 +37,8 @@ export class Oracle {
   isLogTouched = false;
   /** What is damaged may stop an opening. */
   mayRefuse = false;
+  /** Something was touched once; where nothing was, nothing may be found. */
+  wasDamaged = false;
   /** Reads may fail anywhere until the fault has passed. */
   mayFailReads = false;
   /** Writing or syncing the log failed in this life, or may fail yet. */
@@ -91,6 +93,16 @@ export class Oracle {
     if (newest !== undefined) this.#proven = Math.max(this.#proven, newest.generation);
   }
 
+  /**
+   * Whether that version, in whichever copy, was touched by a fault.
+   * @param generation - 0: of a block that was given up with its sector, whatever it was
+   */
+  isSuspect(block: number, generation: number): boolean {
+    if (this.mayFailReads || this.#unreadable.length > 0) return true;
+    const versions = generation === 0 ? this.#model.generationsOf(block) : [generation];
+    return versions.some((one) => this.#suspects.has(`${block}:${one}`));
+  }
+
   mayFail(block: number, generation: number): boolean {
     if (this.mayFailReads) return true;
     for (const { disk, first, end } of this.#unreadable) {
@@ -101,6 +113,7 @@ export class Oracle {
 
   /** Writes and syncs of a disk fail from now on, or the next time. */
   trouble(disk: DiskName): void {
+    this.wasDamaged = true;
     this.#troubles.push(disk);
     this.#countTroubles();
   }
@@ -137,6 +150,7 @@ export class Oracle {
    * @param volume - undefined: while it is being opened, so that nobody knows what lies there
    */
   touch(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
+    this.wasDamaged = true;
     if (disk === 'log') this.#touchLog(volume, offset, length);
     else if (disk === 'final') this.#touchFinal(volume, offset, length);
     else this.#touchSums(volume, offset, length);

@@ -24,6 +24,15 @@ interface Change {
   readonly content: Uint8Array | undefined;
 }
 
+/** So few bytes may be the same by chance. */
+const BYTES_ALIKE_MAX = 4;
+
+function isAlike(left: Request, right: Request): boolean {
+  const blank = (request: Request): boolean => request.bytes === undefined;
+  if (blank(left) && blank(right)) return true;
+  return left.length <= BYTES_ALIKE_MAX && right.length <= BYTES_ALIKE_MAX;
+}
+
 const ZEROS = new Uint8Array(BLOCK_BYTES);
 
 /** Blocks that a request touches: the first, and the one after the last. */
@@ -52,8 +61,34 @@ export class Requests {
     this.#pending.add(request);
   }
 
+  /** The request was answered: from here on it takes no generation. */
   end(request: Request): void {
     this.#pending.delete(request);
+    if (request.generation !== undefined) return;
+    const twin = this.#twinOf(request, (other) => other.generation !== undefined);
+    if (twin === undefined) return;
+    request.generation = twin.generation;
+    twin.generation = undefined;
+  }
+
+  /** The request was refused: what the stream says may be about another one that does the same. */
+  refuse(request: Request): void {
+    this.#pending.delete(request);
+    if (request.generation === undefined) return;
+    const twin = this.#twinOf(request, (other) => other.generation === undefined);
+    if (twin === undefined) return;
+    twin.generation = request.generation;
+    request.generation = undefined;
+  }
+
+  /** Two that do the same can't be told apart in the stream. */
+  #twinOf(request: Request, fits: (other: Request) => boolean): Request | undefined {
+    const [first, end] = blocksOf(request, this.#model.size);
+    return [...this.#pending].find((other) => {
+      if (!fits(other) || !isAlike(request, other)) return false;
+      const [otherFirst, otherEnd] = blocksOf(other, this.#model.size);
+      return first === otherFirst && end === otherEnd;
+    });
   }
 
   /** The machine is gone: nobody will be answered. */

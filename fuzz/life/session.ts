@@ -16,6 +16,10 @@ const MOMENTS_MAX = 3;
 const SNAPSHOTS_MAX = 3;
 const MOMENTS_CHECKED = 3;
 
+type BesideStep =
+  | { readonly do: 'flush' | 'scrub' | 'mark' | 'delete-snapshot' }
+  | { readonly do: 'snapshot'; readonly at: number };
+
 interface OpenMoment {
   readonly generation: number;
   readonly device: BlockDevice;
@@ -60,9 +64,6 @@ export class Session {
       case 'read':
         await this.#read(step.at, step.length);
         break;
-      case 'flush':
-        this.#spawn(this.#flush());
-        break;
       case 'drain':
         await this.#drain();
         break;
@@ -93,15 +94,6 @@ export class Session {
       case 'fault':
         if (state.script.faults.includes(step.fault)) state.faults.plant(step);
         break;
-      case 'mark':
-        this.#spawn(this.#mark());
-        break;
-      case 'snapshot':
-        this.#spawn(this.#snapshot(step.at));
-        break;
-      case 'delete-snapshot':
-        this.#spawn(this.#deleteSnapshot());
-        break;
       case 'open-moment':
         await this.#openMoment(step.at);
         break;
@@ -111,10 +103,37 @@ export class Session {
       case 'close-moment':
         await this.#closeMoment(step.at);
         break;
+      case 'flush':
+      case 'scrub':
+      case 'mark':
+      case 'delete-snapshot':
+        this.#spawn(this.#beside({ do: step.do }));
+        break;
+      case 'snapshot':
+        this.#spawn(this.#beside({ do: step.do, at: step.at }));
+        break;
       default:
         return unreachable(step);
     }
     return true;
+  }
+
+  /** What nobody waits for before the next step. */
+  #beside(step: BesideStep): Promise<void> {
+    switch (step.do) {
+      case 'flush':
+        return this.#flush();
+      case 'scrub':
+        return this.#scrub();
+      case 'mark':
+        return this.#mark();
+      case 'snapshot':
+        return this.#snapshot(step.at);
+      case 'delete-snapshot':
+        return this.#deleteSnapshot();
+      default:
+        return unreachable(step);
+    }
   }
 
   async #read(at: number, wanted: number): Promise<void> {
@@ -195,7 +214,7 @@ export class Session {
     try {
       await this.#send(step, request);
     } catch (error) {
-      requests.end(request);
+      requests.refuse(request);
       if (this.#life.alive) this.#refused(request, error, { before, deletions });
       return;
     }
@@ -283,6 +302,26 @@ export class Session {
     const info = await this.#volume.info();
     law(3, info.head.generation === this.#state.model.head, 'info names the newest generation');
     law(1, info.durable.generation >= this.#state.durable, 'info names what is durable');
+  }
+
+  /** Beside whatever else goes on; what it reports as damaged was damaged. */
+  async #scrub(): Promise<void> {
+    const { oracle } = this.#state;
+    try {
+      const report = await this.#volume.scrub({ bytesPerSecond: 0, progress: () => undefined });
+      if (!this.#life.alive) return;
+      this.#state.count('scrubs');
+      this.#state.count('repairs', report.repaired);
+      for (const { block, generation = 0, what } of report.damages) {
+        const known = block === undefined || oracle.isSuspect(block, generation);
+        const excused = oracle.wasDamaged && known;
+        law(5, excused, () => `a scrub finds what a fault damaged, and nothing else: ${what}`);
+      }
+    } catch (error) {
+      if (!this.#life.alive) return;
+      if (isVarveError(error, 'SCRUB_RUNS') || isVarveError(error, 'CLOSED')) return;
+      this.#knownRefusal(error, []);
+    }
   }
 
   async #close(): Promise<void> {

@@ -17,7 +17,7 @@ export type Step =
     }
   | { readonly do: 'burst'; readonly at: number; readonly count: number }
   | { readonly do: 'read'; readonly at: number; readonly length: number }
-  | { readonly do: 'flush' | 'drain' | 'mark' | 'check' | 'reopen' | 'look' | 'heal' }
+  | { readonly do: 'flush' | 'drain' | 'mark' | 'check' | 'reopen' | 'look' | 'heal' | 'scrub' }
   | { readonly do: 'pause'; readonly us: number }
   | { readonly do: 'open-moment' | 'snapshot'; readonly at: number }
   | { readonly do: 'read-moment' | 'close-moment' | 'delete-snapshot'; readonly at: number }
@@ -91,6 +91,7 @@ export const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 8, arbitrary: plain('reopen') },
   { weight: 6, arbitrary: plain('look') },
   { weight: 15, arbitrary: plain('heal') },
+  { weight: 8, arbitrary: plain('scrub') },
   {
     weight: 100,
     arbitrary: fc.record({

@@ -99,9 +99,9 @@ export const SYNC_MUTANTS: readonly Mutant[] = [
     replace: '',
     more: [
       {
-        find: 'const settledBlocks = await settleBlocks(core, target, { attempt, copies });',
+        find: 'const settledBlocks = await settleBlocks(core, target, { attempt, copies, givesUp });',
         replace:
-          'const settledBlocks = await settleBlocks(core, target, { attempt, copies });\n' +
+          'const settledBlocks = await settleBlocks(core, target, { attempt, copies, givesUp });\n' +
           "      await core.log.publish({ horizon: core.horizon }, 'horizon');",
       },
     ],

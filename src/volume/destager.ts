@@ -275,7 +275,9 @@ export class Destager {
     const [attempt, copies] = [this.#attempt, this.#copies];
     await core.home.run(async () => {
       core.roundEpoch += 1;
-      const settledBlocks = await settleBlocks(core, target, { attempt, copies });
+      // At the last attempt before those who wait for room are refused.
+      const givesUp = this.#failures >= FAILURES_MAX - 1;
+      const settledBlocks = await settleBlocks(core, target, { attempt, copies, givesUp });
       await this.#finish(target, settledBlocks);
     });
     core.counters.rounds += 1;

@@ -9,7 +9,7 @@
  *   - Everything is synced when it returns.
  */
 import { crc32c } from '../base/crc32c.ts';
-import { isVarveError } from '../base/errors.ts';
+import { isVarveError, type VarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
@@ -42,19 +42,21 @@ export interface Means {
   readonly attempt: Attempt;
   /** For versions that the log has lost. */
   readonly copies: OtherCopies;
+  /**
+   * Whether what the device of the log can't read is lost; else the round fails, to be made again:
+   * a device may come back, and what is stamped `lost` does not.
+   */
+  readonly givesUp: boolean;
 }
 
 /** @returns how many blocks were written */
-export async function settleBlocks(
-  core: Core,
-  target: Generation,
-  { attempt, copies }: Means,
-): Promise<number> {
+export async function settleBlocks(core: Core, target: Generation, means: Means): Promise<number> {
+  const { attempt } = means;
   await settleRanges(core, target, attempt);
   const newest = await plan(core, target);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     const to = Math.min(newest.length, from + CHUNK_BLOCKS);
-    await attempt(() => settleChunk(core, copies, newest, from, to));
+    await attempt(() => settleChunk(core, means, newest, from, to));
   }
   await core.final.syncFinal('final');
   await core.final.syncSums('sums');
@@ -114,14 +116,14 @@ async function writeZeros(core: Core, start: number, end: number, attempt: Attem
 /** Versions [from, to) of the sorted list: read, verify, write in runs, then their sums. */
 async function settleChunk(
   core: Core,
-  copies: OtherCopies,
+  means: Means,
   newest: Newest,
   from: number,
   to: number,
 ): Promise<void> {
   const buffer = new Uint8Array((to - from) * BLOCK_BYTES);
   const changes: { block: Block; sum: Sum }[] = [];
-  const good = await readVersions(core, copies, newest, from, to, buffer);
+  const good = await readVersions(core, means, newest, from, to, buffer);
   let runStart = from;
   for (let i = from; i < to; i++) {
     const block = blockOf(newest.blocks[i] ?? 0);
@@ -147,10 +149,11 @@ function sumOf(newest: Newest, i: number, good: boolean): Sum {
 /**
  * Fills `buffer` with versions [from, to) from ring or log.
  * @returns 1 for each that matched its checksum
+ * @throws VarveError DEVICE_IO where the device fails, unless it is given up
  */
 async function readVersions(
   core: Core,
-  copies: OtherCopies,
+  { copies, givesUp }: Means,
   newest: Newest,
   from: number,
   to: number,
@@ -160,6 +163,7 @@ async function readVersions(
   const seed = volumeSeed(core.uuid);
   const bad: Version[] = [];
   const places = new Map<number, number>();
+  let failure: VarveError | undefined;
   let next = from;
   const work = async (): Promise<void> => {
     while (next < to) {
@@ -170,7 +174,7 @@ async function readVersions(
         (first - from) * BLOCK_BYTES,
         (first - from + count) * BLOCK_BYTES,
       );
-      await readReadable(core, lsnOf(newest.lsns[first] ?? 0), target);
+      failure = (await readReadable(core, lsnOf(newest.lsns[first] ?? 0), target)) ?? failure;
       for (let i = first; i < first + count; i++) {
         const at = (i - from) * BLOCK_BYTES;
         const crc = crc32c(buffer.subarray(at, at + BLOCK_BYTES));
@@ -199,6 +203,7 @@ async function readVersions(
     core.counters.readRescues += 1;
   };
   await copies.ofLog(bad, saved, { thorough: true });
+  if (failure !== undefined && !givesUp && good.includes(0)) throw failure;
   return good;
 }
 
@@ -217,17 +222,28 @@ function runEnd(core: Core, newest: Newest, first: number, to: number): number {
   return end;
 }
 
-/** Blocks that the device can't read stay zero, fail their checksum, and become `lost`. */
-async function readReadable(core: Core, position: Lsn, target: Uint8Array): Promise<void> {
+/**
+ * Blocks that the device can't read stay zero, and fail their checksum.
+ * @returns why, if there are any
+ */
+async function readReadable(
+  core: Core,
+  position: Lsn,
+  target: Uint8Array,
+): Promise<VarveError | undefined> {
   try {
     await readPositions(core, position, target);
+    return undefined;
   } catch (error) {
     if (!isVarveError(error, 'DEVICE_IO')) throw error;
     target.fill(0);
-    if (target.length === BLOCK_BYTES) return;
+    if (target.length === BLOCK_BYTES) return error;
+    let failure: VarveError | undefined;
     for (let at = 0; at < target.length; at += BLOCK_BYTES) {
-      await readReadable(core, lsnOf(position + at), target.subarray(at, at + BLOCK_BYTES));
+      const part = target.subarray(at, at + BLOCK_BYTES);
+      failure = (await readReadable(core, lsnOf(position + at), part)) ?? failure;
     }
+    return failure;
   }
 }
 
