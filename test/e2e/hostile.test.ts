@@ -14,7 +14,7 @@ import { LibNbd } from '../support/libnbd.ts';
 import { varve } from '../support/run.ts';
 import { RSS_CONNECTION_MAX, RSS_REST_MAX, Server } from '../support/server.ts';
 
-const SECONDS = Number(process.env['VARVE_HOSTILE_SECONDS'] ?? 10);
+const SECONDS = Number(process.env['VARVE_HOSTILE_SECONDS'] ?? 6);
 const SEED = Number(process.env['VARVE_HOSTILE_SEED'] ?? 1);
 const MIB = 1024 ** 2;
 const SIZE = 128 * MIB;
