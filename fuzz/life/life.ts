@@ -29,6 +29,14 @@ export interface LifeOptions {
 
 export type LifeCounts = Readonly<Record<string, number>>;
 
+/** The volume is refused for good, because a fault came between its image and its sums. */
+class GivenUp extends Error {
+  constructor(cause: VarveError) {
+    super(cause.message, { cause });
+    this.name = 'GivenUp';
+  }
+}
+
 class LifeRun {
   readonly state: RunState;
   readonly #steps: readonly Step[];
@@ -45,6 +53,22 @@ class LifeRun {
     const { state } = this;
     const { power, world, faults } = state;
     await world.run(() => state.sim.format(power.life));
+    try {
+      await this.#liveOn();
+    } catch (error) {
+      if (!(error instanceof GivenUp)) throw error;
+      state.count('given up, with a reason');
+    }
+    state.count('steps', this.#at);
+    for (const [fault, times] of Object.entries(faults.counts)) {
+      state.count(`fault ${fault}`, times);
+    }
+    return { ...state.counts, digest: world.digest };
+  }
+
+  async #liveOn(): Promise<void> {
+    const { state } = this;
+    const { power, world, faults } = state;
     while (this.#at < this.#steps.length) {
       await power.runLife((life) => this.#live(life));
       this.#end();
@@ -55,11 +79,7 @@ class LifeRun {
       await checkAll(state, volume, MOMENTS);
       await volume.close();
     });
-    state.count('steps', this.#steps.length);
-    for (const [fault, times] of Object.entries(faults.counts)) {
-      state.count(`fault ${fault}`, times);
-    }
-    return { ...state.counts, digest: world.digest };
+    state.count('lives');
   }
 
   #end(): void {
@@ -99,7 +119,7 @@ class LifeRun {
     }
   }
 
-  /** Opens; a refusal must have a reason, changes nothing, and ends when the reason is mended. */
+  /** Opens; a refusal must have a reason, and ends when the reason is mended. */
   async #open(life: Life): Promise<Volume> {
     const { state } = this;
     state.faults.volume = undefined;
@@ -108,15 +128,25 @@ class LifeRun {
       volume = await state.sim.open(life);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      const mayFail = state.oracle.logFailures > 0;
-      law(5, state.oracle.mayRefuse || mayFail, () => `a sound volume opens: ${error.message}`);
+      const { mayRefuse, logFailures, isHomeTouched } = state.oracle;
+      const excused = mayRefuse || logFailures > 0 || isHomeTouched;
+      law(5, excused, () => `a sound volume opens: ${error.message}`);
       state.count(`refused opening ${error.code}`);
       state.faults.heal();
-      volume = await state.sim.open(life);
+      volume = await this.#openMended(life);
     }
     state.faults.volume = volume;
     this.#recovered(volume);
     return volume;
+  }
+
+  async #openMended(life: Life): Promise<Volume> {
+    try {
+      return await this.state.sim.open(life);
+    } catch (error) {
+      const isForeign = isVarveError(error, 'VOLUME_FOREIGN') && this.state.oracle.isHomeTouched;
+      throw isForeign ? new GivenUp(error) : error;
+    }
   }
 
   /** What was recovered becomes the truth, after it was compared with what may be. */

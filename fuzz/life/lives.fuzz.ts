@@ -18,7 +18,7 @@ async function main({ seed, runs, onStep, brief }: FuzzOptions): Promise<Counts>
     const script = scriptOf(one);
     try {
       const { digest: _, ...rest } = await runLife(script, onStep && { trace: onStep });
-      counts = sum(counts, { ...rest, lives: 1 });
+      counts = sum(counts, rest);
     } catch (error) {
       if (brief === true) throw error;
       const what = error instanceof Error ? error.stack : String(error);

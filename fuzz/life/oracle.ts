@@ -39,6 +39,11 @@ export class Oracle {
   mayRefuse = false;
   /** Something was touched once; where nothing was, nothing may be found. */
   wasDamaged = false;
+  /**
+   * Final storage or its sums were touched. Rounds write pages of sums anew from what they find, so
+   * healing may come too late, and the volume is rightly refused from then on.
+   */
+  isHomeTouched = false;
   /** Reads may fail anywhere until the fault has passed. */
   mayFailReads = false;
   /** Writing or syncing the log failed in this life, or may fail yet. */
@@ -151,6 +156,7 @@ export class Oracle {
    */
   touch(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
     this.wasDamaged = true;
+    if (disk !== 'log') this.isHomeTouched = true;
     if (disk === 'log') this.#touchLog(volume, offset, length);
     else if (disk === 'final') this.#touchFinal(volume, offset, length);
     else this.#touchSums(volume, offset, length);

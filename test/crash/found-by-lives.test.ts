@@ -1,0 +1,149 @@
+/** What the lives of fuzz/life found, each told alone. */
+import { describe, expect, test } from 'vitest';
+import { isVarveError } from '../../src/base/errors.ts';
+import { BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
+import { UnreadableError } from '../../src/base/unreadable.ts';
+import { SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { Bench, blocksOf, get, holds, put, unreadable } from './bench.ts';
+
+/** Writes to a few blocks until so many rounds more have run. */
+async function pushRounds(volume: Volume, count: number): Promise<void> {
+  const until = volume.core.counters.rounds + count;
+  for (let i = 0; volume.core.counters.rounds < until; i++) {
+    await put(volume, 20 + (i % 8), blocksOf(1000 + i));
+    if (i > 3000) throw new Error('no round comes to its end');
+  }
+}
+
+describe('the newest superblock rots', () => {
+  test.each([0, 1])('copy %i: the horizon stays where it was', async (copy) => {
+    // The older copy had the older horizon. Moments that final storage had passed opened again
+    // and read the newer content, without a word.
+    const bench = await Bench.create(11);
+    let horizon = 0;
+    await bench.lose('kill', async (volume) => {
+      await pushRounds(volume, 2);
+      // In the middle of a round: its horizon is durable, and its blocks lie at home.
+      const { core } = volume;
+      const before = core.horizon.generation;
+      const syncFinal = core.final.syncFinal.bind(core.final);
+      core.final.syncFinal = async (point) => {
+        await syncFinal(point);
+        horizon = core.horizon.generation;
+        await bench.world.sleep(1e12);
+      };
+      for (let i = 0; horizon === 0; i++) await put(volume, 20 + (i % 8), blocksOf(i), true);
+      expect(horizon).toBeGreaterThan(before);
+    });
+    const at = (SUPERBLOCK_BLOCKS[copy] ?? 0) * BLOCK_BYTES;
+    bench.sim.log.corrupt(at + 40, new Uint8Array(64));
+    await bench.use(async (volume) => {
+      expect(volume.core.horizon.generation).toBe(horizon);
+      const outside = volume.resolve(`gen=${horizon - 1}`);
+      await expect(outside).rejects.toMatchObject({ code: 'MOMENT_OUTSIDE' });
+    });
+  });
+
+  test('a moment never reads a block that is later than itself', async () => {
+    const bench = await Bench.create(12);
+    await bench.use(async (volume) => {
+      for (let i = 0; i < 4; i++) await put(volume, i, blocksOf(i));
+      await pushRounds(volume, 2);
+      const { core } = volume;
+      const { generation } = core.horizon;
+      const device = volume.openMoment(await volume.resolve(`gen=${generation}`));
+      const read = core.final.read.bind(core.final);
+      core.final.read = async (first, target) => {
+        const sums = await read(first, target);
+        return sums.map((sum) => ({ ...sum, generation: core.head }));
+      };
+      expect([...(await unreadable(device, 0, 4)).values()]).toEqual(
+        Array.from({ length: 4 }, () => 'BLOCK_CORRUPT EIO'),
+      );
+    });
+  });
+});
+
+describe('the device of the log is away for a moment', () => {
+  test('a round is made again, and nothing is lost', async () => {
+    // What it could not read was stamped lost, for ever, though the device came back.
+    const bench = await Bench.create(13);
+    await bench.use(async (volume) => {
+      for (let i = 0; i < 8; i++) await put(volume, i, blocksOf(i));
+    });
+    await bench.use(async (volume) => {
+      const mend = bench.sim.log.failRead({ offset: 0, length: bench.sim.log.size });
+      const mended = bench.world.sleep(1_500_000).then(mend);
+      await pushRounds(volume, 1);
+      await mended;
+      expect(volume.core.counters.readErrors).toBeGreaterThan(0);
+      expect(await unreadable(volume.live(), 0, 40)).toEqual(new Map());
+      for (let i = 0; i < 8; i++) expect(await holds(volume.live(), i, [blocksOf(i)])).toBe(0);
+    });
+  });
+});
+
+describe('a read of final storage across a round', () => {
+  test('that fails while versions are dropped is made again', async () => {
+    // Neither the index nor the epoch had changed when it looked, so it was taken for rot.
+    const bench = await Bench.create(14);
+    await bench.use(async (volume) => {
+      await put(volume, 3, blocksOf(1));
+      await pushRounds(volume, 1);
+      const { core } = volume;
+      const read = core.final.read.bind(core.final);
+      let dropping = (): void => undefined;
+      const isDropping = new Promise<void>((resolve) => {
+        dropping = resolve;
+      });
+      const dropSome = core.index.dropSome.bind(core.index);
+      let steps = 0;
+      core.index.dropSome = (upTo, max) => {
+        steps += 1;
+        if (steps === 1) return false;
+        const isDone = dropSome(upTo, max);
+        if (steps === 2) dropping();
+        return steps > 20 && isDone;
+      };
+      let tries = 0;
+      core.final.read = async (first, target) => {
+        tries += 1;
+        if (tries > 1) return await read(first, target);
+        await isDropping;
+        const why = 'half of it was there';
+        const offset = byteOffset(3 * BLOCK_BYTES);
+        throw new UnreadableError('BLOCK_CORRUPT', [
+          { offset, length: byteCount(BLOCK_BYTES), why },
+        ]);
+      };
+      const got = get(volume.live(), 3);
+      await pushRounds(volume, 1);
+      expect(Buffer.compare(await got, blocksOf(1))).toBe(0);
+      expect(tries).toBe(2);
+    });
+  });
+});
+
+describe('who waits for room while a snapshot is deleted', () => {
+  test('is not told that the snapshot keeps the log', async () => {
+    // It was woken when the record was durable, a moment before the pin was gone.
+    const bench = await Bench.create(15);
+    await bench.use(async (volume) => {
+      await put(volume, 0, blocksOf(1));
+      await volume.createSnapshot('kept');
+      let refused = 0;
+      for (let i = 0; refused === 0; i++) {
+        try {
+          await put(volume, 20 + (i % 8), blocksOf(i));
+        } catch (error) {
+          if (!isVarveError(error, 'LOG_FULL')) throw error;
+          refused += 1;
+        }
+      }
+      const deleted = volume.deleteSnapshot('kept');
+      await Promise.all([deleted, put(volume, 5, blocksOf(5))]);
+      expect(await holds(volume.live(), 5, [blocksOf(5)])).toBe(0);
+    });
+  });
+});
