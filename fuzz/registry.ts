@@ -18,9 +18,12 @@ import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
 import { fuzzer as volumeLives } from './life/lives.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
+import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
+import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
 import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
 import { fuzzer as volumeShortLives } from './volume/short-lives.fuzz.ts';
+import { fuzzer as volumeTornRequests } from './volume/torn-requests.fuzz.ts';
 import { fuzzer as volumeTrouble } from './volume/trouble.fuzz.ts';
 
 export const FUZZERS: readonly Fuzzer[] = [
@@ -39,8 +42,11 @@ export const FUZZERS: readonly Fuzzer[] = [
   nbdSim,
   volumeDamage,
   volumeLives,
+  volumeForks,
   volumePowerCuts,
+  volumeReaders,
   volumeRoundCuts,
   volumeShortLives,
+  volumeTornRequests,
   volumeTrouble,
 ];

@@ -9,10 +9,13 @@ import { isVarveError, type ErrorCode } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, kibibytes, slot } from '../../src/base/units.ts';
 import {
   BATCH_MAGIC,
+  BATCH_PREFIX_BYTES,
+  ENTRY_BYTES,
   SEGMENT_MAGIC,
   SUMS_ENTRIES,
   SUMS_SECTOR_BYTES,
   SUPERBLOCK_BLOCKS,
+  batchHeader,
   superblock,
 } from '../../src/format/layouts.ts';
 import { offsetOf } from '../../src/format/record.ts';
@@ -151,7 +154,7 @@ class DamageRun {
     const at = block * BLOCK_BYTES;
     // The batch that states the last ones durable is written and not synced: where the power went,
     // rot in these can't be told from a torn tail. So rot of the log comes after a close.
-    switch (random.below(this.#isCut ? 6 : 10)) {
+    switch (random.below(this.#isCut ? 6 : 12)) {
       case 0:
         final.corruptBit(at + random.below(BLOCK_BYTES), random.below(8));
         return { what: 'a rotten bit of final storage', refusals: [], blocksMax: 1 };
@@ -186,9 +189,19 @@ class DamageRun {
       }
       case 7:
       case 8: {
-        const header = random.pick(this.#headers(log));
+        const header = this.#header(log);
         log.corruptBit(header + random.below(random.pick([96, 160, 512])), random.below(8));
         return { what: 'a rotten header of the log', refusals: ['VOLUME_CORRUPT'], blocksMax: 1 };
+      }
+      case 9:
+      case 10: {
+        // The low bits of its block, its kind, or the low bits of what follows.
+        const header = this.#header(log, true);
+        const count = Buffer.alloc(2);
+        log.platter.read(header + COUNT_OFFSET, count);
+        const entry = BATCH_PREFIX_BYTES + random.below(count.readUInt16LE()) * ENTRY_BYTES;
+        log.corruptBit(header + entry + random.pick([0, 0, 1, 6, 8]), random.below(8));
+        return { what: 'a rotten entry of the log', refusals: ['VOLUME_CORRUPT'], blocksMax: 1 };
       }
       default: {
         const from = slotOffset(geometry, slot(0));
@@ -218,16 +231,25 @@ class DamageRun {
     return first < second ? SUPERBLOCK_BLOCKS[0] : SUPERBLOCK_BLOCKS[1];
   }
 
-  /** Where headers of segments and batches lie, of this life of their slot or an earlier one. */
-  #headers(log: SimDisk): readonly number[] {
+  /**
+   * Where a header of a segment or batch lies: often one of the newest, which no summary lists.
+   * @param hasEntries - it is that of a batch that holds something
+   */
+  #header(log: SimDisk, hasEntries = false): number {
     const bytes = contentOf(log);
-    const places: number[] = [];
+    const view = Buffer.from(bytes.buffer);
+    const places: { readonly at: number; readonly lsn: bigint }[] = [];
     const from = slotOffset(this.#sim.geometry, slot(0));
     for (let at: number = from; at + BLOCK_BYTES <= bytes.length; at += BLOCK_BYTES) {
-      const magic = Buffer.from(bytes.subarray(at, at + 8)).toString('latin1');
-      if (magic === BATCH_MAGIC || magic === SEGMENT_MAGIC) places.push(at);
+      const magic = view.toString('latin1', at, at + 8);
+      if (magic === SEGMENT_MAGIC && !hasEntries) places.push({ at, lsn: -1n });
+      if (magic !== BATCH_MAGIC) continue;
+      if (hasEntries && view.readUInt16LE(at + COUNT_OFFSET) === 0) continue;
+      places.push({ at, lsn: view.readBigUInt64LE(at + LSN_OFFSET) });
     }
-    return places;
+    places.sort((one, other) => (one.lsn < other.lsn ? -1 : 1));
+    const chosen = this.#random.chance(0.6) ? places.slice(hasEntries ? -1 : -4) : places;
+    return this.#random.pick(chosen).at;
   }
 
   /** The newest state, and one moment of the window. */
@@ -282,6 +304,8 @@ class DamageRun {
 }
 
 const SEQUENCE_OFFSET = offsetOf(superblock, 'sequence');
+const COUNT_OFFSET = offsetOf(batchHeader, 'entry_count');
+const LSN_OFFSET = offsetOf(batchHeader, 'lsn');
 
 function contentOf(disk: SimDisk): Uint8Array {
   const bytes = new Uint8Array(disk.size);

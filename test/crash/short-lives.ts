@@ -26,8 +26,20 @@ export interface ShortLivesOptions {
 }
 
 const BLOCKS = 16;
-/** Most writes are of one block, so that batches of one life lie where those of another lay. */
 const WRITE_BYTES_MAX = 2 * BLOCK_BYTES;
+/** What is asked for, of twenty: the rest are flushes, snapshots and pauses. */
+interface Mix {
+  readonly writes: number;
+  readonly partial: number;
+  readonly trims: number;
+}
+const MIXES: readonly Mix[] = [
+  { writes: 12, partial: 2, trims: 2 },
+  // Batches of one life lie where those of another lay.
+  { writes: 19, partial: 0, trims: 0 },
+  // Batches without a payload: a header is all that a cut may take of them.
+  { writes: 5, partial: 1, trims: 11 },
+];
 const OPERATIONS = [3, 8, 20, 60] as const;
 
 class ShortLives {
@@ -50,12 +62,14 @@ class ShortLives {
   #labels = 0;
   /** The newest generation when this life began. */
   #opened = 0;
+  readonly #mix: Mix;
 
   constructor(options: ShortLivesOptions) {
     this.#options = options;
     this.#world = new SimWorld(options.seed);
     this.#power = new PowerSupply(this.#world);
     this.#random = this.#world.random.fork('short-lives');
+    this.#mix = this.#random.pick(MIXES);
     this.#sim = new SimVolume(this.#power, {
       size: byteCount(BLOCKS * BLOCK_BYTES),
       segmentBytes: kibibytes(32),
@@ -108,14 +122,15 @@ class ShortLives {
     const random = this.#random;
     for (let left = 1 + random.below(14); left > 0; left--) {
       this.#options.onStep?.();
+      const { writes, partial, trims } = this.#mix;
       const kind = random.below(20);
-      if (kind < 12) await this.#write(volume, BLOCK_BYTES * random.below(BLOCKS), BLOCK_BYTES);
-      else if (kind < 14) {
+      if (kind < writes) await this.#write(volume, BLOCK_BYTES * random.below(BLOCKS), BLOCK_BYTES);
+      else if (kind < writes + partial) {
         const length = 1 + random.below(WRITE_BYTES_MAX);
         await this.#write(volume, random.below(BLOCKS * BLOCK_BYTES - length + 1), length);
-      } else if (kind < 16) await this.#trim(volume);
-      else if (kind < 17) await this.#flush(volume);
-      else if (kind < 18) await this.#snapshot(volume);
+      } else if (kind < writes + partial + trims) await this.#trim(volume);
+      else if (kind === 17) await this.#flush(volume);
+      else if (kind === 18) await this.#snapshot(volume);
       else await this.#sleep(random.pick([1, 4, 12, 1500]));
       // Who only meets RAM would go on after the end of its life.
       if (!this.#power.alive) return;
