@@ -42,12 +42,12 @@ export const CATALOGUE_MUTANTS: readonly Mutant[] = [
     fuzzers: LIVES,
   },
   {
-    name: 'horizon-loses-its-lineage',
+    name: 'last-generation-of-a-parent-given-to-its-child',
     law: 1,
-    story: 'the lineage of the horizon is forgotten with those before it',
+    story: 'the generation that a lineage names as its parent\u2019s last counts as its own first',
     file: 'src/volume/catalogue.ts',
-    find: 'if (parentGeneration < horizon) first = i;',
-    replace: 'if (parentGeneration < horizon) first = i + 1;',
+    find: 'if (parentGeneration < generation) found = uuid;',
+    replace: 'if (parentGeneration <= generation) found = uuid;',
     fuzzers: LIVES,
   },
 ];

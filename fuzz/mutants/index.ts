@@ -64,10 +64,9 @@ export const INDEX_MUTANTS: readonly Mutant[] = [
     story: 'a segment\u2019s count goes down twice for a version that was replaced',
     file: 'index/block-index.ts',
     find: 'this.#segments?.versionDropped(store.lsnOf(version));',
-    replace:
-      'this.#segments?.versionDropped(store.lsnOf(version));\n' +
-      '    if (store.isLive(store.replacedBy(version))) {\n' +
-      '      this.#segments?.versionDropped(store.lsnOf(version));\n    }',
+    replace: `const position = store.lsnOf(version);
+    this.#segments?.versionDropped(position);
+    if (this.#table.get(block) !== NO_VERSION) this.#segments?.versionDropped(position);`,
     fuzzers: BLOCKS,
   },
   {

@@ -30,7 +30,7 @@ export const READ_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/reader.ts',
     find: 'const moved = epoch !== core.roundEpoch || this.#anyInIndex(first, count, at);',
     replace: 'const moved = false;',
-    fuzzers: LIVES,
+    fuzzers: ['volume-readers', 'volume-lives'],
   },
   {
     name: 'corrupt-log-block-reads-as-zeros',
@@ -67,25 +67,6 @@ export const READ_MUTANTS: readonly Mutant[] = [
     find: 'if (sum.kind === SUM_LOST) return `${where}: lost when it was moved there from the log`;',
     replace: 'if (sum.kind === SUM_LOST) return undefined;',
     fuzzers: DAMAGE,
-  },
-  {
-    name: 'read-cache-keyed-without-generation',
-    law: 5,
-    story: 'the cache of final storage answers with the block as it once was',
-    file: 'src/volume/read-cache.ts',
-    find: 'found !== undefined && found.generation === generation ? found.data : undefined',
-    replace: 'found !== undefined && found.generation <= generation ? found.data : undefined',
-    fuzzers: LIVES,
-  },
-  {
-    name: 'read-cache-keeps-a-view',
-    law: 5,
-    story:
-      'the cache keeps a view of the reader\u2019s buffer, which is soon used for something else',
-    file: 'src/volume/read-cache.ts',
-    find: 'this.#log.set(position, new Uint8Array(data));',
-    replace: 'this.#log.set(position, data);',
-    fuzzers: LIVES,
   },
   {
     name: 'checksum-not-bound-to-its-block',

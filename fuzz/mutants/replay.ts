@@ -2,6 +2,7 @@
 import type { Mutant } from './mutant.ts';
 
 const LIVES = ['volume-short-lives', 'volume-power-cuts', 'volume-lives'];
+const FORKS = ['volume-forks', 'volume-short-lives', 'volume-lives'];
 const DAMAGE = ['volume-damage', 'volume-lives'];
 
 export const REPLAY_MUTANTS: readonly Mutant[] = [
@@ -12,7 +13,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/replay.ts',
     find: 'if (header.chain !== found.chain || header.lsn !== found.end) return false;',
     replace: 'if (header.lsn !== found.end) return false;',
-    fuzzers: LIVES,
+    fuzzers: FORKS,
   },
   {
     name: 'recycled-segment-accepted',
@@ -21,7 +22,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/replay.ts',
     find: 'one.chain === chain && one.sequence > (before?.sequence ?? 0)',
     replace: 'one.chain <= 2 ** 32 && one.sequence > (before?.sequence ?? 0)',
-    fuzzers: LIVES,
+    fuzzers: FORKS,
   },
   {
     name: 'torn-header-accepted',
@@ -30,7 +31,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/batch.ts',
     find: '  if (crc32c(bytes.subarray(AT.version, used)) !== stored) return undefined;\n',
     replace: '',
-    fuzzers: [...DAMAGE, 'volume-power-cuts'],
+    fuzzers: DAMAGE,
   },
   {
     name: 'tail-payloads-not-verified',
@@ -57,33 +58,6 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/scan.ts',
     find: 'if (batch.header.segment !== segment.sequence || batch.header.chain !== chain) {',
     replace: 'if (batch.header.segment !== segment.sequence) {',
-    fuzzers: LIVES,
-  },
-  {
-    name: 'opening-leaves-no-mark',
-    law: 1,
-    story: 'segment headers carry no random of their opening, so a new one may equal an old one',
-    file: 'log/stream.ts',
-    find: 'opening: this.#options.opening,',
-    replace: 'opening: 0,',
-    fuzzers: LIVES,
-  },
-  {
-    name: 'cut-batches-not-erased',
-    law: 1,
-    story: 'what lies behind a cut stays on the disk, and a later recovery finds it',
-    file: 'log/erase.ts',
-    find: 'for (const at of replayed.cut?.headers ?? []) await device.write(at, [zeros]);',
-    replace: '',
-    fuzzers: LIVES,
-  },
-  {
-    name: 'cut-segments-not-erased',
-    law: 1,
-    story: 'headers of segments behind a cut stay on the disk',
-    file: 'log/erase.ts',
-    find: 'await device.write(slotOffset(geometry, slot), [SLOT_START]);',
-    replace: '',
     fuzzers: LIVES,
   },
   {
@@ -138,7 +112,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/log.ts',
     find: 'if (segment.lastGeneration > options.generation) segment.lastGeneration = options.generation;',
     replace: '',
-    fuzzers: LIVES,
+    fuzzers: ['volume-torn-requests', 'volume-power-cuts', 'volume-lives'],
   },
   {
     name: 'one-superblock-copy',

@@ -18,10 +18,10 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     name: 'open-moment-not-ended',
     law: 3,
     story: 'a moment that a round left behind stays open, and reads newer data in its place',
-    file: 'src/volume/destager.ts',
-    find: '        reason.end();\n',
-    replace: '        pins.remove({ generation: pin.generation, reason });\n',
-    fuzzers: LIVES,
+    file: 'src/volume/moment-device.ts',
+    find: '    this.#ended = true;\n',
+    replace: '',
+    fuzzers: ['volume-readers', 'volume-lives'],
   },
   {
     name: 'moment-not-checked-after-its-read',
@@ -30,7 +30,7 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/moment-device.ts',
     find: 'return done === undefined ? undefined : this.#checked(done);',
     replace: 'return done;',
-    fuzzers: LIVES,
+    fuzzers: ['volume-readers', 'volume-lives'],
   },
   {
     name: 'ranges-settled-after-blocks',
@@ -73,7 +73,7 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
         replace: '    }\n  }',
       },
     ],
-    fuzzers: LIVES,
+    fuzzers: ['volume-readers', 'volume-lives'],
   },
   {
     name: 'readers-never-let-go',
@@ -109,7 +109,7 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/final-storage.ts',
     find: 'if (version === this.#sumsVersion) this.#pages.set(number, page);',
     replace: 'this.#pages.set(number, page);',
-    fuzzers: LIVES,
+    fuzzers: ['volume-readers', 'volume-lives'],
   },
   {
     name: 'foreign-image-not-noticed',
@@ -127,6 +127,6 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/destager.ts',
     find: 'lastGeneration <= upTo && endLsn <= this.#core.recordedLsn;',
     replace: 'lastGeneration <= upTo;',
-    fuzzers: LIVES,
+    fuzzers: ['volume-trouble', 'volume-power-cuts', 'volume-lives'],
   },
 ];

@@ -1,7 +1,8 @@
 /**
  * `npm run fuzz:mutants -- [--name X]... [--seconds N] [--control-seconds N] [--seed N]
- * [--jobs N] [--json FILE] [--markdown FILE]`; `--list` names the bugs. Seconds are of CPU, so that
- * a busy machine gives the same results. Ends with 1 when a bug was not found.
+ * [--jobs N] [--json FILE] [--markdown FILE]`; `--list` names the bugs. A JSON file that
+ * is there keeps the results of bugs that are not tried now, and the page shows them too. Seconds
+ * are of CPU, so that a busy machine gives the same results. Ends with 1 when a bug was not found.
  */
 import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -13,6 +14,7 @@ import { hunt } from './hunter.ts';
 import { MUTANTS } from './list.ts';
 import type { Mutant } from './mutant.ts';
 import { line, page } from './report.ts';
+import { merged } from './results.ts';
 import { Tree } from './tree.ts';
 import { tried, type Terms, type Trial } from './trial.ts';
 
@@ -119,9 +121,10 @@ async function main(): Promise<boolean> {
   if (failed.length > 0) return false;
   const jobs = whole(values.jobs, '--jobs') ?? availableParallelism();
   const all = await trials(mutants, terms, Math.max(1, jobs));
-  if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(all, undefined, 2));
+  const kept = values.json === undefined ? all : merged(values.json, all);
+  if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(kept, undefined, 2));
   if (values.markdown !== undefined) {
-    writeFileSync(values.markdown, await format(page(all), { parser: 'markdown' }));
+    writeFileSync(values.markdown, await format(page(kept), { parser: 'markdown' }));
   }
   const found = all.filter(({ verdict }) => verdict.kind === 'found').length;
   console.log(`mutants: ${found} of ${all.length} found`);
