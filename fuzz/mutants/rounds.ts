@@ -73,7 +73,7 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
         replace: '    }\n  }',
       },
     ],
-    fuzzers: ['volume-readers', 'volume-lives'],
+    fuzzers: ['volume-readers', 'volume-power-cuts', 'volume-lives'],
   },
   {
     name: 'readers-never-let-go',

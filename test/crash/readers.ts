@@ -66,7 +66,7 @@ class ReadersRun {
     });
   }
 
-  /** Some reads of final storage take so long that a round passes, before they look or after. */
+  /** Some reads take so long that a round passes, before they look or after. */
   #slow(): void {
     const random = this.#random.fork('slow');
     const pause = async (): Promise<void> => {
@@ -89,7 +89,7 @@ class ReadersRun {
     const devices = this.#sim.devices.bind(this.#sim);
     this.#sim.devices = () => {
       const { log, final, sums } = devices();
-      return { log, final: slow(final), sums: slow(sums) };
+      return { log: slow(log), final: slow(final), sums: slow(sums) };
     };
   }
 
