@@ -117,9 +117,14 @@ describe('a read of final storage across a round', () => {
           { offset, length: byteCount(BLOCK_BYTES), why },
         ]);
       };
-      const got = get(volume.live(), 3);
+      let got: Promise<Uint8Array> | undefined;
+      const syncFinal = core.final.syncFinal.bind(core.final);
+      core.final.syncFinal = async (point) => {
+        got ??= get(volume.live(), 3);
+        await syncFinal(point);
+      };
       await pushRounds(volume, 1);
-      expect(Buffer.compare(await got, blocksOf(1))).toBe(0);
+      expect(Buffer.compare((await got) ?? new Uint8Array(0), blocksOf(1))).toBe(0);
       expect(tries).toBe(2);
     });
   });
