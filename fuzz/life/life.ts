@@ -144,8 +144,10 @@ class LifeRun {
     try {
       return await this.state.sim.open(life);
     } catch (error) {
-      const isForeign = isVarveError(error, 'VOLUME_FOREIGN') && this.state.oracle.isHomeTouched;
-      throw isForeign ? new GivenUp(error) : error;
+      const { mayRefuse, isHomeTouched } = this.state.oracle;
+      // What healing could not tell apart from what was written since stays as it is.
+      const known = mayRefuse || (isHomeTouched && isVarveError(error, 'VOLUME_FOREIGN'));
+      throw known && isRefusal(error) ? new GivenUp(error) : error;
     }
   }
 

@@ -13,7 +13,7 @@ import { crc32c } from '../../src/base/crc32c.ts';
 import { VarveError } from '../../src/base/errors.ts';
 import { byteCount, type ByteCount, type ByteOffset } from '../../src/base/units.ts';
 import type { LowerDevice, SyncPoint } from '../../src/device/lower-device.ts';
-import type { DiskFaults, FaultRange, SyncFault } from './disk-faults.ts';
+import type { DiskFaults, FaultRange, SyncFault, WriteLie } from './disk-faults.ts';
 import { Medium, type DiskCounters, type Handle, type SimDiskOptions } from './medium.ts';
 import { Platter, SECTOR_BYTES, type Change } from './platter.ts';
 import type { Life, Loss, PowerSupply } from './power-supply.ts';
@@ -175,7 +175,7 @@ export class SimDisk implements LowerDevice, Handle {
     counters.writes += 1;
     counters.bytesWritten += length;
     const fault = faults.writeFault(this.name, platter, offset, length);
-    const to = fault === undefined ? this.#lied(offset, length, sources) : offset;
+    const lie = fault === undefined ? faults.takeWriteLie() : undefined;
     let change: Change | undefined;
     return this.#submit({
       kind: 'write',
@@ -185,8 +185,10 @@ export class SimDisk implements LowerDevice, Handle {
       sourceChecksum: sourcesChecksum(sources),
       effect: () => {
         if (fault !== undefined) this.#writePart(offset, length, sources);
-        else if (length > 0 && to !== undefined) change = platter.write(to, sources);
-        if (to === offset) faults.watch?.(to, length);
+        else if (length > 0) {
+          const to = this.#arrival(lie, offset, length, sources);
+          if (to !== undefined) change = platter.write(to, sources);
+        }
       },
       settle: () => {
         if (change !== undefined) change.settled = true;
@@ -202,7 +204,7 @@ export class SimDisk implements LowerDevice, Handle {
     counters.punches += 1;
     counters.bytesPunched += length;
     const fault = faults.punchFault(this.name, offset, length);
-    const to = fault === undefined ? this.#lied(offset, length, []) : offset;
+    const lie = fault === undefined ? faults.takeWriteLie() : undefined;
     let change: Change | undefined;
     return this.#submit({
       kind: 'punch',
@@ -211,10 +213,9 @@ export class SimDisk implements LowerDevice, Handle {
       sources: [],
       sourceChecksum: 0,
       effect: () => {
-        if (fault === undefined && length > 0 && to !== undefined) {
-          change = platter.punch(to, length);
-          if (to === offset) faults.watch?.(to, length);
-        }
+        if (fault !== undefined || length === 0) return;
+        const to = this.#arrival(lie, offset, length, []);
+        if (to !== undefined) change = platter.punch(to, length);
       },
       settle: () => {
         if (change !== undefined) change.settled = true;
@@ -290,10 +291,17 @@ export class SimDisk implements LowerDevice, Handle {
     platter.write(offset, [Buffer.concat(sources, length).subarray(0, part)]).settled = true;
   }
 
-  /** Where a write or punch goes that claims success; undefined: nowhere. */
-  #lied(offset: number, length: number, sources: readonly Uint8Array[]): number | undefined {
-    const lie = this.#medium.faults.takeWriteLie();
-    if (lie === undefined) return offset;
+  /** Where a write or punch arrives; undefined: nowhere, whatever it claims. */
+  #arrival(
+    lie: WriteLie | undefined,
+    offset: number,
+    length: number,
+    sources: readonly Uint8Array[],
+  ): number | undefined {
+    if (lie === undefined) {
+      this.#medium.faults.watch?.(offset, length);
+      return offset;
+    }
     const { shift, told } = lie;
     const astray = shift === undefined ? undefined : this.#astray(offset, length, shift);
     const bytes = new Uint8Array(length);
