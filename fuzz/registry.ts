@@ -19,6 +19,7 @@ import { fuzzer as volumeLives } from './life/lives.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
+import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
 import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
@@ -43,6 +44,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeDamage,
   volumeLives,
   volumeForks,
+  volumePendingRecords,
   volumePowerCuts,
   volumeReaders,
   volumeRoundCuts,

@@ -20,7 +20,7 @@ export const CATALOGUE_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/core.ts',
     find: 'streamLsn: this.recordedLsn };',
     replace: 'streamLsn: this.log.stream.nextLsn };',
-    fuzzers: LIVES,
+    fuzzers: ['volume-pending-records', ...LIVES],
   },
   {
     name: 'record-before-the-checkpoint-applied-again',

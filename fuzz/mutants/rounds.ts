@@ -127,6 +127,6 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/destager.ts',
     find: 'lastGeneration <= upTo && endLsn <= this.#core.recordedLsn;',
     replace: 'lastGeneration <= upTo;',
-    fuzzers: ['volume-trouble', 'volume-power-cuts', 'volume-lives'],
+    fuzzers: ['volume-pending-records', 'volume-lives'],
   },
 ];
