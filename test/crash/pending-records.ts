@@ -33,6 +33,8 @@ class PendingRecords {
   readonly #snapshots = new Map<string, number>();
   /** Creation or deletion had no answer. */
   readonly #unsure = new Set<string>();
+  /** How often a writer waits: where nobody does, the log fills behind a slow write. */
+  readonly #fua: number;
   #labels = 0;
 
   constructor(options: PendingRecordsOptions) {
@@ -40,6 +42,7 @@ class PendingRecords {
     this.#world = new SimWorld(options.seed);
     this.#power = new PowerSupply(this.#world);
     this.#random = this.#world.random.fork('pending-records');
+    this.#fua = this.#random.pick([0.3, 0.01]);
     this.#sim = new SimVolume(this.#power, {
       size: byteCount(BLOCKS * BLOCK_BYTES),
       segmentBytes: kibibytes(32),
@@ -74,7 +77,8 @@ class PendingRecords {
     this.#sim.devices = () => {
       const plain = devices();
       const log = withWriteHook(plain.log, async (offset) => {
-        if (offset >= first && random.chance(0.1)) await this.#pause(random.below(50));
+        const delayMs = random.pick([20, 50, 500]);
+        if (offset >= first && random.chance(0.08)) await this.#pause(random.below(delayMs));
       });
       return { ...plain, log };
     };
@@ -86,7 +90,9 @@ class PendingRecords {
       this.#options.onStep?.();
       const offset = byteOffset(random.below(BLOCKS) * BLOCK_BYTES);
       try {
-        await volume.live().write(offset, random.bytes(BLOCK_BYTES), { fua: random.chance(0.3) });
+        await volume
+          .live()
+          .write(offset, random.bytes(BLOCK_BYTES), { fua: random.chance(this.#fua) });
       } catch (error) {
         // A snapshot may stop recycling; it is deleted soon.
         if (!isVarveError(error, 'LOG_FULL')) throw error;
