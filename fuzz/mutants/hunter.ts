@@ -41,6 +41,7 @@ export async function hunt(tree: Tree, asked: Asked): Promise<Result> {
     cwd: tree.root,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  const beganMs = performance.now();
   let last: Report | undefined;
   let complaint = '';
   let isHung = false;
@@ -65,11 +66,9 @@ export async function hunt(tree: Tree, asked: Asked): Promise<Result> {
     });
   });
   clearTimeout(timer);
-  return resultOf(
-    last,
-    isHung ? 'a turn never ends' : `what is waited for never comes ${complaint}`,
-    seconds,
-  );
+  const tookSeconds = (performance.now() - beganMs) / 1000;
+  const otherwise = isHung ? 'a turn never ends' : `what is waited for never comes ${complaint}`;
+  return resultOf(last, otherwise, tookSeconds);
 }
 
 function resultOf(last: Report | undefined, otherwise: string, seconds: number): Result {

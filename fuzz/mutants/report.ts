@@ -54,7 +54,9 @@ tree; \`fuzz/mutants/\` has the patches. Then fuzzers run until one fails. What 
 more without the bug, and has to hold: so a bug counts as found only when it made the difference.
 
 Operations are what the fuzzers that looked for it did until then: requests of clients, questions,
-cases of a codec; seconds are of CPU, on one core. The last column is the sentence with which the bug showed itself.
+cases of a codec. Seconds are of CPU, on one core, shared by those fuzzers. A seed is that of the run
+when this page was printed; a fuzzer that has changed since may make another run of it. The last
+column is the sentence with which the bug showed itself.
 `;
 
 /** The page, before prettier lays it out. */

@@ -35,6 +35,7 @@ class PendingRecords {
   readonly #unsure = new Set<string>();
   /** How often a writer waits: where nobody does, the log fills behind a slow write. */
   readonly #fua: number;
+  readonly #snapshotsMax: number;
   #labels = 0;
 
   constructor(options: PendingRecordsOptions) {
@@ -43,6 +44,7 @@ class PendingRecords {
     this.#power = new PowerSupply(this.#world);
     this.#random = this.#world.random.fork('pending-records');
     this.#fua = this.#random.pick([0.3, 0.01]);
+    this.#snapshotsMax = this.#random.pick([1, 1, 6]);
     this.#sim = new SimVolume(this.#power, {
       size: byteCount(BLOCKS * BLOCK_BYTES),
       segmentBytes: kibibytes(32),
@@ -104,9 +106,12 @@ class PendingRecords {
   async #operate(volume: Volume): Promise<void> {
     for (let i = 0; i < 40 && this.#power.alive; i++) {
       this.#options.onStep?.();
-      const old = [...this.#snapshots.keys()].find((label) => !this.#unsure.has(label));
-      if (old === undefined) await this.#create(volume);
-      else await this.#delete(volume, old);
+      const known = [...this.#snapshots.keys()].filter((label) => !this.#unsure.has(label));
+      const isMore = known.length < this.#snapshotsMax && this.#random.chance(0.6);
+      // The newest first: the oldest one keeps the log full, down to the slot for deletions.
+      const label = known.at(this.#random.chance(0.8) ? -1 : 0);
+      if (label === undefined || isMore) await this.#create(volume);
+      else await this.#delete(volume, label);
       if (this.#random.chance(0.3)) await this.#pause(this.#random.below(5));
     }
   }
