@@ -50,6 +50,8 @@ export class Destager {
   #failure: VarveError | undefined;
   /** How often since then. */
   #failures = 0;
+  /** Since the last good round: how often the log could not be read. */
+  #unread = 0;
   #endPause: (() => void) | undefined;
 
   constructor(core: Core, copies: OtherCopies, onRoom: () => void) {
@@ -275,12 +277,12 @@ export class Destager {
     const [attempt, copies] = [this.#attempt, this.#copies];
     await core.home.run(async () => {
       core.roundEpoch += 1;
-      // At the last attempt before those who wait for room are refused.
-      const givesUp = this.#failures >= FAILURES_MAX - 1;
+      const givesUp = (): boolean => ++this.#unread >= FAILURES_MAX;
       const settledBlocks = await settleBlocks(core, target, { attempt, copies, givesUp });
       await this.#finish(target, settledBlocks);
     });
     core.counters.rounds += 1;
+    this.#unread = 0;
   }
 
   /** Moments that the round leaves behind say so from now on. */

@@ -288,7 +288,10 @@ export class Reader {
         const moved = epoch !== core.roundEpoch || this.#anyInIndex(first, count, at);
         if (!moved || attempt >= RETRIES_MAX) {
           const ranges = error instanceof UnreadableError ? error.ranges : all(first, count, error);
-          return await this.#elsewhere('home', await this.#badAtHome(ranges, error), first, buffer);
+          const bad = await this.#badAtHome(ranges, error, at);
+          const newer = await this.#newerBeside(bad, first, count, at);
+          const left = (await this.#elsewhere('home', bad, first, buffer)) ?? [];
+          return left.length + newer.length === 0 ? undefined : [...left, ...newer];
         }
       }
       // A round moved something under the read: what it moved is found through the index again.
@@ -300,16 +303,37 @@ export class Reader {
   async #badAtHome(
     ranges: readonly UnreadableRange[],
     error: { readonly code: string },
+    at: Generation,
   ): Promise<BadBlock[]> {
     const code: UnreadableCode = error.code === 'DEVICE_IO' ? 'DEVICE_IO' : 'BLOCK_CORRUPT';
     const bad: BadBlock[] = [];
     for (const { offset, length, why } of ranges) {
-      for (let at: number = offset; at < offset + length; at += BLOCK_BYTES) {
-        const block = blockOf(at / BLOCK_BYTES);
-        bad.push({ block, why, code, version: await this.#sumAsVersion(block) });
+      for (let from: number = offset; from < offset + length; from += BLOCK_BYTES) {
+        const block = blockOf(from / BLOCK_BYTES);
+        const version = await this.#sumAsVersion(block);
+        const isOld = version !== undefined && version.generation <= at;
+        bad.push({ block, why, code, version: isOld ? version : undefined });
       }
     }
     return bad;
+  }
+
+  /** Blocks beside the bad ones whose content is sound, and later than the moment. */
+  async #newerBeside(
+    bad: readonly BadBlock[],
+    first: Block,
+    count: number,
+    at: Generation,
+  ): Promise<readonly BadBlock[]> {
+    if (at === LATEST) return [];
+    const known = new Set<number>(bad.map(({ block }) => block));
+    const newer: BadBlock[] = [];
+    for (let i = 0; i < count; i++) {
+      const block = blockOf(first + i);
+      if (!known.has(block))
+        newer.push(...newerThan([await this.#core.final.sum(block)], block, at));
+    }
+    return newer;
   }
 
   async #sumAsVersion(block: Block): Promise<Version | undefined> {

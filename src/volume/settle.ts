@@ -13,6 +13,7 @@ import { isVarveError, type VarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
+  byteOffset,
   checksum as checksumOf,
   generation as generationOf,
   lsn as lsnOf,
@@ -21,7 +22,13 @@ import {
   type Lsn,
 } from '../base/units.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
-import { SUM_ALLOCATED, SUM_DATA, SUM_LOST, SUM_ZERO } from '../format/layouts.ts';
+import {
+  SUM_ALLOCATED,
+  SUM_DATA,
+  SUM_LOST,
+  SUM_ZERO,
+  SUPERBLOCK_BLOCKS,
+} from '../format/layouts.ts';
 import type { Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue.ts';
@@ -43,10 +50,11 @@ export interface Means {
   /** For versions that the log has lost. */
   readonly copies: OtherCopies;
   /**
-   * Whether what the device of the log can't read is lost; else the round fails, to be made again:
-   * a device may come back, and what is stamped `lost` does not.
+   * The device of the log could not read something.
+   * @returns whether that is lost; else the round fails, to be made again: a device may come back,
+   *   and what is stamped `lost` does not
    */
-  readonly givesUp: boolean;
+  readonly givesUp: () => boolean;
 }
 
 /** @returns how many blocks were written */
@@ -203,7 +211,10 @@ async function readVersions(
     core.counters.readRescues += 1;
   };
   await copies.ofLog(bad, saved, { thorough: true });
-  if (failure !== undefined && !givesUp && good.includes(0)) throw failure;
+  if (failure !== undefined && good.includes(0)) {
+    // Some places fail for good; a device that is away may come back whole.
+    if (!givesUp() || !(await isThere(core))) throw failure;
+  }
   return good;
 }
 
@@ -244,6 +255,19 @@ async function readReadable(
       failure = (await readReadable(core, lsnOf(position + at), part)) ?? failure;
     }
     return failure;
+  }
+}
+
+/** Whether the log's device reads anything at all. */
+async function isThere(core: Core): Promise<boolean> {
+  try {
+    for (const block of SUPERBLOCK_BLOCKS) {
+      await core.log.device.read(byteOffset(block * BLOCK_BYTES), new Uint8Array(BLOCK_BYTES));
+    }
+    return true;
+  } catch (error) {
+    if (!isVarveError(error, 'DEVICE_IO')) throw error;
+    return false;
   }
 }
 

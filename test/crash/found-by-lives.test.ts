@@ -65,6 +65,81 @@ describe('the newest superblock rots', () => {
   });
 });
 
+describe('final storage failed before, and then the log', () => {
+  test('nothing is given up at the first read of the log that fails', async () => {
+    // Failures of final storage counted as if the log had been tried so often.
+    const bench = await Bench.create(16);
+    await bench.use(async (volume) => {
+      for (let i = 0; i < 8; i++) await put(volume, i, blocksOf(i));
+    });
+    await bench.use(async (volume) => {
+      const all = { offset: 0, length: bench.sim.log.size };
+      const mendFinal = bench.sim.final.failWrite({ offset: 0, length: bench.sim.final.size });
+      const pushed = pushRounds(volume, 1).catch((error: unknown) => {
+        if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      });
+      await bench.world.sleep(4_500_000);
+      const mendLog = bench.sim.log.failRead(all);
+      mendFinal();
+      await bench.world.sleep(1_500_000);
+      mendLog();
+      await pushed;
+      await bench.world.sleep(3_000_000);
+      expect(volume.core.counters.rounds).toBeGreaterThan(0);
+      expect(await unreadable(volume.live(), 0, 40)).toEqual(new Map());
+    });
+  });
+});
+
+describe('the device of the log is away for long', () => {
+  test('nothing is given up before it is back', async () => {
+    const bench = await Bench.create(17);
+    await bench.use(async (volume) => {
+      for (let i = 0; i < 8; i++) await put(volume, i, blocksOf(i));
+    });
+    await bench.use(async (volume) => {
+      const mend = bench.sim.log.failRead({ offset: 0, length: bench.sim.log.size });
+      const pushed = pushRounds(volume, 1).catch((error: unknown) => {
+        if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      });
+      await bench.world.sleep(60_000_000);
+      await pushed;
+      expect(volume.core.counters.rounds).toBe(0);
+      mend();
+      await bench.world.sleep(3_000_000);
+      expect(volume.core.counters.rounds).toBeGreaterThan(0);
+      expect(await unreadable(volume.live(), 0, 40)).toEqual(new Map());
+    });
+  });
+});
+
+describe('a moment beside a rotten block', () => {
+  test('is not shown neighbours that are later than itself', async () => {
+    // The guard was only asked where all blocks of a read were sound.
+    const bench = await Bench.create(18);
+    await bench.use(async (volume) => {
+      for (let i = 0; i < 4; i++) await put(volume, i, blocksOf(i));
+      await pushRounds(volume, 2);
+      const { core } = volume;
+      const device = volume.openMoment(await volume.resolve(`gen=${core.horizon.generation}`));
+      bench.sim.final.corruptBit(2 * BLOCK_BYTES + 9, 3);
+      const sum = core.final.sum.bind(core.final);
+      core.final.sum = async (block) => {
+        const found = await sum(block);
+        return block === 1 ? { ...found, generation: core.head } : found;
+      };
+      let failed: unknown;
+      try {
+        await device.read(byteOffset(0), new Uint8Array(4 * BLOCK_BYTES));
+      } catch (error) {
+        failed = error;
+      }
+      const ranges = failed instanceof UnreadableError ? failed.ranges : [];
+      expect(ranges.map(({ offset }) => offset / BLOCK_BYTES)).toContain(1);
+    });
+  });
+});
+
 describe('the device of the log is away for a moment', () => {
   test('a round is made again, and nothing is lost', async () => {
     // What it could not read was stamped lost, for ever, though the device came back.
