@@ -27,7 +27,6 @@ import type { Sum } from '../format/sums.ts';
 import type { SectorState } from './final-storage.ts';
 import type { ScrubRun } from './scrub-run.ts';
 import { settledTruths, type Truth, type Truths } from './settled-truth.ts';
-import { LATEST } from './reader.ts';
 
 /** Pages for which the log is asked at a time: half a GiB of blocks. */
 const STRETCH_PAGES = 512;
@@ -114,7 +113,7 @@ export class ScrubFinal {
   /** What an interrupted round left is written again from the log. */
   #isRedone(block: Block): boolean {
     const { settled, horizon, index } = this.#run.core;
-    return settled < horizon.generation && index.find(block, LATEST) !== 0;
+    return settled < horizon.generation && index.find(block, horizon.generation) !== 0;
   }
 
   #isBehindWitness(block: Block, sum: Sum): boolean {
@@ -213,7 +212,10 @@ export class ScrubFinal {
     for (const [i, { problem, isKnown }] of states.entries()) {
       if (problem === undefined || isKnown) continue;
       const from = first + i * SUMS_ENTRIES;
-      const sums: Sum[] = Array.from({ length: SUMS_ENTRIES }, () => NEVER);
+      // Nobody looked at what a round will write again: nothing vouches for it until then.
+      const sums: Sum[] = Array.from({ length: SUMS_ENTRIES }, (_, entry) =>
+        from + entry < this.#run.core.final.blocks ? LOST : NEVER,
+      );
       whole.add(i);
       for (const look of unknown) {
         if (look.block < from || look.block >= from + SUMS_ENTRIES) continue;
