@@ -64,9 +64,11 @@ async function readFailed(state: RunState, view: View, failed: Failed): Promise<
   const one = Math.floor(offset / BLOCK_BYTES) === Math.floor((end - 1) / BLOCK_BYTES);
   if (one) {
     const block = Math.floor(offset / BLOCK_BYTES);
+    const isLate = isVarveError(error, 'DEVICE_IO') && state.oracle.wasRefused;
+    const isExcused = isLate || excused(state, block, first, view.last());
     law(
       view.which,
-      excused(state, block, first, view.last()),
+      isExcused,
       () => `block ${block} is readable: no fault touched it, and it fails with ${error.message}`,
     );
     state.count('eio');

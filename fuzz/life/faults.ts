@@ -195,6 +195,7 @@ export class Faults {
         break;
       case 'gone':
         oracle.mayFailReads = true;
+        oracle.wasRefused = true;
         oracle.mayRefuse = true;
         disk.faults.isGone = true;
         break;

@@ -44,6 +44,8 @@ export class Oracle {
    * healing may come too late, and the volume is rightly refused from then on.
    */
   isHomeTouched = false;
+  /** A device refused reads once; an answer may come after it works again. */
+  wasRefused = false;
   /** Reads may fail anywhere until the fault has passed. */
   mayFailReads = false;
   /** Writing or syncing the log failed in this life, or may fail yet. */
@@ -131,6 +133,7 @@ export class Oracle {
   }
 
   unreadable(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
+    this.wasRefused = true;
     const first = offset / BLOCK_BYTES;
     this.#unreadable.push({ disk, first, end: first + length / BLOCK_BYTES });
     this.touch(volume, disk, offset, length);
