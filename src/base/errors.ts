@@ -91,7 +91,7 @@ export const ERRORS = {
     errno: 'EINVAL',
     exit: 2,
     text: 'the ring size is not usable',
-    next: 'the ring holds at least twice the largest request',
+    next: 'the ring holds at least twice the largest request, and 64 KiB',
   },
   LOG_IN_USE: {
     errno: 'EINVAL',

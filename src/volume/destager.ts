@@ -16,6 +16,7 @@ import {
   generation as generationOf,
   gibibytes,
   segmentSequence,
+  type Block,
   type Generation,
 } from '../base/units.ts';
 import type { Segment } from '../../log/segments.ts';
@@ -50,8 +51,8 @@ export class Destager {
   #failure: VarveError | undefined;
   /** How often since then. */
   #failures = 0;
-  /** Since the last good round: how often the log could not be read. */
-  #unread = 0;
+  /** Since the last good round: how often the log could not be read, by the chunk's first block. */
+  readonly #unread = new Map<Block, number>();
   #endPause: (() => void) | undefined;
 
   constructor(core: Core, copies: OtherCopies, onRoom: () => void) {
@@ -277,12 +278,16 @@ export class Destager {
     const [attempt, copies] = [this.#attempt, this.#copies];
     await core.home.run(async () => {
       core.roundEpoch += 1;
-      const givesUp = (): boolean => ++this.#unread >= FAILURES_MAX;
+      const givesUp = (first: Block): boolean => {
+        const times = (this.#unread.get(first) ?? 0) + 1;
+        this.#unread.set(first, times);
+        return times >= FAILURES_MAX;
+      };
       const settledBlocks = await settleBlocks(core, target, { attempt, copies, givesUp });
       await this.#finish(target, settledBlocks);
     });
     core.counters.rounds += 1;
-    this.#unread = 0;
+    this.#unread.clear();
   }
 
   /** Moments that the round leaves behind say so from now on. */

@@ -6,7 +6,6 @@
  *   - Pages of the sidecar in the cache are never changed in place: a round replaces them.
  */
 import { LRUCache } from 'lru-cache';
-import { assert } from '../base/assert.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { isVarveError, VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
@@ -316,11 +315,13 @@ export class FinalStorage {
    * Writes a page again: sectors as memory knows them, or as they are given here. Others stay as the
    * device has them. The caller holds `home`, and syncs.
    * @param given - all sums of a sector, by its place in the page
+   * @throws VarveError DEVICE_IO when the device refuses the page, and not all of it is given
    */
   async mendPage(number: number, given: ReadonlyMap<number, readonly Sum[]>): Promise<void> {
     const before = this.#pages.get(number) ?? (await this.#loadOrBlank(number));
-    const isComplete = before.bytes.length > 0 || given.size === PAGE_SECTORS;
-    assert(isComplete, 'a page that can not be read is written whole or not at all');
+    if (before.bytes.length === 0 && given.size < PAGE_SECTORS) {
+      throw new VarveError('DEVICE_IO', `page ${number} of the checksums can't be read`);
+    }
     const bytes = new Uint8Array(BLOCK_BYTES);
     bytes.set(before.bytes);
     let { damaged } = before;

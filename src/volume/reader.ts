@@ -279,7 +279,9 @@ export class Reader {
       try {
         if (count === 1 && (await this.#fromCache(first, buffer, at))) return undefined;
         const sums = await core.final.read(first, buffer);
-        if (count <= CACHED_BLOCKS_MAX) this.#keep(first, buffer, sums);
+        const isSteady = epoch === core.roundEpoch && !this.#anyInIndex(first, count, LATEST);
+        // What a round is about to replace would be put back behind its back.
+        if (count <= CACHED_BLOCKS_MAX && isSteady) this.#keep(first, buffer, sums);
         const newer = newerThan(sums, first, at);
         if (newer.length === 0) return undefined;
         if (epoch === core.roundEpoch && !this.#anyInIndex(first, count, at)) return newer;

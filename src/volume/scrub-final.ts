@@ -170,8 +170,9 @@ export class ScrubFinal {
     const { core } = this.#run;
     const { first, count } = core.final.pageBlocks(number);
     const states = await core.final.inspectPage(number);
-    const truths = await this.#truthsOf(first, count);
+    // At once: what memory knows now it may have given to others after a search of the log.
     await this.#mendKnown(number, states);
+    const truths = await this.#truthsOf(first, count);
     const lookedAt = (await this.#looks(first, count)).filter(
       ({ block }) => !this.#isRedone(block),
     );
@@ -297,7 +298,9 @@ export class ScrubFinal {
     const isAtHome = this.#fits(look, newer);
     const found = isAtHome ? undefined : await this.#contentOf(block, newer, truth);
     if (!isAtHome && found === undefined) {
-      await this.#giveUp(look, newer, what);
+      // What the device refuses today it may read another day.
+      if (look.isRefused) this.#note(look, newer, what, undefined);
+      else await this.#giveUp(look, newer, what);
       return;
     }
     const isHome =
@@ -324,10 +327,11 @@ export class ScrubFinal {
     if (sum.kind === SUM_DATA) {
       const version = { block, generation: sum.generation, checksum: sum.checksum };
       const known = core.cache.atHome(block, sum.generation);
+      if (!isProven) return undefined;
       if (known !== undefined && copies.fits(version, known)) {
         return { content: known.slice(), from: 'memory' };
       }
-      const content = isProven ? await copies.payloadOf(version, truth) : undefined;
+      const content = await copies.payloadOf(version, truth);
       return content === undefined ? undefined : { content, from: 'the log' };
     }
     // Zeros that a sum alone names may hide newer data, whose sum was lost.

@@ -51,10 +51,11 @@ export interface Means {
   readonly copies: OtherCopies;
   /**
    * The device of the log could not read something.
+   * @param first - of the chunk: each has its own attempts
    * @returns whether that is lost; else the round fails, to be made again: a device may come back,
    *   and what is stamped `lost` does not
    */
-  readonly givesUp: () => boolean;
+  readonly givesUp: (first: Block) => boolean;
 }
 
 /** @returns how many blocks were written */
@@ -213,7 +214,7 @@ async function readVersions(
   await copies.ofLog(bad, saved, { thorough: true });
   if (failure !== undefined && good.includes(0)) {
     // Some places fail for good; a device that is away may come back whole.
-    if (!givesUp() || !(await isThere(core))) throw failure;
+    if (!givesUp(blockOf(newest.blocks[from] ?? 0)) || !(await isThere(core))) throw failure;
   }
   return good;
 }

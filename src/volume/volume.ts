@@ -6,7 +6,14 @@
  */
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
-import { byteCount, micros, type ByteCount, type Generation, type Micros } from '../base/units.ts';
+import {
+  byteCount,
+  kibibytes,
+  micros,
+  type ByteCount,
+  type Generation,
+  type Micros,
+} from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import { Pins } from '../../index/pins.ts';
@@ -40,6 +47,9 @@ import type {
 import { checkVolume, scrubVolume } from './scrub.ts';
 import { Status } from './status.ts';
 import { compareWitnesses } from './witness.ts';
+
+/** Beside its payload a request brings headers, edges and a lineage record, and waits for their room. */
+const RING_BYTES_MIN = kibibytes(64);
 
 export interface VolumeOptions {
   /** Identity that the log must have. */
@@ -375,10 +385,11 @@ function checkFits(
   if (devices.sums.size < sumsBytes(options.size)) {
     throw new VarveError('VOLUME_FOREIGN', `${devices.sums.name} is truncated`);
   }
-  if (options.ringBytes < 2 * geometry.requestBytesMax) {
+  const ringBytesMin = Math.max(2 * geometry.requestBytesMax, RING_BYTES_MIN);
+  if (options.ringBytes < ringBytesMin) {
     throw new VarveError(
       'RING_BAD',
-      `got ${options.ringBytes} bytes, at least ${2 * geometry.requestBytesMax} are needed`,
+      `got ${options.ringBytes} bytes, at least ${ringBytesMin} are needed`,
     );
   }
 }
