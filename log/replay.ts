@@ -3,9 +3,10 @@
  *
  * Invariants:
  *   - Batches are taken in stream order, each chained to the one before; the first that fails ends
- *     the history. Where a segment begins that is chained to what was taken, it is gone on with,
- *     the one of the highest sequence if there are several: what else lies behind that position was
- *     abandoned after a failed sync.
+ *     the history.
+ *   - Where several go on from one position, a failed sync had what lay behind it laid out again.
+ *     What states more to be durable is in the newest; else the one that reaches furthest counts,
+ *     the newest of equals: the process may have ended before it had written all of it again.
  *   - Above the highest position that any header or superblock states to be durable, payloads are
  *     read and verified too.
  *   - Where something states that the bad batch was durable, it is damage: VOLUME_CORRUPT, and
@@ -129,7 +130,7 @@ export class Replay {
     const found: Found[] = [];
     let position = this.#super.tailLsn;
     let chain = this.#super.tailChain;
-    let segment = this.#following(position, chain);
+    let segment = await this.#next(position, chain);
     while (segment !== undefined) {
       this.#handler.segment(segment);
       const before = found.at(-1);
@@ -139,20 +140,68 @@ export class Replay {
       found.push(walked);
       position = walked.end;
       chain = walked.chain;
-      segment = this.#following(position, chain, segment);
+      segment = await this.#next(position, chain, segment);
     }
     return await this.#finish(found, candidates, position, chain);
   }
 
-  /** The segment that goes on from there; of several the newest. */
+  /** The segments that go on from there, by sequence. */
   #following(
     position: Lsn,
     chain: Checksum,
     before?: ReadSegmentHeader,
-  ): ReadSegmentHeader | undefined {
-    return this.#beginnings
-      .get(position)
-      ?.findLast((one) => one.chain === chain && one.sequence > (before?.sequence ?? 0));
+  ): readonly ReadSegmentHeader[] {
+    const here = this.#beginnings.get(position) ?? [];
+    return here.filter((one) => one.chain === chain && one.sequence > (before?.sequence ?? 0));
+  }
+
+  /** The one of them that counts. */
+  async #next(
+    position: Lsn,
+    chain: Checksum,
+    before?: ReadSegmentHeader,
+  ): Promise<ReadSegmentHeader | undefined> {
+    const several = this.#following(position, chain, before);
+    if (several.length <= 1 || this.#claimed > position) return several.at(-1);
+    let furthest: { readonly segment: ReadSegmentHeader; readonly end: Lsn } | undefined;
+    for (const segment of several) {
+      const end = await this.#reach(segment, segment.firstLsn, segment.checksum);
+      if (furthest === undefined || end >= furthest.end) furthest = { segment, end };
+    }
+    return furthest?.segment;
+  }
+
+  /** Whether what was laid out again from where `found` stands takes its place. */
+  async #isOvertaken({ segment, end, chain }: Found): Promise<boolean> {
+    const next = await this.#next(end, chain, segment);
+    if (next === undefined) return false;
+    if (this.#claimed > end) return true;
+    const reach = await this.#reach(next, next.firstLsn, next.checksum);
+    return reach >= (await this.#reach(segment, end, chain));
+  }
+
+  /** How far whole batches lead from a position in a segment on; takes nothing. */
+  async #reach(first: ReadSegmentHeader, from: Lsn, after: Checksum): Promise<Lsn> {
+    let segment = first;
+    let position = from;
+    let chain = after;
+    for (;;) {
+      const batch = await this.#reader.batchAt(segment, position);
+      if (
+        batch?.header.chain !== chain ||
+        batch.header.lsn !== position ||
+        !(await this.#reader.isWhole(segment, batch))
+      ) {
+        const next =
+          position === from ? undefined : this.#following(position, chain, segment).at(-1);
+        if (next === undefined) return position;
+        segment = next;
+        chain = next.checksum;
+        continue;
+      }
+      position = endOf(batch);
+      chain = batch.checksum;
+    }
   }
 
   #claim(position: Lsn, by: string): void {
@@ -184,13 +233,13 @@ export class Replay {
     // survived a cut that the header did not.
     if (summary !== undefined && last !== undefined && endOf(last) <= this.#claimed) {
       for (const batch of summary) {
-        if (this.#following(found.end, found.chain, segment) !== undefined) return found;
+        if (await this.#isOvertaken(found)) return found;
         if (!(await this.#take(found, batch))) return found;
       }
       return found;
     }
     for (;;) {
-      if (this.#following(found.end, found.chain, segment) !== undefined) return found;
+      if (await this.#isOvertaken(found)) return found;
       const batch = await this.#reader.batchAt(segment, found.end);
       if (batch === undefined || !(await this.#take(found, batch))) return found;
     }
