@@ -10,9 +10,8 @@ export interface Turn {
   readonly runs: number;
 }
 
-/** What a hunt tells while it runs, one JSON text a line. */
-export type Report =
-  | { readonly kind: 'turn'; readonly turn: Turn; readonly steps: number }
+/** How a hunt ends. */
+export type Outcome =
   | { readonly kind: 'held'; readonly steps: number; readonly seconds: number }
   | {
       readonly kind: 'failed';
@@ -21,6 +20,10 @@ export type Report =
       readonly seconds: number;
       readonly message: string;
     };
+
+/** What a hunt tells while it runs, one JSON text a line. */
+export type Report =
+  { readonly kind: 'turn'; readonly turn: Turn; readonly steps: number } | Outcome;
 
 export interface HuntPlan {
   readonly fuzzers: readonly Fuzzer[];

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { Report, Turn } from './hunt.ts';
+import type { Outcome, Report } from './hunt.ts';
 import type { Tree } from './tree.ts';
 
 /** Seconds are of the child's CPU; on a busy machine they take so much longer, and some more. */
@@ -10,14 +10,7 @@ const WALL_TIMES = 5;
 const GRACE_SECONDS = 60;
 
 export type Result =
-  | { readonly kind: 'held'; readonly steps: number; readonly seconds: number }
-  | {
-      readonly kind: 'failed';
-      readonly turn: Turn;
-      readonly steps: number;
-      readonly seconds: number;
-      readonly message: string;
-    }
+  | Outcome
   /** It could not even be loaded, or fell without a word. */
   | { readonly kind: 'broken'; readonly message: string };
 
