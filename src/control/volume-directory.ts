@@ -10,7 +10,7 @@
 import { join } from 'node:path';
 import { VarveError, isVarveError } from '../base/errors.ts';
 import { newUuid } from '../base/identity.ts';
-import { byteCount, byteOffset, mebibytes, type ByteCount } from '../base/units.ts';
+import { byteCount, mebibytes, type ByteCount } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { LowerDevice, OpenDevice } from '../device/lower-device.ts';
 import type { FileLock, MetaFiles } from '../device/meta-files.ts';
@@ -19,6 +19,7 @@ import { finalBytes, formatVolume, sumsBytes } from '../volume/format-volume.ts'
 import { timeText } from '../volume/moment.ts';
 import type { Progress, WriteMode } from '../volume/report.ts';
 import { Volume } from '../volume/volume.ts';
+import { keepAside } from './keep-aside.ts';
 import { VolumeMaker, blank } from './volume-maker.ts';
 import {
   FINAL_FILE,
@@ -192,9 +193,9 @@ export class VolumeDirectory {
         sums: await device(record.sums, sumsBytes(size)),
       };
       const options = { uuid, name, size, ringBytes, writeMode, readOnly };
-      const keepAside = (file: string, bytes: Uint8Array): Promise<void> =>
-        this.#keepAside(join(this.path, name, file), bytes);
-      const all = { ...options, cacheBytes: CACHE_BYTES, keepAside };
+      const keep = (cut: string, bytes: Uint8Array): Promise<void> =>
+        keepAside(this.#around, folder, { name: cut, bytes });
+      const all = { ...options, cacheBytes: CACHE_BYTES, keepAside: keep };
       const volume = await Volume.open(devices, all, world);
       const closeOnce = async (): Promise<void> => {
         try {
@@ -209,19 +210,6 @@ export class VolumeDirectory {
     } catch (error) {
       await closeAll();
       throw error;
-    }
-  }
-
-  /** A file of its own, durable. One that is there already is of the same cut, found again. */
-  async #keepAside(path: string, bytes: Uint8Array): Promise<void> {
-    if ((await this.#around.files.kind(path)) !== 'none') return;
-    const size = byteCount(bytes.length);
-    const device = await this.#around.openDevice(path, { size, create: true });
-    try {
-      await device.write(byteOffset(0), [bytes]);
-      await device.sync('recovery');
-    } finally {
-      await device.close();
     }
   }
 
