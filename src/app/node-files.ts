@@ -15,6 +15,9 @@ import { fromSystemError, systemCode } from '../device/system-error.ts';
 /** A lock file is opened again so often when it was replaced meanwhile. */
 const LOCK_TRIES_MAX = 10;
 
+/** Of a file system where a file has one name only, or that refuses this one another. */
+const ONE_NAME_CODES: readonly string[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'];
+
 /** Runs `work`; its errors name what was tried. `missing` answers for what is not there. */
 async function attempt<T>(doing: string, work: () => Promise<T>, missing?: () => T): Promise<T> {
   try {
@@ -103,6 +106,39 @@ export class NodeFiles implements MetaFiles {
       await fs.rename(path, join(dirname(path), name));
       await syncDirectory(dirname(path));
     });
+  }
+
+  async link(path: string, second: string): Promise<boolean> {
+    return attempt(`naming ${path} ${second}`, async () => {
+      try {
+        await fs.link(path, second);
+      } catch (error) {
+        if (ONE_NAME_CODES.includes(systemCode(error) ?? '')) return false;
+        throw error;
+      }
+      try {
+        await syncDirectory(dirname(second));
+      } catch (error) {
+        await fs.unlink(second);
+        throw error;
+      }
+      return true;
+    });
+  }
+
+  async isSame(path: string, other: string): Promise<boolean> {
+    return attempt(
+      `looking at ${path} and ${other}`,
+      async () => {
+        const [a, b] = await Promise.all([
+          fs.lstat(path, { bigint: true }),
+          fs.lstat(other, { bigint: true }),
+        ]);
+        // Of a file system that makes up numbers of files, two may have one; of one name each.
+        return a.isFile() && a.dev === b.dev && a.ino === b.ino && a.nlink > 1n && b.nlink > 1n;
+      },
+      () => false,
+    );
   }
 
   async list(path: string): Promise<readonly string[]> {

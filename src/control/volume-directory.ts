@@ -20,7 +20,8 @@ import { timeText } from '../volume/moment.ts';
 import type { Progress, WriteMode } from '../volume/report.ts';
 import { Volume } from '../volume/volume.ts';
 import { keepAside } from './keep-aside.ts';
-import { VolumeMaker, blank } from './volume-maker.ts';
+import { clearUnfinished, dropSecondNames, foreignNames, secondNameOf } from './unfinished.ts';
+import { VolumeMaker, blank, type MadeDevice } from './volume-maker.ts';
 import {
   FINAL_FILE,
   LOCK_FILE,
@@ -40,17 +41,6 @@ import {
 } from './volume-record.ts';
 
 const CACHE_BYTES = mebibytes(16);
-
-/** What a folder may hold when a creation has come as far as its lock, */
-const BEGUN_NAMES: readonly string[] = [LOCK_FILE, `.${UNFINISHED_FILE}.new`];
-/** and until it is done. */
-const UNFINISHED_NAMES: readonly string[] = [
-  ...BEGUN_NAMES,
-  LOG_FILE,
-  FINAL_FILE,
-  SUMS_FILE,
-  UNFINISHED_FILE,
-];
 
 /** The outside world, as a directory of volumes needs it. */
 export interface Surroundings {
@@ -143,7 +133,7 @@ export class VolumeDirectory {
       lock = await files.lock(join(folder, LOCK_FILE));
       // Asked again under the lock: another process may have been faster.
       await this.#needUnmade(name);
-      await this.#clearUnfinished(folder);
+      await clearUnfinished(this.#around, folder);
       maker.adopt(folder);
       maker.adopt(join(folder, LOCK_FILE));
       maker.adopt(join(folder, UNFINISHED_FILE));
@@ -152,6 +142,7 @@ export class VolumeDirectory {
       await maker.close();
       maker.adopt(join(folder, RECORD_FILE));
       await files.rename(join(folder, UNFINISHED_FILE), RECORD_FILE);
+      await dropSecondNames(files, folder, record);
       return record;
     } catch (error) {
       const left = await maker.undo();
@@ -192,6 +183,7 @@ export class VolumeDirectory {
         final: await device(record.final, finalBytes(size)),
         sums: await device(record.sums, sumsBytes(size)),
       };
+      if (!readOnly) await dropSecondNames(files, folder, record);
       const options = { uuid, name, size, ringBytes, writeMode, readOnly };
       const keep = (cut: string, bytes: Uint8Array): Promise<void> =>
         keepAside(this.#around, folder, { name: cut, bytes });
@@ -274,19 +266,9 @@ export class VolumeDirectory {
     if (names.includes(RECORD_FILE)) {
       throw new VarveError('VOLUME_EXISTS', `"${name}" in ${this.path}`);
     }
-    const known = names.includes(UNFINISHED_FILE) ? UNFINISHED_NAMES : BEGUN_NAMES;
-    const other = names.find((one) => !known.includes(one));
+    const [other] = foreignNames(names);
     if (other === undefined) return;
     throw new VarveError('VOLUME_EXISTS', `${folder} holds no volume, but holds ${other}`);
-  }
-
-  /** Removes what a creation left that a crash ended: its record last, as that says whose it is. */
-  async #clearUnfinished(folder: string): Promise<void> {
-    const names = await this.#around.files.list(folder);
-    for (const name of UNFINISHED_NAMES) {
-      if (name === LOCK_FILE || !names.includes(name)) continue;
-      await this.#around.files.remove(join(folder, name));
-    }
   }
 
   async #format(
@@ -295,8 +277,12 @@ export class VolumeDirectory {
     { record, progress }: { readonly record: VolumeRecord; readonly progress: Progress },
   ): Promise<void> {
     const { size, logSize, uuid } = record;
-    const log = await maker.device(pathOf(folder, record.log), logSize);
-    const final = await maker.device(pathOf(folder, record.final), finalBytes(size));
+    const made = (stored: string, bytes: ByteCount, part: 'log' | 'final'): Promise<MadeDevice> => {
+      const path = pathOf(folder, stored);
+      return maker.device(path, bytes, secondNameOf(folder, path, { uuid, part }));
+    };
+    const log = await made(record.log, logSize, 'log');
+    const final = await made(record.final, finalBytes(size), 'final');
     const sums = await maker.device(pathOf(folder, record.sums), sumsBytes(size));
     if (final.isRaw) await blank(final.device, progress);
     const devices = { log: log.device, final: final.device, sums: sums.device };

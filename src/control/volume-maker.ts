@@ -39,18 +39,20 @@ export class VolumeMaker {
 
   /**
    * A new sparse file of that size, or the beginning of a blank raw device.
+   * @param secondName - of a file, which has it from before it has the first; not of a device, nor
+   *   where the file system gives a file one name only
    * @throws VarveError LOG_IN_USE, SIZE_BAD, FILE_BAD, PERMISSION, DISK_FULL, DEVICE_IO
    */
-  async device(path: string, size: ByteCount): Promise<MadeDevice> {
+  async device(path: string, size: ByteCount, secondName?: string): Promise<MadeDevice> {
     const kind = await this.#files.kind(path);
     switch (kind) {
       case 'none': {
-        const device = await this.#openDevice(path, { create: true, size }).catch((error) => {
-          if (!isVarveError(error, 'FILE_EXISTS')) throw error;
-          throw new VarveError('LOG_IN_USE', `${path} exists already`);
-        });
+        const isThere = secondName !== undefined && (await this.#named(path, secondName, size));
+        const device = isThere
+          ? await this.#openDevice(path, { size })
+          : await this.#openDevice(path, { create: true, size }).catch(refuseUsed(path));
         this.#opened.push(device);
-        this.#made.push(path);
+        if (!isThere) this.#made.push(path);
         return { device, isRaw: false };
       }
       case 'block-device': {
@@ -68,6 +70,22 @@ export class VolumeMaker {
       case 'other':
         throw new VarveError('FILE_BAD', `${path} is neither a new file nor a block device`);
     }
+  }
+
+  /** @returns false, with nothing made, when the file system gives a file one name only */
+  async #named(path: string, secondName: string, size: ByteCount): Promise<boolean> {
+    const device = await this.#openDevice(secondName, { create: true, size }).catch(
+      (error: unknown) => {
+        if (!isVarveError(error)) throw error;
+        throw new VarveError(error.code, `making ${path}: ${error.detail}`, { cause: error });
+      },
+    );
+    this.#made.push(secondName);
+    await device.close();
+    const isLinked = await this.#files.link(secondName, path).catch(refuseUsed(path));
+    if (isLinked) this.#made.push(path);
+    else await this.#files.remove(secondName);
+    return isLinked;
   }
 
   async close(): Promise<void> {
@@ -98,6 +116,14 @@ export class VolumeMaker {
     }
     return left;
   }
+}
+
+/** What came to be there since it was looked at is in use. */
+function refuseUsed(path: string): (error: unknown) => never {
+  return (error) => {
+    if (!isVarveError(error, 'FILE_EXISTS')) throw error;
+    throw new VarveError('LOG_IN_USE', `${path} exists already`);
+  };
 }
 
 /** @throws VarveError LOG_IN_USE when the first or last MiB holds anything */

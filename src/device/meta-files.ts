@@ -23,6 +23,14 @@ export interface MetaFiles {
   writeAtomically(path: string, text: string): Promise<void>;
   /** Gives a file another name in its directory; what had that name before is gone. */
   rename(path: string, name: string): Promise<void>;
+  /**
+   * Gives a file a second name, on the same file system.
+   * @returns false, with nothing changed, where the file system gives a file one name only
+   * @throws VarveError FILE_EXISTS when anything has that name
+   */
+  link(path: string, second: string): Promise<boolean>;
+  /** Whether both are names of one file, links not followed; not where one is missing. */
+  isSame(path: string, other: string): Promise<boolean>;
   /** Names in a directory, sorted; none when it does not exist. */
   list(path: string): Promise<readonly string[]>;
   /** Makes the directory and those above it; one that exists is left alone. */

@@ -61,6 +61,8 @@ function failingAt(
     createDirectory: (path) => (count(), files.createDirectory(path)),
     writeAtomically: (path, text) => (count(), files.writeAtomically(path, text)),
     rename: (path, name) => (count(), files.rename(path, name)),
+    link: (path, second) => (count(), files.link(path, second)),
+    isSame: (path, other) => files.isSame(path, other),
     lock: (path) => (count(), files.lock(path)),
     openDevice: (path, options) => (count(), files.openDevice(path, options)),
   };

@@ -1,7 +1,7 @@
 /** A volume directory's small files on a real file system, and locks between processes. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { NodeFiles } from '../../src/app/node-files.ts';
@@ -48,6 +48,30 @@ describe('small files', () => {
     await files.remove(deep);
     expect(await files.list(join(directory.path, 'a', 'b'))).toEqual([]);
     expect(await files.list(deep)).toEqual([]);
+  });
+
+  test('have a second name, and no name that is taken', async () => {
+    using directory = temporaryDirectory();
+    const one = join(directory.path, 'one');
+    const two = join(directory.path, 'two');
+    const three = join(directory.path, 'three');
+    writeFileSync(one, 'same');
+    writeFileSync(three, 'same');
+    symlinkSync(join(directory.path, 'nowhere'), join(directory.path, 'link'));
+    expect(await files.isSame(one, two)).toBe(false);
+    expect(await files.link(one, two)).toBe(true);
+    expect(await files.isSame(one, two)).toBe(true);
+    expect(await files.isSame(one, three)).toBe(false);
+    expect(await files.isSame(three, three)).toBe(false);
+    for (const name of ['two', 'three', 'link']) {
+      const taken = files.link(one, join(directory.path, name));
+      await expect(taken).rejects.toMatchObject({ code: 'FILE_EXISTS' });
+    }
+    const nowhere = files.link(one, join(directory.path, 'no', 'a'));
+    await expect(nowhere).rejects.toMatchObject({ code: 'FILE_BAD' });
+    await files.remove(one);
+    expect(readFileSync(two, 'utf8')).toBe('same');
+    expect(await files.isSame(one, two)).toBe(false);
   });
 
   test('say when the file system refuses access', async () => {

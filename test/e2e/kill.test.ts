@@ -7,7 +7,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, it } from 'vitest';
@@ -68,12 +68,20 @@ describeWith(['python3-nbd'], 'a volume whose server is killed', () => {
 });
 
 describeWith([], 'a creation that is killed', () => {
-  it('is made again, and leaves nothing of the first', async () => {
+  it.each([
+    ['in its folder', false],
+    ['with log and final storage elsewhere', true],
+  ])('is made again, and leaves nothing of the first: %s', async (_, isElsewhere) => {
     using directory = temporaryDirectory();
+    const data = join(directory.path, 'data');
+    const elsewhere = join(directory.path, 'elsewhere');
+    mkdirSync(elsewhere);
     const words = ['create', 'disk', '--size', '64M', '--log-size', '512M'];
+    if (isElsewhere) words.push('--log', join(elsewhere, 'log'));
+    if (isElsewhere) words.push('--final', join(elsewhere, 'final'));
     let killed = 0;
     for (let afterMs = 200; killed < 3; afterMs += 50) {
-      const program = spawn(process.execPath, [VARVE, ...words, '--dir', directory.path]);
+      const program = spawn(process.execPath, [VARVE, ...words, '--dir', data]);
       await delay(afterMs);
       if (program.exitCode !== null) break;
       program.kill('SIGKILL');
@@ -81,12 +89,14 @@ describeWith([], 'a creation that is killed', () => {
       killed += 1;
     }
     expect(killed).toBeGreaterThan(0);
-    const list = await varve(directory.path, ['list', '--json']);
-    if (JSON.parse(list).length === 0) await varve(directory.path, words);
-    await using server = await Server.start(directory.path);
+    const list = await varve(data, ['list', '--json']);
+    if (JSON.parse(list).length === 0) await varve(data, words);
+    await using server = await Server.start(data);
     expect((await server.info()).head.generation).toBe(0);
-    const files = readdirSync(join(directory.path, 'disk')).sort();
-    expect(files).toEqual(['final.raw', 'final.sums', 'lock', 'log', 'volume.json']);
+    const within = isElsewhere ? [] : ['final.raw', 'log'];
+    const files = ['final.sums', 'lock', 'volume.json', ...within].sort();
+    expect(readdirSync(join(data, 'disk')).sort()).toEqual(files);
+    expect(readdirSync(elsewhere).sort()).toEqual(isElsewhere ? ['final', 'log'] : []);
     expect(await server.stop()).toBe(0);
   });
 });

@@ -22,7 +22,10 @@ type Entry =
   | { readonly kind: 'disk'; readonly disk: SimDisk; readonly isBlock: boolean };
 
 /** For all disks that are made here. */
-export type SimFilesOptions = Omit<SimDiskOptions, 'name' | 'size'>;
+export interface SimFilesOptions extends Omit<SimDiskOptions, 'name' | 'size'> {
+  /** Whether a file may have a second name. On if not given. */
+  readonly hasLinks?: boolean;
+}
 
 const LATENCY_US = { min: 2, max: 100 };
 
@@ -100,9 +103,12 @@ export class SimFiles implements MetaFiles {
   /** An independent copy of all files and disks, on another machine or as a backup. */
   copy(power: PowerSupply, options: SimFilesOptions = this.#table.options): SimFiles {
     const table = new FileTable(power, options);
+    const copies = new Map<Entry, Entry>();
     for (const [path, entry] of this.#table.entries) {
       const copied =
-        entry.kind === 'disk' ? { ...entry, disk: entry.disk.copy(power, options) } : entry;
+        copies.get(entry) ??
+        (entry.kind === 'disk' ? { ...entry, disk: entry.disk.copy(power, options) } : entry);
+      copies.set(entry, copied);
       table.entries.set(path, copied);
     }
     return new SimFiles(table);
@@ -173,6 +179,27 @@ export class SimFiles implements MetaFiles {
       if (entry === undefined) throw new VarveError('FILE_BAD', `renaming ${path}: ENOENT`);
       entries.delete(path);
       entries.set(`${parentOf(path)}/${name}`, entry);
+    });
+  }
+
+  link(path: string, second: string): Promise<boolean> {
+    return this.#submit(`naming ${path} ${second}`, true, () => {
+      const { entries } = this.#table;
+      const entry = entries.get(path);
+      if (entry === undefined) throw new VarveError('FILE_BAD', `naming ${path}: ENOENT`);
+      this.#checkParent(second);
+      if (entries.has(second)) throw new VarveError('FILE_EXISTS', `naming ${second}: EEXIST`);
+      if (this.#table.options.hasLinks === false) return false;
+      entries.set(second, entry);
+      return true;
+    });
+  }
+
+  isSame(path: string, other: string): Promise<boolean> {
+    return this.#submit(`looking at ${path} and ${other}`, false, () => {
+      const { entries } = this.#table;
+      const entry = entries.get(path);
+      return entry !== undefined && entry.kind !== 'directory' && entry === entries.get(other);
     });
   }
 
