@@ -4,7 +4,7 @@
  */
 import { assert } from '../src/base/assert.ts';
 import { crc32c } from '../src/base/crc32c.ts';
-import { VarveError } from '../src/base/errors.ts';
+import { isVarveError, VarveError } from '../src/base/errors.ts';
 import type { Uuid } from '../src/base/identity.ts';
 import { BLOCK_BYTES, byteOffset, lsn, type Lsn } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
@@ -66,8 +66,24 @@ export async function writeCheckpoint(
   await device.write(checkpointOffset(place.geometry, place.area), [bytes]);
 }
 
-/** @throws VarveError VOLUME_CORRUPT when the area does not hold the checkpoint that is named */
+/**
+ * Read a second time before it is called damaged: a device may have answered with what lies elsewhere.
+ * @throws VarveError VOLUME_CORRUPT when the area does not hold the checkpoint that is named
+ */
 export async function readCheckpoint(
+  device: LowerDevice,
+  place: CheckpointPlace,
+  sequence: number,
+): Promise<Checkpoint> {
+  try {
+    return await readOnce(device, place, sequence);
+  } catch (error) {
+    if (!isVarveError(error, 'VOLUME_CORRUPT')) throw error;
+    return await readOnce(device, place, sequence);
+  }
+}
+
+async function readOnce(
   device: LowerDevice,
   place: CheckpointPlace,
   sequence: number,

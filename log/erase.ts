@@ -5,24 +5,62 @@
  * Any part of it may survive a cut: the same bytes change nothing, and what is erased was not on
  * the way that replay went.
  */
-import { BLOCK_BYTES, byteOffset } from '../src/base/units.ts';
+import { VarveError } from '../src/base/errors.ts';
+import type { Uuid } from '../src/base/identity.ts';
+import { BLOCK_BYTES, byteOffset, type Lsn } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
+import { endOf } from './batch.ts';
 import { slotOffset, type LogGeometry } from './geometry.ts';
 import type { Replayed } from './replay.ts';
+import { SlotReader, type WholeBatch } from './scan.ts';
+import { encodeSegmentHeader, type ReadSegmentHeader } from './summary.ts';
 
-const COPY_BYTES = 1024 * 1024;
 /** A slot's header, and the header of its first batch: no replay looks into such a slot. */
 const SLOT_START = new Uint8Array(2 * BLOCK_BYTES);
 
-/** The same bytes at the same places: what only the page cache holds reaches the device. */
-export async function writeAgain(device: LowerDevice, replayed: Replayed): Promise<void> {
-  for (const { offset, length } of replayed.doubtful) {
-    for (let at = 0; at < length; at += COPY_BYTES) {
-      const bytes = new Uint8Array(Math.min(COPY_BYTES, length - at));
-      await device.read(byteOffset(offset + at), bytes);
-      await device.write(byteOffset(offset + at), [bytes]);
+export interface LogPlace {
+  readonly device: LowerDevice;
+  readonly geometry: LogGeometry;
+  readonly volume: Uuid;
+}
+
+/**
+ * The same bytes at the same places: what only the page cache holds reaches the device. Each batch
+ * is verified once more, lest a read that went astray is written over what was good.
+ * @throws VarveError VOLUME_CORRUPT, when what was taken can not be read any more
+ */
+export async function writeAgain(place: LogPlace, replayed: Replayed): Promise<void> {
+  const { device, geometry, volume } = place;
+  const reader = new SlotReader(device, geometry, volume);
+  for (const { segment, from, to } of replayed.doubtful) {
+    const start = slotOffset(geometry, segment.slot);
+    if (from === segment.firstLsn) {
+      await device.write(start, [encodeSegmentHeader(volume, segment)]);
+    }
+    for (let position = from; position < to;) {
+      const found = await takenAt(reader, segment, position);
+      const at = start + BLOCK_BYTES + (position - segment.firstLsn);
+      await device.write(byteOffset(at), [found.block, found.payloads]);
+      position = endOf(found.batch);
     }
   }
+}
+
+async function takenAt(
+  reader: SlotReader,
+  segment: ReadSegmentHeader,
+  position: Lsn,
+): Promise<WholeBatch> {
+  for (let look = 0; look < 2; look++) {
+    const found = await reader.wholeAt(segment, position);
+    if (found !== undefined) return found;
+    reader.forget();
+  }
+  throw new VarveError(
+    'VOLUME_CORRUPT',
+    `the batch at LSN ${position}, segment ${segment.sequence}, slot ${segment.slot}, was whole ` +
+      'and can not be read again',
+  );
 }
 
 /**

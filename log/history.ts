@@ -9,25 +9,23 @@
  *     newest settled version.
  *   - Only whole requests are given, in the order of the stream.
  */
-import { crc32c } from '../src/base/crc32c.ts';
-import { isVarveError } from '../src/base/errors.ts';
-import { uuidBytes, type Uuid } from '../src/base/identity.ts';
+import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
   byteOffset,
   generation as generationOf,
-  slot as slotOf,
   type ByteOffset,
   type Checksum,
   type Generation,
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { FLAG_END, FLAG_START, KIND_DATA, KIND_FLUSH, KIND_RECORD } from '../src/format/layouts.ts';
-import { decodeBatch, endOf, entryOf, usedBytes, type Batch, type Entry } from './batch.ts';
-import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
+import { endOf, entryOf, type Batch, type Entry } from './batch.ts';
+import type { LogGeometry } from './geometry.ts';
 import type { Segment } from './segments.ts';
+import { Slots, TolerantReads } from './slots.ts';
 import type { Superblock } from './superblock.ts';
-import { decodeSegmentHeader, decodeSummaryFooter, type ReadSegmentHeader } from './summary.ts';
+import type { ReadSegmentHeader } from './summary.ts';
 
 /** Data, or a range of zeros, of one whole request. */
 export interface SettledEntry {
@@ -55,16 +53,19 @@ interface Link {
 }
 
 export class LogHistory {
-  readonly #device: LowerDevice;
+  readonly #slots: Slots;
   readonly #geometry: LogGeometry;
-  readonly #volume: Uuid;
-  readonly #volumeBytes: Uint8Array;
+  readonly #reads: TolerantReads;
 
   constructor(device: LowerDevice, geometry: LogGeometry, volume: Uuid) {
-    this.#device = device;
+    this.#reads = new TolerantReads(device);
+    this.#slots = new Slots(this.#reads.read, geometry, volume);
     this.#geometry = geometry;
-    this.#volume = volume;
-    this.#volumeBytes = uuidBytes(volume);
+  }
+
+  /** Reads that the device refused until now: what is missing may be there all the same. */
+  get refusals(): number {
+    return this.#reads.refusals;
   }
 
   /**
@@ -152,64 +153,39 @@ export class LogHistory {
   /** By sequence. */
   async #headers(): Promise<readonly ReadSegmentHeader[]> {
     const found: ReadSegmentHeader[] = [];
-    for (let i = 0; i < this.#geometry.slotCount; i++) {
-      const bytes = await this.#read(slotOffset(this.#geometry, slotOf(i)), BLOCK_BYTES);
-      const header = bytes === undefined ? undefined : decodeSegmentHeader(bytes, this.#volume);
-      if (header !== undefined && header.slot === i) found.push(header);
+    for (const slot of this.#slots.all()) {
+      const header = await this.#slots.header(slot);
+      if (header !== undefined) found.push(header);
     }
     return found.sort((a, b) => a.sequence - b.sequence);
   }
 
   #payloadsAt(header: ReadSegmentHeader, batch: Batch): number {
-    const start = slotOffset(this.#geometry, header.slot) + BLOCK_BYTES;
-    return start + (batch.header.lsn - header.firstLsn) + BLOCK_BYTES;
+    const inside = batch.header.lsn - header.firstLsn;
+    return this.#slots.batchesAt(header.slot) + inside + BLOCK_BYTES;
   }
 
   /** The segment's batches, each chained to the one before; from its summary if that is whole. */
   async *#chained(header: ReadSegmentHeader): AsyncGenerator<Batch, void> {
     let position: number = header.firstLsn;
     let chain = header.checksum;
-    const body = await this.#summaryBody(header);
-    for (let at = 0; body !== undefined && at < body.length;) {
-      const batch = decodeBatch(body.subarray(at), this.#volumeBytes);
-      if (batch === undefined || !goesOn(batch, header, position, chain)) break;
+    const summary = await this.#slots.summary(header.slot);
+    const listed = summary?.footer.sequence === header.sequence ? summary.batches : [];
+    for (const batch of listed) {
+      if (!goesOn(batch, header, position, chain)) break;
       yield batch;
       position = endOf(batch);
       chain = batch.checksum;
-      at += usedBytes(batch.header.entryCount);
     }
-    const start = slotOffset(this.#geometry, header.slot) + BLOCK_BYTES;
+    const start = this.#slots.batchesAt(header.slot);
     for (;;) {
       const inside = position - header.firstLsn;
       if (inside + 2 * BLOCK_BYTES > this.#geometry.segmentBytes) return;
-      const bytes = await this.#read(byteOffset(start + inside), BLOCK_BYTES);
-      const batch = bytes === undefined ? undefined : decodeBatch(bytes, this.#volumeBytes);
+      const batch = await this.#slots.batch(start + inside);
       if (batch === undefined || !goesOn(batch, header, position, chain)) return;
       yield batch;
       position = endOf(batch);
       chain = batch.checksum;
-    }
-  }
-
-  async #summaryBody(header: ReadSegmentHeader): Promise<Uint8Array | undefined> {
-    const { segmentBytes } = this.#geometry;
-    const footerAt = slotOffset(this.#geometry, header.slot) + segmentBytes - BLOCK_BYTES;
-    const block = await this.#read(byteOffset(footerAt), BLOCK_BYTES);
-    const footer = block === undefined ? undefined : decodeSummaryFooter(block, this.#volume);
-    if (footer?.sequence !== header.sequence) return undefined;
-    if (footer.bodyBytes > summaryBlocksMax(this.#geometry) * BLOCK_BYTES) return undefined;
-    const body = await this.#read(byteOffset(footerAt - footer.bodyBytes), footer.bodyBytes);
-    return body !== undefined && crc32c(body) === footer.bodyChecksum ? body : undefined;
-  }
-
-  async #read(at: ByteOffset, length: number): Promise<Uint8Array | undefined> {
-    const bytes = new Uint8Array(length);
-    try {
-      await this.#device.read(at, bytes);
-      return bytes;
-    } catch (error) {
-      if (isVarveError(error, 'DEVICE_IO')) return undefined;
-      throw error;
     }
   }
 }

@@ -8,14 +8,10 @@
  *   - What the device refuses to read is passed over.
  */
 import { crc32c } from '../src/base/crc32c.ts';
-import { isVarveError } from '../src/base/errors.ts';
-import { uuidBytes, type Uuid } from '../src/base/identity.ts';
+import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
-  byteOffset,
-  slot as slotOf,
   type Block,
-  type ByteOffset,
   type Checksum,
   type Generation,
   type Slot,
@@ -23,9 +19,9 @@ import {
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
 import { FLAG_START, KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
-import { decodeBatch, entryOf, usedBytes, type Batch } from './batch.ts';
-import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
-import { decodeSegmentHeader, decodeSummaryFooter } from './summary.ts';
+import { entryOf, type Batch } from './batch.ts';
+import type { LogGeometry } from './geometry.ts';
+import { Slots, TolerantReads } from './slots.ts';
 
 /** A version of a block, as its checksum identifies it. */
 export interface WantedVersion {
@@ -40,32 +36,34 @@ interface FoundBatch {
 }
 
 export class Leftovers {
-  readonly #device: LowerDevice;
+  readonly #reads: TolerantReads;
+  readonly #slots: Slots;
   readonly #geometry: LogGeometry;
-  readonly #volume: Uuid;
-  readonly #volumeBytes: Uint8Array;
   readonly #seed: number;
 
   constructor(device: LowerDevice, geometry: LogGeometry, volume: Uuid) {
-    this.#device = device;
+    this.#reads = new TolerantReads(device);
+    this.#slots = new Slots(this.#reads.read, geometry, volume);
     this.#geometry = geometry;
-    this.#volume = volume;
-    this.#volumeBytes = uuidBytes(volume);
     this.#seed = volumeSeed(volume);
+  }
+
+  /** Reads that the device refused until now: what was not found may be there all the same. */
+  get refusals(): number {
+    return this.#reads.refusals;
   }
 
   /** Every slot. */
   allSlots(): readonly Slot[] {
-    return Array.from({ length: this.#geometry.slotCount }, (_, i) => slotOf(i));
+    return this.#slots.all();
   }
 
   /** The slots whose segments may hold one of these generations, going by their headers. */
   async slotsOf(wanted: readonly Generation[]): Promise<readonly Slot[]> {
     const known: { slot: Slot; begin: number; sequence: number }[] = [];
     const found: Slot[] = [];
-    for (const slot of this.allSlots()) {
-      const bytes = await this.#read(slotOffset(this.#geometry, slot), BLOCK_BYTES);
-      const header = bytes === undefined ? undefined : decodeSegmentHeader(bytes, this.#volume);
+    for (const slot of this.#slots.all()) {
+      const header = await this.#slots.header(slot);
       if (header === undefined) found.push(slot);
       else known.push({ slot, begin: header.generation, sequence: header.sequence });
     }
@@ -101,7 +99,7 @@ export class Leftovers {
           at += BLOCK_BYTES;
           const version = entry.kind === KIND_DATA ? wanted.get(entry.block) : undefined;
           if (version?.generation !== generation || version.checksum !== entry.checksum) continue;
-          const content = await this.#read(byteOffset(place), BLOCK_BYTES);
+          const content = await this.#reads.read(place, BLOCK_BYTES);
           if (content === undefined) continue;
           const sum = bindChecksum(crc32c(content), this.#seed, entry.block, generation);
           if (sum !== version.checksum) continue;
@@ -114,56 +112,24 @@ export class Leftovers {
 
   /** The batches in a slot: as its summary lists them, then as far as headers lead to headers. */
   async *#batches(slot: Slot): AsyncGenerator<FoundBatch, void> {
-    const start = slotOffset(this.#geometry, slot) + BLOCK_BYTES;
+    const start = this.#slots.batchesAt(slot);
     const room = this.#geometry.segmentBytes - BLOCK_BYTES;
-    const seen = new Set<number>();
+    const listed = new Map<number, Checksum>();
     let first: number | undefined;
-    for (const batch of await this.#listed(slot)) {
+    const summary = await this.#slots.summary(slot);
+    for (const batch of summary?.batches ?? []) {
       first ??= batch.header.lsn;
       const inside = batch.header.lsn - first;
       if (inside < 0 || inside >= room) continue;
-      seen.add(inside);
+      listed.set(inside, batch.checksum);
       yield { batch, payloadsAt: start + inside + BLOCK_BYTES };
     }
     // A newer segment that is not closed yet has overwritten the beginning of what is listed.
-    for (let inside = 0; inside < room && !seen.has(inside);) {
-      const bytes = await this.#read(byteOffset(start + inside), BLOCK_BYTES);
-      const batch = bytes === undefined ? undefined : decodeBatch(bytes, this.#volumeBytes);
-      if (batch === undefined) return;
+    for (let inside = 0; inside < room;) {
+      const batch = await this.#slots.batch(start + inside);
+      if (batch === undefined || listed.get(inside) === batch.checksum) return;
       yield { batch, payloadsAt: start + inside + BLOCK_BYTES };
       inside += (1 + batch.header.payloadBlocks) * BLOCK_BYTES;
-    }
-  }
-
-  /** What a summary at the slot's end lists, whichever segment it is of. */
-  async #listed(slot: Slot): Promise<readonly Batch[]> {
-    const footerAt = slotOffset(this.#geometry, slot) + this.#geometry.segmentBytes - BLOCK_BYTES;
-    const block = await this.#read(byteOffset(footerAt), BLOCK_BYTES);
-    const footer = block === undefined ? undefined : decodeSummaryFooter(block, this.#volume);
-    if (footer === undefined) return [];
-    const length = footer.bodyBytes;
-    if (length > summaryBlocksMax(this.#geometry) * BLOCK_BYTES) return [];
-    const body = await this.#read(byteOffset(footerAt - length), length);
-    if (body === undefined || crc32c(body) !== footer.bodyChecksum) return [];
-    const batches: Batch[] = [];
-    for (let at = 0; at < body.length;) {
-      const batch = decodeBatch(body.subarray(at), this.#volumeBytes);
-      if (batch === undefined) break;
-      batches.push(batch);
-      at += usedBytes(batch.header.entryCount);
-    }
-    return batches;
-  }
-
-  async #read(at: ByteOffset, length: number): Promise<Uint8Array | undefined> {
-    if (at + length > this.#geometry.logBytes) return undefined;
-    const bytes = new Uint8Array(length);
-    try {
-      await this.#device.read(at, bytes);
-      return bytes;
-    } catch (error) {
-      if (isVarveError(error, 'DEVICE_IO')) return undefined;
-      throw error;
     }
   }
 }

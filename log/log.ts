@@ -166,10 +166,12 @@ export class Log {
         await keepAside(`cut-${cut.lsn}-at-${offset}.bin`, bytes);
       }
     }
-    await writeAgain(opened.device, opened.replayed);
-    await writeSuperblock(opened.device, opened.superblock);
-    await erase(opened.device, opened.superblock.geometry, opened.replayed);
-    await opened.device.sync('recovery');
+    const { device, superblock, replayed } = opened;
+    const { geometry, volume } = superblock;
+    await writeAgain({ device, geometry, volume }, replayed);
+    await writeSuperblock(device, superblock);
+    await erase(device, geometry, replayed);
+    await device.sync('recovery');
   }
 
   static start(opened: OpenedLog, options: LogOptions): Log {

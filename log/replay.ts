@@ -9,6 +9,8 @@
  *     the newest of equals: the process may have ended before it had written all of it again.
  *   - Above the highest position that any header or superblock states to be durable, payloads are
  *     read and verified too.
+ *   - Before the history ends at a batch, it is read a second time: a device may have answered the
+ *     first time with what lies elsewhere.
  *   - Where something states that the bad batch was durable, it is damage: VOLUME_CORRUPT, and
  *     nothing is cut. Else it is a torn tail. A read error is neither, and is passed on.
  */
@@ -58,6 +60,13 @@ export interface CutRegion {
   readonly length: ByteCount;
 }
 
+/** Batches of a segment; with its header, if they are its first. */
+export interface DoubtfulPart {
+  readonly segment: ReadSegmentHeader;
+  readonly from: Lsn;
+  readonly to: Lsn;
+}
+
 export interface Replayed {
   readonly segments: Segment[];
   readonly endLsn: Lsn;
@@ -68,7 +77,7 @@ export interface Replayed {
   /** Slots whose headers must not be believed again, because they lie behind the end. */
   readonly discarded: readonly Slot[];
   /** What was taken, though nothing states that it was durable. */
-  readonly doubtful: readonly CutRegion[];
+  readonly doubtful: readonly DoubtfulPart[];
   /** Above every sequence that was met. */
   readonly nextSequence: SegmentSequence;
 }
@@ -88,6 +97,7 @@ export class Replay {
   readonly #handler: ReplayHandler;
   /** Segments by the position where they begin, in order of their sequences. */
   readonly #beginnings = new Map<Lsn, ReadSegmentHeader[]>();
+  #headless: readonly ReadSegmentHeader[] = [];
   #claimed: Lsn;
   #claimedBy: string;
   #batches = 0;
@@ -114,7 +124,8 @@ export class Replay {
   }
 
   async #run(): Promise<Replayed> {
-    const headers = await this.#reader.headers();
+    const { headers, headless } = await this.#reader.survey();
+    this.#headless = headless;
     const candidates = headers
       .filter((header) => header.sequence >= this.#super.tailSequence)
       .sort((a, b) => a.sequence - b.sequence);
@@ -238,10 +249,16 @@ export class Replay {
       }
       return found;
     }
-    for (;;) {
+    for (let isSecondLook = false; ;) {
       if (await this.#isOvertaken(found)) return found;
       const batch = await this.#reader.batchAt(segment, found.end);
-      if (batch === undefined || !(await this.#take(found, batch))) return found;
+      if (batch !== undefined && (await this.#take(found, batch))) {
+        isSecondLook = false;
+        continue;
+      }
+      if (isSecondLook) return found;
+      isSecondLook = true;
+      this.#reader.forget();
     }
   }
 
@@ -280,11 +297,10 @@ export class Replay {
     let flushMarks = 0;
     let batches = 0;
     const last = found.at(-1);
-    const headless = await this.#reader.headless();
     const regions: readonly { readonly segment: ReadSegmentHeader; readonly from: Lsn }[] = [
       ...(last === undefined ? [] : [{ segment: last.segment, from: end }]),
       ...behind.map((segment) => ({ segment, from: segment.firstLsn })),
-      ...headless.map((segment) => ({ segment, from: segment.firstLsn })),
+      ...this.#headless.map((segment) => ({ segment, from: segment.firstLsn })),
     ];
     const cutRegions: CutRegion[] = [];
     const headers: ByteOffset[] = [];
@@ -328,24 +344,20 @@ export class Replay {
       nextSequence: segmentSequence(
         Math.max(
           this.#super.tailSequence,
-          ...[...candidates, ...headless].map(({ sequence }) => sequence + 1),
+          ...[...candidates, ...this.#headless].map(({ sequence }) => sequence + 1),
         ),
       ),
     };
   }
 
-  /** Where what was taken lies, above what is stated durable. */
-  #doubtful(found: readonly Found[]): readonly CutRegion[] {
-    const regions: CutRegion[] = [];
-    for (const { segment, end } of found) {
-      const start = slotOffset(this.#super.geometry, segment.slot);
-      const behind = Math.max(0, this.#claimed - segment.firstLsn);
-      const from = behind === 0 ? 0 : BLOCK_BYTES + behind;
-      const to = BLOCK_BYTES + (end - segment.firstLsn);
-      if (from >= to) continue;
-      regions.push({ offset: byteOffset(start + from), length: byteCount(to - from) });
-    }
-    return regions;
+  /** What was taken, above what is stated durable. */
+  #doubtful(found: readonly Found[]): readonly DoubtfulPart[] {
+    return found
+      .map(({ segment, end }) => {
+        const from = this.#claimed > segment.firstLsn ? this.#claimed : segment.firstLsn;
+        return { segment, from, to: end };
+      })
+      .filter(({ segment, from, to }) => from < to || from === segment.firstLsn);
   }
 
   #segmentOf(found: Found, open: boolean): Segment {

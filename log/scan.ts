@@ -1,30 +1,40 @@
 /**
- * Reading a slot back: its header, its summary, its batches one after the other. Nothing here
- * decides what to believe; that is `replay.ts`.
+ * Reading segments back, as recovery needs them: headers, summaries, batches one after the other.
+ * Nothing here decides what to believe; that is `replay.ts`.
  */
 import { crc32c } from '../src/base/crc32c.ts';
 import { uuidBytes, type Uuid } from '../src/base/identity.ts';
-import { BLOCK_BYTES, byteOffset, lsn, slot as slotOf, type Lsn } from '../src/base/units.ts';
+import { BLOCK_BYTES, byteOffset, lsn, type Lsn, type Slot } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
 import { KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
-import {
-  decodeBatch,
-  endOf,
-  entryOf,
-  startsWithBatchMagic,
-  usedBytes,
-  type Batch,
-} from './batch.ts';
-import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
-import { decodeSegmentHeader, decodeSummaryFooter, type ReadSegmentHeader } from './summary.ts';
+import { decodeBatch, endOf, entryOf, startsWithBatchMagic, type Batch } from './batch.ts';
+import { slotOffset, type LogGeometry } from './geometry.ts';
+import { readStrictly, Slots } from './slots.ts';
+import type { ReadSegmentHeader } from './summary.ts';
 
 const WINDOW_BYTES = 1024 * 1024;
+
+export interface Survey {
+  readonly headers: readonly ReadSegmentHeader[];
+  /**
+   * Of slots whose header does not decode, though a batch follows it: damage, or a cut that took
+   * the header. What their batches state to be durable counts.
+   */
+  readonly headless: readonly ReadSegmentHeader[];
+}
+
+export interface WholeBatch {
+  readonly batch: Batch;
+  /** The header's 4096 bytes. */
+  readonly block: Uint8Array;
+  readonly payloads: Uint8Array;
+}
 
 export class SlotReader {
   readonly #device: LowerDevice;
   readonly #geometry: LogGeometry;
-  readonly #volume: Uuid;
+  readonly #slots: Slots;
   readonly #volumeBytes: Uint8Array;
   readonly #seed: number;
   #window = new Uint8Array(0);
@@ -33,49 +43,25 @@ export class SlotReader {
   constructor(device: LowerDevice, geometry: LogGeometry, volume: Uuid) {
     this.#device = device;
     this.#geometry = geometry;
-    this.#volume = volume;
+    this.#slots = new Slots(readStrictly(device), geometry, volume);
     this.#volumeBytes = uuidBytes(volume);
     this.#seed = volumeSeed(volume);
   }
 
-  /** Headers of all slots that hold a segment of this volume in its right place. */
-  async headers(): Promise<readonly ReadSegmentHeader[]> {
-    const found: ReadSegmentHeader[] = [];
-    for (let i = 0; i < this.#geometry.slotCount; i++) {
-      const block = new Uint8Array(BLOCK_BYTES);
-      await this.#device.read(slotOffset(this.#geometry, slotOf(i)), block);
-      const header = decodeSegmentHeader(block, this.#volume);
-      if (header !== undefined && header.slot === i) found.push(header);
+  /** Every slot's header, each read a second time where the first one was not to be believed. */
+  async survey(): Promise<Survey> {
+    const headers: ReadSegmentHeader[] = [];
+    const headless: ReadSegmentHeader[] = [];
+    for (const slot of this.#slots.all()) {
+      const header = (await this.#slots.header(slot)) ?? (await this.#slots.header(slot));
+      if (header !== undefined) {
+        headers.push(header);
+        continue;
+      }
+      const batch = await this.#slots.batch(this.#slots.batchesAt(slot));
+      if (batch !== undefined) headless.push(headerOf(slot, batch));
     }
-    return found;
-  }
-
-  /**
-   * Slots whose header does not decode, though their first block holds a batch: damage, or a cut
-   * that took the header. What their batches state to be durable counts.
-   */
-  async headless(): Promise<readonly ReadSegmentHeader[]> {
-    const found: ReadSegmentHeader[] = [];
-    for (let i = 0; i < this.#geometry.slotCount; i++) {
-      const blocks = new Uint8Array(2 * BLOCK_BYTES);
-      await this.#device.read(slotOffset(this.#geometry, slotOf(i)), blocks);
-      if (decodeSegmentHeader(blocks, this.#volume) !== undefined) continue;
-      const batch = decodeBatch(blocks.subarray(BLOCK_BYTES), this.#volumeBytes);
-      if (batch === undefined) continue;
-      const { segment, lsn: firstLsn, chain, generation, durableLsn } = batch.header;
-      const slot = slotOf(i);
-      found.push({
-        sequence: segment,
-        slot,
-        firstLsn,
-        chain,
-        checksum: chain,
-        opening: 0,
-        generation,
-        durableLsn,
-      });
-    }
-    return found;
+    return { headers, headless };
   }
 
   /**
@@ -83,29 +69,19 @@ export class SlotReader {
    * @returns undefined when there is none that belongs to this segment and is whole
    */
   async summary(segment: ReadSegmentHeader): Promise<readonly Batch[] | undefined> {
-    const end = slotOffset(this.#geometry, segment.slot) + this.#geometry.segmentBytes;
-    const block = new Uint8Array(BLOCK_BYTES);
-    await this.#device.read(byteOffset(end - BLOCK_BYTES), block);
-    const footer = decodeSummaryFooter(block, this.#volume);
-    if (footer === undefined || footer.sequence !== segment.sequence) return undefined;
-    if (footer.bodyBytes > summaryBlocksMax(this.#geometry) * BLOCK_BYTES) return undefined;
-    const body = new Uint8Array(footer.bodyBytes);
-    await this.#device.read(byteOffset(end - BLOCK_BYTES - footer.bodyBytes), body);
-    if (crc32c(body) !== footer.bodyChecksum) return undefined;
-    const batches: Batch[] = [];
+    const summary = await this.#slots.summary(segment.slot);
+    if (summary?.footer.sequence !== segment.sequence) return undefined;
+    const { footer, batches } = summary;
     let position = segment.firstLsn;
     let chain = segment.checksum;
-    for (let at = 0; at < body.length;) {
-      const batch = decodeBatch(body.subarray(at), this.#volumeBytes);
-      if (batch === undefined || batch.header.lsn !== position) return undefined;
+    for (const batch of batches) {
+      if (batch.header.lsn !== position) return undefined;
       // A summary that an earlier life left lists batches that are chained to another header.
       if (batch.header.segment !== segment.sequence || batch.header.chain !== chain) {
         return undefined;
       }
       chain = batch.checksum;
-      batches.push(batch);
       position = endOf(batch);
-      at += usedBytes(batch.header.entryCount);
     }
     return position === footer.endLsn && batches.length === footer.batchCount ? batches : undefined;
   }
@@ -137,10 +113,21 @@ export class SlotReader {
     return bytes;
   }
 
-  /** Whether each payload matches the checksum of its entry, and the header's padding is zero. */
+  /** Whether each payload matches the checksum of its entry. */
   async isWhole(segment: ReadSegmentHeader, batch: Batch): Promise<boolean> {
     const bytes = await this.payloads(segment, batch);
     return payloadProblems(batch, bytes, this.#seed).length === 0;
+  }
+
+  /** The batch at `position` with its payloads, if they match. */
+  async wholeAt(segment: ReadSegmentHeader, position: Lsn): Promise<WholeBatch | undefined> {
+    const batch = await this.batchAt(segment, position);
+    if (batch === undefined) return undefined;
+    const payloads = await this.payloads(segment, batch);
+    if (payloadProblems(batch, payloads, this.#seed).length > 0) return undefined;
+    const block = new Uint8Array(BLOCK_BYTES);
+    block.set(batch.bytes);
+    return { batch, block, payloads };
   }
 
   /** Every batch header of this segment from `from` on, at any block: also behind a gap. */
@@ -156,6 +143,11 @@ export class SlotReader {
     }
   }
 
+  /** What was read so far is not used again: the next look is at the device. */
+  forget(): void {
+    this.#windowAt = -1;
+  }
+
   /** One block of the device through a window of 1 MiB. */
   async #block(at: number): Promise<Uint8Array> {
     const inWindow = at - this.#windowAt;
@@ -169,6 +161,21 @@ export class SlotReader {
     }
     return this.#window.subarray(inWindow, inWindow + BLOCK_BYTES);
   }
+}
+
+/** What the first batch of a segment tells of its header. */
+function headerOf(slot: Slot, batch: Batch): ReadSegmentHeader {
+  const { segment, lsn: firstLsn, chain, generation, durableLsn } = batch.header;
+  return {
+    sequence: segment,
+    slot,
+    firstLsn,
+    chain,
+    checksum: chain,
+    opening: 0,
+    generation,
+    durableLsn,
+  };
 }
 
 /** @returns one line for each payload that does not match its entry */

@@ -162,24 +162,25 @@ export function hasSuperblockMagic(bytes: Uint8Array): boolean {
   return Buffer.from(bytes.subarray(0, 8)).toString('latin1') === SUPERBLOCK_MAGIC;
 }
 
-/** @throws VarveError VOLUME_FOREIGN, VOLUME_CORRUPT, VERSION_UNKNOWN, DEVICE_IO */
+/**
+ * The newer of the two copies. They are written in turns; where one is not the successor of the
+ * other, both are read a second time, since a device may have answered with what lies elsewhere.
+ * @throws VarveError VOLUME_FOREIGN, VOLUME_CORRUPT, VERSION_UNKNOWN, DEVICE_IO
+ */
 export async function readSuperblock(device: LowerDevice): Promise<Superblock> {
   if (device.size < (SUPERBLOCK_BLOCKS[1] + 1) * BLOCK_BYTES) {
     throw new VarveError('VOLUME_FOREIGN', `${device.name} is too short for a log`);
   }
+  const first = await readCopies(device);
+  const copies = areInTurn(first.found) ? first : await readCopies(device);
   let newest: Superblock | undefined;
-  let magicSeen = false;
-  for (const place of SUPERBLOCK_BLOCKS) {
-    const bytes = new Uint8Array(BLOCK_BYTES);
-    await device.read(byteOffset(place * BLOCK_BYTES), bytes);
-    magicSeen ||= hasSuperblockMagic(bytes);
-    const found = decodeSuperblock(bytes);
-    if (found !== undefined && (newest === undefined || found.sequence > newest.sequence)) {
-      newest = found;
-    }
+  for (const found of [...first.found, ...copies.found]) {
+    if (newest === undefined || found.sequence > newest.sequence) newest = found;
   }
   if (newest === undefined) {
-    if (!magicSeen) throw new VarveError('VOLUME_FOREIGN', `${device.name} has no superblock`);
+    if (!first.magicSeen && !copies.magicSeen) {
+      throw new VarveError('VOLUME_FOREIGN', `${device.name} has no superblock`);
+    }
     throw new VarveError('VOLUME_CORRUPT', `both superblocks of ${device.name} are damaged`);
   }
   if (device.size < newest.geometry.logBytes) {
@@ -189,6 +190,29 @@ export async function readSuperblock(device: LowerDevice): Promise<Superblock> {
     );
   }
   return newest;
+}
+
+interface Copies {
+  readonly found: readonly Superblock[];
+  readonly magicSeen: boolean;
+}
+
+async function readCopies(device: LowerDevice): Promise<Copies> {
+  const found: Superblock[] = [];
+  let magicSeen = false;
+  for (const place of SUPERBLOCK_BLOCKS) {
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    await device.read(byteOffset(place * BLOCK_BYTES), bytes);
+    magicSeen ||= hasSuperblockMagic(bytes);
+    const copy = decodeSuperblock(bytes);
+    if (copy !== undefined) found.push(copy);
+  }
+  return { found, magicSeen };
+}
+
+function areInTurn([one, other]: readonly Superblock[]): boolean {
+  if (one === undefined || other === undefined) return false;
+  return Math.abs(one.sequence - other.sequence) === 1;
 }
 
 /** Writes one copy; the value's sequence is what decides which. The caller syncs. */

@@ -272,7 +272,13 @@ export class Session {
       }
       return false;
     });
-    law(5, isUnreadable(error) && excused, `a request is refused for a reason: ${String(error)}`);
+    // As for reads: refused while the device failed, answered when it works again.
+    const isLate = code === 'DEVICE_IO' && state.oracle.wasRefused;
+    law(
+      5,
+      isUnreadable(error) && (excused || isLate),
+      `a request is refused for a reason: ${String(error)}`,
+    );
   }
 
   #mayHaveFailed(code: ErrorCode): boolean {

@@ -5,7 +5,8 @@
  * Invariants:
  *   - A copy is the version that was asked for, by the checksum that binds its block and
  *     generation: never an older one.
- *   - One search of the log device runs at a time, and one for the same version is not repeated.
+ *   - One search of the log device runs at a time. One for the same version is not repeated, but
+ *     for one that met reads which the device refused: that one is, after a while.
  */
 import { LRUCache } from 'lru-cache';
 import { crc32c } from '../base/crc32c.ts';
@@ -15,11 +16,15 @@ import { isUnreadable } from '../base/unreadable.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA } from '../format/layouts.ts';
 import { Leftovers, type WantedVersion } from '../../log/leftovers.ts';
+import { TolerantReads } from '../../log/slots.ts';
 import type { Core } from './core.ts';
 import { settledTruths, type Truth } from './settled-truth.ts';
 
 /** Versions known not to be on the log device; one that was not found never comes back. */
 const MISSED_MAX = 4096;
+
+/** While the device refuses reads, a version may only not have been seen: it is looked for again. */
+const RETRY_US = 10_000_000;
 
 export interface Version extends WantedVersion {
   readonly block: Block;
@@ -35,11 +40,14 @@ export class OtherCopies {
   readonly #seed: number;
   readonly #leftovers: Leftovers;
   readonly #searching = new Mutex();
-  readonly #missed = new LRUCache<string, true>({ max: MISSED_MAX });
+  readonly #reads: TolerantReads;
+  /** By version: until when it need not be looked for, in microseconds of the monotonic clock. */
+  readonly #missed = new LRUCache<string, number>({ max: MISSED_MAX });
 
   constructor(core: Core) {
     this.#core = core;
     this.#seed = volumeSeed(core.uuid);
+    this.#reads = new TolerantReads(core.log.device);
     this.#leftovers = new Leftovers(core.log.device, core.log.geometry, core.uuid);
   }
 
@@ -62,11 +70,12 @@ export class OtherCopies {
     for (const version of versions) {
       const near = this.#cached(version) ?? (await this.#atHome(version));
       if (near !== undefined) onCopy(version.block, near.content, near.place);
-      else if (thorough || !this.#missed.has(keyOf(version))) missing.set(version.block, version);
+      else if (thorough || !this.#isMissed(version)) missing.set(version.block, version);
     }
     if (missing.size === 0) return;
     await this.#searching.run(async () => {
       const wanted = new Map<Block, WantedVersion>(missing);
+      const { refusals } = this.#leftovers;
       const generations = [...new Set([...missing.values()].map(({ generation }) => generation))];
       const slots = thorough
         ? this.#leftovers.allSlots()
@@ -74,7 +83,8 @@ export class OtherCopies {
       await this.#leftovers.search(slots, wanted, (block, content) => {
         onCopy(block, content, 'the log');
       });
-      for (const block of wanted.keys()) this.#miss(missing.get(block));
+      const isCertain = this.#leftovers.refusals === refusals;
+      for (const block of wanted.keys()) this.#miss(missing.get(block), isCertain);
     });
   }
 
@@ -87,18 +97,20 @@ export class OtherCopies {
     for (const version of versions) {
       const near = this.#cached(version) ?? (await this.#atHome(version));
       if (near !== undefined) onCopy(version.block, near.content, near.place);
-      else if (!this.#missed.has(keyOf(version))) missing.set(version.block, version);
+      else if (!this.#isMissed(version)) missing.set(version.block, version);
     }
     if (missing.size === 0) return;
     await this.#searching.run(async () => {
       const oldest = Math.min(...[...missing.values()].map(({ generation }) => generation));
       const truths = await settledTruths(this.#core, new Set(missing.keys()), generationOf(oldest));
       for (const version of missing.values()) {
+        const { refusals } = this.#reads;
         const truth = truths.of(version.block);
         const isProven =
           truth?.generation === version.generation && truth.checksum === version.checksum;
         const content = isProven ? await this.payloadOf(version, truth) : undefined;
-        if (content === undefined) this.#miss(version);
+        const isCertain = truths.isCertain && this.#reads.refusals === refusals;
+        if (content === undefined) this.#miss(version, isCertain);
         else onCopy(version.block, content, 'the log');
       }
     });
@@ -107,18 +119,18 @@ export class OtherCopies {
   /** What the log holds where it says that this version is; undefined when it is damaged, too. */
   async payloadOf(version: Version, truth: Truth): Promise<Uint8Array | undefined> {
     if (truth.payloadAt === undefined) return undefined;
-    const content = new Uint8Array(BLOCK_BYTES);
-    try {
-      await this.#core.log.device.read(truth.payloadAt, content);
-    } catch (error) {
-      if (isUnreadable(error)) return undefined;
-      throw error;
-    }
-    return this.fits(version, content) ? content : undefined;
+    const content = await this.#reads.read(truth.payloadAt, BLOCK_BYTES);
+    return content !== undefined && this.fits(version, content) ? content : undefined;
   }
 
-  #miss(version: Version | undefined): void {
-    if (version !== undefined) this.#missed.set(keyOf(version), true);
+  #isMissed(version: Version): boolean {
+    return this.#core.world.clock.monotonicUs() < (this.#missed.get(keyOf(version)) ?? 0);
+  }
+
+  #miss(version: Version | undefined, isCertain: boolean): void {
+    if (version === undefined) return;
+    const until = isCertain ? Infinity : this.#core.world.clock.monotonicUs() + RETRY_US;
+    this.#missed.set(keyOf(version), until);
   }
 
   #cached(version: Version): { content: Uint8Array; place: CopyPlace } | undefined {

@@ -31,6 +31,8 @@ export class Truths {
   readonly #found = new Map<Block, Truth>();
   /** The log tells of everything since the volume was made: what it does not name was never written. */
   isWhole = false;
+  /** No read of the log was refused meanwhile: what is missing is not there. */
+  isCertain = true;
 
   of(block: Block): Truth | undefined {
     return this.#found.get(block);
@@ -81,6 +83,7 @@ export async function settledTruths(
     },
     onGap: () => truths.clear(),
   });
+  truths.isCertain = history.refusals === 0;
   if (result === undefined) truths.clear();
   else truths.isWhole = result.isWhole && from === undefined;
   return truths;
