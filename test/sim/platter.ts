@@ -34,7 +34,7 @@ export interface Change {
   readonly offset: number;
   readonly length: number;
   /** Undefined: a punch. */
-  readonly pieces: readonly Piece[] | undefined;
+  pieces: readonly Piece[] | undefined;
   /** Answered: the next sync covers it. */
   settled: boolean;
 }
@@ -90,6 +90,17 @@ function applyPiece(pages: Pages, { page, start, length, bytes }: Piece): void {
   if (bytes === undefined) after.fill(0, start, start + length);
   else after.set(bytes, start);
   pages.set(page, after);
+}
+
+/** The piece with what `bytes` puts on top of it. */
+function patched(piece: Piece, offset: number, bytes: Uint8Array): Piece {
+  const start = piece.page * PAGE_BYTES + piece.start;
+  const from = Math.max(start, offset);
+  const to = Math.min(start + piece.length, offset + bytes.length);
+  if (from >= to) return piece;
+  const after = Uint8Array.from(piece.bytes ?? new Uint8Array(piece.length));
+  after.set(bytes.subarray(from - offset, to - offset), from - start);
+  return { ...piece, bytes: after };
 }
 
 export class Platter {
@@ -202,8 +213,15 @@ export class Platter {
     this.#revert();
   }
 
-  /** Changes both images, as bit rot does. */
+  /** Changes both images, as bit rot does, and what is pending: whatever of that lands, it stays. */
   corrupt(offset: number, bytes: Uint8Array): void {
+    for (const change of this.#pending) {
+      if (change.offset >= offset + bytes.length || offset >= change.offset + change.length) {
+        continue;
+      }
+      const pieces = change.pieces ?? [...this.#holePieces(change.offset, change.length)];
+      change.pieces = pieces.map((piece) => patched(piece, offset, bytes));
+    }
     let from = 0;
     for (const part of pageParts(offset, bytes.length)) {
       const piece = { ...part, bytes: bytes.slice(from, from + part.length) };
