@@ -4,9 +4,7 @@
  * Invariants:
  *   - Batches are taken in stream order, each chained to the one before; the first that fails ends
  *     the history.
- *   - Where several go on from one position, a failed sync had what lay behind it laid out again.
- *     What states more to be durable is in the newest; else the one that reaches furthest counts,
- *     the newest of equals: the process may have ended before it had written all of it again.
+ *   - Where several segments go on from one position, branches.ts says which one counts.
  *   - Above the highest position that any header or superblock states to be durable, payloads are
  *     read and verified too.
  *   - Before the history ends at a batch, it is read a second time: a device may have answered the
@@ -21,6 +19,7 @@ import {
   byteOffset,
   generation,
   segmentSequence,
+  slot as slotOf,
   type ByteCount,
   type ByteOffset,
   type Checksum,
@@ -31,6 +30,7 @@ import {
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { FLAG_FUA, KIND_FLUSH } from '../src/format/layouts.ts';
 import { endOf, entryOf, type Batch } from './batch.ts';
+import { Branches } from './branches.ts';
 import { slotOffset } from './geometry.ts';
 import { SlotReader } from './scan.ts';
 import type { Segment } from './segments.ts';
@@ -95,8 +95,6 @@ export class Replay {
   readonly #reader: SlotReader;
   readonly #super: Superblock;
   readonly #handler: ReplayHandler;
-  /** Segments by the position where they begin, in order of their sequences. */
-  readonly #beginnings = new Map<Lsn, ReadSegmentHeader[]>();
   #headless: readonly ReadSegmentHeader[] = [];
   #claimed: Lsn;
   #claimedBy: string;
@@ -132,86 +130,45 @@ export class Replay {
     for (const header of candidates) this.#claim(header.durableLsn, `segment ${header.sequence}`);
     const newest = candidates.at(-1);
     if (newest !== undefined) await this.#claimsOf(newest);
-    for (const header of candidates) {
-      const same = this.#beginnings.get(header.firstLsn);
-      if (same === undefined) this.#beginnings.set(header.firstLsn, [header]);
-      else same.push(header);
-    }
+    const branches = new Branches(this.#reader, candidates);
 
     const found: Found[] = [];
     let position = this.#super.tailLsn;
     let chain = this.#super.tailChain;
-    let segment = await this.#next(position, chain);
+    let segment = await branches.next({ end: position, chain }, this.#claimed);
     while (segment !== undefined) {
       this.#handler.segment(segment);
       const before = found.at(-1);
       // Only the segment that stays open needs its headers again, for its summary.
       if (before !== undefined) before.headerBytes = [];
-      const walked = await this.#walk(segment);
+      const walked = await this.#walk(segment, branches);
       found.push(walked);
       position = walked.end;
       chain = walked.chain;
-      segment = await this.#next(position, chain, segment);
+      segment = await branches.next(walked, this.#claimed);
     }
+    await this.#lookAhead(found, candidates);
     return await this.#finish(found, candidates, position, chain);
   }
 
-  /** The segments that go on from there, by sequence. */
-  #following(
-    position: Lsn,
-    chain: Checksum,
-    before?: ReadSegmentHeader,
-  ): readonly ReadSegmentHeader[] {
-    const here = this.#beginnings.get(position) ?? [];
-    return here.filter((one) => one.chain === chain && one.sequence > (before?.sequence ?? 0));
-  }
-
-  /** The one of them that counts. */
-  async #next(
-    position: Lsn,
-    chain: Checksum,
-    before?: ReadSegmentHeader,
-  ): Promise<ReadSegmentHeader | undefined> {
-    const several = this.#following(position, chain, before);
-    if (several.length <= 1 || this.#claimed > position) return several.at(-1);
-    let furthest: { readonly segment: ReadSegmentHeader; readonly end: Lsn } | undefined;
-    for (const segment of several) {
-      const end = await this.#reach(segment, segment.firstLsn, segment.checksum);
-      if (furthest === undefined || end >= furthest.end) furthest = { segment, end };
-    }
-    return furthest?.segment;
-  }
-
-  /** Whether what was laid out again from where `found` stands takes its place. */
-  async #isOvertaken({ segment, end, chain }: Found): Promise<boolean> {
-    const next = await this.#next(end, chain, segment);
-    if (next === undefined) return false;
-    if (this.#claimed > end) return true;
-    const reach = await this.#reach(next, next.firstLsn, next.checksum);
-    return reach >= (await this.#reach(segment, end, chain));
-  }
-
-  /** How far whole batches lead from a position in a segment on; takes nothing. */
-  async #reach(first: ReadSegmentHeader, from: Lsn, after: Checksum): Promise<Lsn> {
-    let segment = first;
-    let position = from;
-    let chain = after;
-    for (;;) {
-      const batch = await this.#reader.batchAt(segment, position);
-      if (
-        batch?.header.chain !== chain ||
-        batch.header.lsn !== position ||
-        !(await this.#reader.isWhole(segment, batch))
-      ) {
-        const next =
-          position === from ? undefined : this.#following(position, chain, segment).at(-1);
-        if (next === undefined) return position;
-        segment = next;
-        chain = next.checksum;
-        continue;
-      }
-      position = endOf(batch);
-      chain = batch.checksum;
+  /**
+   * The slot where the next segment would have begun may not show it, because that one write was
+   * lost: what lies behind it there counts as in any slot without a header.
+   */
+  async #lookAhead(
+    found: readonly Found[],
+    candidates: readonly ReadSegmentHeader[],
+  ): Promise<void> {
+    const last = found.at(-1)?.segment;
+    if (last === undefined || this.#super.clean) return;
+    const known = new Set([...candidates, ...this.#headless].map(({ slot }) => slot));
+    const { slotCount } = this.#super.geometry;
+    for (let i = 1; i < slotCount; i++) {
+      const slot = slotOf((last.slot + i) % slotCount);
+      if (known.has(slot)) continue;
+      const stray = await this.#reader.stray(slot, last.sequence);
+      if (stray !== undefined) this.#headless = [...this.#headless, stray];
+      return;
     }
   }
 
@@ -229,7 +186,7 @@ export class Replay {
     }
   }
 
-  async #walk(segment: ReadSegmentHeader): Promise<Found> {
+  async #walk(segment: ReadSegmentHeader, branches: Branches): Promise<Found> {
     const found: Found = {
       segment,
       end: segment.firstLsn,
@@ -244,13 +201,13 @@ export class Replay {
     // survived a cut that the header did not.
     if (summary !== undefined && last !== undefined && endOf(last) <= this.#claimed) {
       for (const batch of summary) {
-        if (await this.#isOvertaken(found)) return found;
+        if (await branches.isOvertaken(found, this.#claimed)) return found;
         if (!(await this.#take(found, batch))) return found;
       }
       return found;
     }
     for (let isSecondLook = false; ;) {
-      if (await this.#isOvertaken(found)) return found;
+      if (await branches.isOvertaken(found, this.#claimed)) return found;
       const batch = await this.#reader.batchAt(segment, found.end);
       if (batch !== undefined && (await this.#take(found, batch))) {
         isSecondLook = false;

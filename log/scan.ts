@@ -59,9 +59,27 @@ export class SlotReader {
         continue;
       }
       const batch = await this.#slots.batch(this.#slots.batchesAt(slot));
-      if (batch !== undefined) headless.push(headerOf(slot, batch));
+      if (batch !== undefined) headless.push(headerOf(slot, batch, batch.header.lsn));
     }
     return { headers, headless };
+  }
+
+  /**
+   * The first batch in a slot that is of a segment after `sequence`, as the header that the slot
+   * does not show: the write of the header was lost, and later ones were not.
+   */
+  async stray(slot: Slot, sequence: number): Promise<ReadSegmentHeader | undefined> {
+    const { segmentBytes } = this.#geometry;
+    const start = slotOffset(this.#geometry, slot);
+    for (let inside = BLOCK_BYTES; inside < segmentBytes; inside += BLOCK_BYTES) {
+      const bytes = await this.#block(start + inside);
+      const batch = startsWithBatchMagic(bytes) ? decodeBatch(bytes, this.#volumeBytes) : undefined;
+      if (batch === undefined || batch.header.segment <= sequence) continue;
+      const before = inside - BLOCK_BYTES;
+      if (batch.header.lsn < before) continue;
+      return headerOf(slot, batch, lsn(batch.header.lsn - before));
+    }
+    return undefined;
   }
 
   /**
@@ -163,19 +181,10 @@ export class SlotReader {
   }
 }
 
-/** What the first batch of a segment tells of its header. */
-function headerOf(slot: Slot, batch: Batch): ReadSegmentHeader {
-  const { segment, lsn: firstLsn, chain, generation, durableLsn } = batch.header;
-  return {
-    sequence: segment,
-    slot,
-    firstLsn,
-    chain,
-    checksum: chain,
-    opening: 0,
-    generation,
-    durableLsn,
-  };
+/** What a batch of a segment tells of its header. */
+function headerOf(slot: Slot, { header }: Batch, firstLsn: Lsn): ReadSegmentHeader {
+  const { segment: sequence, chain, generation, durableLsn } = header;
+  return { sequence, slot, firstLsn, chain, checksum: chain, opening: 0, generation, durableLsn };
 }
 
 /** @returns one line for each payload that does not match its entry */

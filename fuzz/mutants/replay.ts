@@ -19,7 +19,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     name: 'recycled-segment-accepted',
     law: 1,
     story: 'a segment left in a recycled slot is taken by its position, without the chain',
-    file: 'log/replay.ts',
+    file: 'log/branches.ts',
     find: 'one.chain === chain && one.sequence > (before?.sequence ?? 0)',
     replace: 'one.chain <= 2 ** 32 && one.sequence > (before?.sequence ?? 0)',
     fuzzers: FORKS,

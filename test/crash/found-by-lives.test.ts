@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
 import { UnreadableError } from '../../src/base/unreadable.ts';
-import { SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
+import { SEGMENT_MAGIC, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, get, holds, put, unreadable } from './bench.ts';
 
@@ -277,5 +277,32 @@ describe('a device that answers one read of an opening with what lies elsewhere'
     }
     expect(refusals).toEqual([]);
     expect(openings).toBeGreaterThan(20);
+  });
+});
+
+describe('the first write into a slot is lost, and later ones are not', () => {
+  test.each([2, 3])('is damage, as what lies behind it states: %i', async (which) => {
+    // The slot showed the segment that it held before, so nobody looked behind that header, and
+    // what had been flushed was cut off as a torn tail.
+    const bench = await Bench.create(15);
+    await bench.lose('cut', async (volume) => {
+      await pushRounds(volume, 3);
+      const { device } = volume.core.log;
+      const write = device.write.bind(device);
+      let isLost = false;
+      let passed = 0;
+      device.write = async (offset, sources) => {
+        const magic = Buffer.from(sources[0]?.subarray(0, 8) ?? []).toString('latin1');
+        const isLast = magic === SEGMENT_MAGIC && (passed += 1) === which;
+        if (isLast) isLost = true;
+        else await write(offset, sources);
+      };
+      for (let i = 0; !isLost; i++) await put(volume, 20 + (i % 8), blocksOf(i + 1), true);
+      await put(volume, 30, blocksOf(3000), true);
+      await put(volume, 31, blocksOf(3001), true);
+    });
+    const { code, message } = await bench.openError();
+    expect(code).toBe('VOLUME_CORRUPT');
+    expect(message).toContain('but batch at LSN');
   });
 });
