@@ -4,6 +4,7 @@
  */
 import { unreachable } from '../../src/base/assert.ts';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
+import { SUMS_ENTRIES } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import type { SeededRandom } from '../../test/sim/random.ts';
 import type { SimVolume } from '../../test/sim/sim-volume.ts';
@@ -80,6 +81,19 @@ export class Faults {
       this.#count(fault);
       this.#place.world.jumpWall((where - 5000) * 10 ** (3 + (how % 4)));
     } else this.#trouble(fault, how);
+  }
+
+  /**
+   * Faults left zeros in the block's home and in the sector of its checksum as well. That is how a
+   * block that was never written looks, the one limit that docs/RELIABILITY.md names.
+   */
+  isBlanked(block: number): boolean {
+    const sector = Math.floor(block / SUMS_ENTRIES) * SECTOR_BYTES;
+    const isBlank = (disk: DiskName, offset: number, length: number): boolean =>
+      this.#scars.some((scar) => scar.disk === disk && scar.blanks(offset, length));
+    return (
+      isBlank('final', block * BLOCK_BYTES, BLOCK_BYTES) && isBlank('sums', sector, SECTOR_BYTES)
+    );
   }
 
   /** Whatever fails, fails no more; what was lost or changed stays so. */

@@ -22,6 +22,13 @@ export class Scar {
     this.#right = right;
   }
 
+  /** Whether the fault left zeros, and nothing else, in all of this range. */
+  blanks(offset: number, length: number): boolean {
+    const from = offset - this.#offset;
+    if (from < 0 || from + length > this.#left.length) return false;
+    return this.#left.subarray(from, from + length).every((byte) => byte === 0);
+  }
+
   /** Something new was written there since; a cut may take it back all the same. */
   overwritten(offset: number, length: number): void {
     for (let at = 0; at < this.#left.length; at += SECTOR_BYTES) {
