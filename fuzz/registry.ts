@@ -17,6 +17,7 @@ import { fuzzer as nbdSessions } from './nbd/sessions.fuzz.ts';
 import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
 import { fuzzer as volumeLives } from './life/lives.fuzz.ts';
 import type { Fuzzer } from './options.ts';
+import { fuzzer as volumeAstrayReads } from './volume/astray-reads.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
@@ -41,6 +42,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   nbdRequests,
   nbdSessions,
   nbdSim,
+  volumeAstrayReads,
   volumeDamage,
   volumeLives,
   volumeForks,

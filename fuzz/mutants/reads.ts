@@ -86,4 +86,13 @@ export const READ_MUTANTS: readonly Mutant[] = [
     replace: 'mixed = scramble(mixed);',
     fuzzers: ['format-checksums', 'volume-lives'],
   },
+  {
+    name: 'one-look-at-a-page-of-sums',
+    law: 5,
+    story: 'a page of sums is taken for blank or damaged because one read of it went astray',
+    file: 'src/volume/sidecar.ts',
+    find: '    if (doubtful.length === 0) return;\n',
+    replace: '    if (doubtful.length >= 0) return;\n',
+    fuzzers: ['volume-astray-reads'],
+  },
 ];

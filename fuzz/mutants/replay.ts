@@ -148,7 +148,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/scan.ts',
     find: '(await this.#slots.header(slot)) ?? (await this.#slots.header(slot))',
     replace: 'await this.#slots.header(slot)',
-    fuzzers: ['volume-lives'],
+    fuzzers: ['volume-astray-reads'],
   },
   {
     name: 'written-again-unverified',
@@ -157,7 +157,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/scan.ts',
     find: '    if (payloadProblems(batch, payloads, this.#seed).length > 0) return undefined;\n',
     replace: '',
-    fuzzers: ['volume-lives'],
+    fuzzers: ['volume-astray-reads'],
   },
   {
     name: 'newer-segment-hidden-by-an-older-summary',
@@ -166,6 +166,6 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/leftovers.ts',
     find: 'listed.get(inside) === batch.checksum',
     replace: 'listed.has(inside)',
-    fuzzers: ['volume-lives'],
+    fuzzers: ['volume-astray-reads'],
   },
 ];

@@ -143,7 +143,7 @@ export class OtherCopies {
     const { final } = this.#core;
     const { block, generation, checksum } = version;
     try {
-      const sum = await final.sum(block);
+      const sum = await final.sidecar.sum(block);
       if (sum.kind !== SUM_DATA || sum.generation !== generation || sum.checksum !== checksum) {
         return undefined;
       }

@@ -333,14 +333,14 @@ export class Reader {
     for (let i = 0; i < count; i++) {
       const block = blockOf(first + i);
       if (!known.has(block))
-        newer.push(...newerThan([await this.#core.final.sum(block)], block, at));
+        newer.push(...newerThan([await this.#core.final.sidecar.sum(block)], block, at));
     }
     return newer;
   }
 
   async #sumAsVersion(block: Block): Promise<Version | undefined> {
     try {
-      const { kind, generation, checksum } = await this.#core.final.sum(block);
+      const { kind, generation, checksum } = await this.#core.final.sidecar.sum(block);
       return kind === SUM_DATA ? { block, generation, checksum } : undefined;
     } catch (error) {
       if (isUnreadable(error)) return undefined;
@@ -380,7 +380,7 @@ export class Reader {
   }
 
   async #fromCache(block: Block, buffer: Uint8Array, at: Generation): Promise<boolean> {
-    const sum = await this.#core.final.sum(block);
+    const sum = await this.#core.final.sidecar.sum(block);
     if (sum.kind !== SUM_DATA || sum.generation > at) return false;
     const known = this.#core.cache.atHome(block, sum.generation);
     if (known === undefined || !this.#fits(known, block, sum.generation, sum.checksum))

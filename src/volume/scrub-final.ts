@@ -24,7 +24,7 @@ import { isUnreadable } from '../base/unreadable.ts';
 import { readNarrowed } from '../device/read-narrowed.ts';
 import { SUM_DATA, SUM_LOST, SUM_NEVER, SUMS_ENTRIES } from '../format/layouts.ts';
 import type { Sum } from '../format/sums.ts';
-import type { SectorState } from './final-storage.ts';
+import type { SectorState } from './sidecar.ts';
 import type { ScrubRun } from './scrub-run.ts';
 import { settledTruths, type Truth, type Truths } from './settled-truth.ts';
 
@@ -58,15 +58,15 @@ export class ScrubFinal {
 
   get bytes(): number {
     const { final } = this.#run.core;
-    return (final.blocks + final.pages) * BLOCK_BYTES;
+    return (final.blocks + final.sidecar.pages) * BLOCK_BYTES;
   }
 
   async all(): Promise<void> {
     const { final } = this.#run.core;
-    for (let from = 0; from < final.pages; from += STRETCH_PAGES) {
-      const end = Math.min(final.pages, from + STRETCH_PAGES);
-      const first = final.pageBlocks(from).first;
-      const last = final.pageBlocks(end - 1);
+    for (let from = 0; from < final.sidecar.pages; from += STRETCH_PAGES) {
+      const end = Math.min(final.sidecar.pages, from + STRETCH_PAGES);
+      const first = final.sidecar.pageBlocks(from).first;
+      const last = final.sidecar.pageBlocks(end - 1);
       // A lower bound: rounds only make it newer.
       const truths = await this.#truthsOf(first, last.first + last.count - first);
       for (let number = from; number < end; number++) {
@@ -90,8 +90,8 @@ export class ScrubFinal {
   /** @returns whether something in the page is not as it should be */
   async #look(number: number, truths: Truths): Promise<boolean> {
     const { final } = this.#run.core;
-    const { first, count } = final.pageBlocks(number);
-    const states = await final.inspectPage(number);
+    const { first, count } = final.sidecar.pageBlocks(number);
+    const states = await final.sidecar.inspectPage(number);
     const looks = await this.#looks(first, count);
     let isSuspect = states.some(({ problem }) => problem !== undefined);
     for (const { block, sum, problem } of looks) {
@@ -147,7 +147,7 @@ export class ScrubFinal {
 
   async #sumOf(block: Block): Promise<Sum | undefined> {
     try {
-      return await this.#run.core.final.sum(block);
+      return await this.#run.core.final.sidecar.sum(block);
     } catch (error) {
       if (isUnreadable(error)) return undefined;
       throw error;
@@ -168,8 +168,8 @@ export class ScrubFinal {
   /** A second look at a page, while nobody changes it; then what can be done. */
   async #mend(number: number): Promise<void> {
     const { core } = this.#run;
-    const { first, count } = core.final.pageBlocks(number);
-    const states = await core.final.inspectPage(number);
+    const { first, count } = core.final.sidecar.pageBlocks(number);
+    const states = await core.final.sidecar.inspectPage(number);
     // At once: what memory knows now it may have given to others after a search of the log.
     await this.#mendKnown(number, states);
     const truths = await this.#truthsOf(first, count);
@@ -209,7 +209,7 @@ export class ScrubFinal {
     const given = new Map<number, readonly Sum[]>();
     const whole = new Set<number>();
     const gone: Look[] = [];
-    const { first } = this.#run.core.final.pageBlocks(number);
+    const { first } = this.#run.core.final.sidecar.pageBlocks(number);
     for (const [i, { problem, isKnown }] of states.entries()) {
       if (problem === undefined || isKnown) continue;
       const from = first + i * SUMS_ENTRIES;
@@ -351,16 +351,16 @@ export class ScrubFinal {
   async #writeSum(block: Block, sum: Sum): Promise<boolean> {
     const { final } = this.#run.core;
     return await isDone(async () => {
-      await final.writeSums([{ block, sum }]);
-      await final.syncSums('repair');
+      await final.sidecar.write([{ block, sum }]);
+      await final.sidecar.sync('repair');
     });
   }
 
   async #writePage(number: number, given: ReadonlyMap<number, readonly Sum[]>): Promise<boolean> {
     const { final } = this.#run.core;
     return await isDone(async () => {
-      await final.mendPage(number, given);
-      await final.syncSums('repair');
+      await final.sidecar.mendPage(number, given);
+      await final.sidecar.sync('repair');
     });
   }
 

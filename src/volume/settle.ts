@@ -68,7 +68,7 @@ export async function settleBlocks(core: Core, target: Generation, means: Means)
     await attempt(() => settleChunk(core, means, newest, from, to));
   }
   await core.final.syncFinal('final');
-  await core.final.syncSums('sums');
+  await core.final.sidecar.sync('sums');
   core.catalogue.witnesses = witnessesOf(core, target, newest);
   return newest.length;
 }
@@ -110,7 +110,7 @@ async function settleRanges(core: Core, target: Generation, attempt: Attempt): P
     else await attempt(() => core.final.punch(range.start, count));
     const kind = range.kind === RANGE_ALLOCATE ? SUM_ALLOCATED : SUM_ZERO;
     const sum = { kind, generation: range.generation, checksum: checksumOf(0) };
-    await attempt(() => core.final.fillSums(range.start, count, sum));
+    await attempt(() => core.final.sidecar.fill(range.start, count, sum));
   }
 }
 
@@ -144,7 +144,7 @@ async function settleChunk(
     await core.final.write(blockOf(newest.blocks[runStart] ?? 0), [bytes]);
     runStart = i + 1;
   }
-  await core.final.writeSums(changes);
+  await core.final.sidecar.write(changes);
 }
 
 function sumOf(newest: Newest, i: number, good: boolean): Sum {

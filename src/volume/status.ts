@@ -134,7 +134,7 @@ export class Status {
 
   async #atHome(first: Block, count: number): Promise<readonly number[]> {
     try {
-      const sums = await this.#core.final.sums(first, count);
+      const sums = await this.#core.final.sidecar.sums(first, count);
       return sums.map(({ kind }) => {
         if (kind === SUM_DATA || kind === SUM_LOST) return 0;
         return kind === SUM_ALLOCATED ? STATE_ZERO : STATE_ZERO | STATE_HOLE;

@@ -10,7 +10,7 @@
 import { isVarveError, VarveError } from '../base/errors.ts';
 import { block as blockOf, BLOCK_BYTES, type Block, type Generation } from '../base/units.ts';
 import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
-import { sectorOf } from '../format/sums.ts';
+import { sectorOf, type Sum } from '../format/sums.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
 import type { Witness } from './catalogue.ts';
 import type { FinalStorage } from './final-storage.ts';
@@ -81,12 +81,9 @@ async function judge(
   }
 }
 
-async function sumOf(
-  final: FinalStorage,
-  block: Block,
-): Promise<Awaited<ReturnType<FinalStorage['sum']>> | undefined> {
+async function sumOf(final: FinalStorage, block: Block): Promise<Sum | undefined> {
   try {
-    return await final.sum(block);
+    return await final.sidecar.sum(block);
   } catch (error) {
     if (isVarveError(error, 'BLOCK_CORRUPT')) return undefined;
     throw error;

@@ -123,8 +123,9 @@ describe('a moment beside a rotten block', () => {
       const { core } = volume;
       const device = volume.openMoment(await volume.resolve(`gen=${core.horizon.generation}`));
       bench.sim.final.corruptBit(2 * BLOCK_BYTES + 9, 3);
-      const sum = core.final.sum.bind(core.final);
-      core.final.sum = async (block) => {
+      const { sidecar } = core.final;
+      const sum = sidecar.sum.bind(sidecar);
+      sidecar.sum = async (block) => {
         const found = await sum(block);
         return block === 1 ? { ...found, generation: core.head } : found;
       };

@@ -68,18 +68,18 @@ describe('a page of the sidecar', () => {
     const over = (device: LowerDevice): FinalStorage =>
       new FinalStorage({ final, sums: device, volume, blocks: size, cacheBytes: kibibytes(64) });
     await world.run(async () => {
-      await over(sums).writeSums([{ block: block(300), sum: DATA }]);
+      await over(sums).sidecar.write([{ block: block(300), sum: DATA }]);
       const { device, answer } = slowReads(sums);
       const storage = over(device);
-      const early = storage.sum(block(300));
+      const early = storage.sidecar.sum(block(300));
       await world.sleep(1000);
-      await storage.fillSums(block(248), 248, ZERO);
+      await storage.sidecar.fill(block(248), 248, ZERO);
       answer();
       expect((await early).kind).toBe(SUM_DATA);
-      expect((await storage.sum(block(300))).kind).toBe(SUM_NEVER);
-      await storage.writeSums([{ block: block(400), sum: DATA }]);
-      expect((await over(sums).sum(block(300))).kind).toBe(SUM_NEVER);
-      expect((await over(sums).sum(block(400))).kind).toBe(SUM_DATA);
+      expect((await storage.sidecar.sum(block(300))).kind).toBe(SUM_NEVER);
+      await storage.sidecar.write([{ block: block(400), sum: DATA }]);
+      expect((await over(sums).sidecar.sum(block(300))).kind).toBe(SUM_NEVER);
+      expect((await over(sums).sidecar.sum(block(400))).kind).toBe(SUM_DATA);
     });
   });
 });

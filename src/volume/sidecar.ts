@@ -1,0 +1,322 @@
+/**
+ * The checksum sidecar of final storage, by pages of 4 KiB: what each block at home should be.
+ *
+ * Invariants:
+ *   - Pages in the cache are never changed in place: a round replaces them.
+ *   - What is damaged or blank is read a second time before anything goes on from it.
+ */
+import { LRUCache } from 'lru-cache';
+import { isVarveError, VarveError } from '../base/errors.ts';
+import {
+  BLOCK_BYTES,
+  block as blockOf,
+  byteCount,
+  byteOffset,
+  checksum,
+  generation,
+  type Block,
+  type ByteCount,
+} from '../base/units.ts';
+import type { LowerDevice } from '../device/lower-device.ts';
+import {
+  SUMS_ENTRIES,
+  SUMS_SECTOR_BYTES,
+  SUM_LOST,
+  SUM_NEVER,
+  SUM_ZERO,
+} from '../format/layouts.ts';
+import { isSector, readSum, sealSector, sectorOf, writeSum, type Sum } from '../format/sums.ts';
+
+const PAGE_SECTORS = BLOCK_BYTES / SUMS_SECTOR_BYTES;
+const SECTORS_OF_A_PAGE = Array.from({ length: PAGE_SECTORS }, (_, i) => i);
+
+/** 4 KiB of the sidecar, checked when it was read. */
+interface Page {
+  readonly bytes: Uint8Array;
+  /** Bit i: sector i of the page failed its check. */
+  readonly damaged: number;
+}
+
+/** What a look at one sector of the sidecar finds. */
+export interface SectorState {
+  readonly problem: 'damaged' | 'stale' | undefined;
+  /** Memory has what it should hold. */
+  readonly isKnown: boolean;
+  /** The device refuses to read it. */
+  readonly isRefused: boolean;
+}
+
+/** The page that the block's sum is in. */
+export function pageOf(block: Block): number {
+  return Math.floor(sectorOf(block) / PAGE_SECTORS);
+}
+
+export class Sidecar {
+  readonly #device: LowerDevice;
+  readonly #blocks: number;
+  readonly #seed: number;
+  readonly #pages: LRUCache<number, Page>;
+  /** Grows before and after each change. */
+  #version = 0;
+
+  constructor(options: {
+    readonly device: LowerDevice;
+    readonly blocks: number;
+    /** `volumeSeed` of the volume. */
+    readonly seed: number;
+    readonly cacheBytes: ByteCount;
+  }) {
+    this.#device = options.device;
+    this.#blocks = options.blocks;
+    this.#seed = options.seed;
+    this.#pages = new LRUCache({
+      maxSize: Math.max(options.cacheBytes, BLOCK_BYTES),
+      sizeCalculation: ({ bytes }) => bytes.length,
+    });
+  }
+
+  /** @throws VarveError BLOCK_CORRUPT when the sector of the sidecar is damaged */
+  async sum(block: Block): Promise<Sum> {
+    const number = pageOf(block);
+    return this.#sumIn(this.#pages.get(number) ?? (await this.#load(number)), block);
+  }
+
+  /**
+   * The sums of blocks from `first` on.
+   * @throws VarveError BLOCK_CORRUPT when a sector of the sidecar is damaged
+   */
+  async sums(first: Block, count: number): Promise<readonly Sum[]> {
+    const sums: Sum[] = [];
+    let number = -1;
+    let page: Page | undefined;
+    for (let i = 0; i < count; i++) {
+      const block = blockOf(first + i);
+      if (page === undefined || pageOf(block) !== number) {
+        number = pageOf(block);
+        page = this.#pages.get(number) ?? (await this.#load(number));
+      }
+      sums.push(this.#sumIn(page, block));
+    }
+    return sums;
+  }
+
+  #sumIn(page: Page, block: Block): Sum {
+    const sector = sectorOf(block);
+    const inPage = sector % PAGE_SECTORS;
+    if ((page.damaged & (1 << inPage)) !== 0) {
+      throw new VarveError('BLOCK_CORRUPT', `block ${block}: sector ${sector} of its checksums`);
+    }
+    const at = inPage * SUMS_SECTOR_BYTES;
+    return readSum(page.bytes.subarray(at, at + SUMS_SECTOR_BYTES), block);
+  }
+
+  async #load(number: number): Promise<Page> {
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    const version = this.#version;
+    await this.#readPage(number, bytes);
+    // A round may have replaced it meanwhile; what it put there is newer.
+    const newer = this.#pages.get(number);
+    if (newer !== undefined) return newer;
+    let damaged = 0;
+    for (let i = 0; i < PAGE_SECTORS; i++) {
+      if (!this.#isSector(bytes, number, i)) damaged |= 1 << i;
+    }
+    const page = { bytes, damaged };
+    // What was read beside a change may be old: it serves this read, which is verified, no other.
+    if (version === this.#version) this.#pages.set(number, page);
+    return page;
+  }
+
+  /**
+   * Reads a page; what is damaged or blank in it a second time. A read that went astray may have met
+   * a blank page, and rounds would go on from there: all its sums would be gone.
+   */
+  async #readPage(number: number, bytes: Uint8Array): Promise<void> {
+    const at = byteOffset(number * BLOCK_BYTES);
+    await this.#device.read(at, bytes);
+    const isDoubtful = (i: number): boolean =>
+      bytes[i * SUMS_SECTOR_BYTES] === 0 || !this.#isSector(bytes, number, i);
+    const doubtful = SECTORS_OF_A_PAGE.filter(isDoubtful);
+    if (doubtful.length === 0) return;
+    const again = new Uint8Array(BLOCK_BYTES);
+    await this.#device.read(at, again);
+    for (const i of doubtful) {
+      if (!this.#isSector(again, number, i)) continue;
+      const [from, to] = [i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES];
+      bytes.set(again.subarray(from, to), from);
+    }
+  }
+
+  #isSector(page: Uint8Array, number: number, i: number): boolean {
+    const sector = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
+    return isSector(sector, number * PAGE_SECTORS + i, this.#seed);
+  }
+
+  /**
+   * New sums for blocks in ascending order. A damaged sector keeps its other entries unreadable:
+   * they become `lost`, because nothing says what they were.
+   */
+  async write(changes: readonly { readonly block: Block; readonly sum: Sum }[]): Promise<void> {
+    let i = 0;
+    while (i < changes.length) {
+      const number = pageOf(changes[i]?.block ?? blockOf(0));
+      const before = this.#pages.get(number) ?? (await this.#load(number));
+      const bytes = Uint8Array.from(before.bytes);
+      this.#giveUp(bytes, before.damaged, number);
+      for (; i < changes.length; i++) {
+        const change = changes[i];
+        if (change === undefined || pageOf(change.block) !== number) break;
+        const at = (sectorOf(change.block) % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
+        writeSum(bytes.subarray(at, at + SUMS_SECTOR_BYTES), change.block, change.sum);
+      }
+      this.#sealPage(bytes, number);
+      this.#version += 1;
+      await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
+      this.#version += 1;
+      this.#pages.set(number, { bytes, damaged: 0 });
+    }
+  }
+
+  /** Pages of the sidecar. */
+  get pages(): number {
+    return pageOf(blockOf(this.#blocks - 1)) + 1;
+  }
+
+  /** The first block that a page is for, and how many there are. */
+  pageBlocks(number: number): { readonly first: Block; readonly count: number } {
+    const first = number * PAGE_SECTORS * SUMS_ENTRIES;
+    const count = Math.min(PAGE_SECTORS * SUMS_ENTRIES, this.#blocks - first);
+    return { first: blockOf(first), count };
+  }
+
+  /**
+   * A page as the device has it, past the cache.
+   * @returns for each of its sectors what is wrong with it: `damaged`, or `stale` when it is not
+   *   what was written last; undefined when nothing is
+   */
+  async inspectPage(number: number): Promise<readonly SectorState[]> {
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    let isRefused = false;
+    try {
+      await this.#device.read(byteOffset(number * BLOCK_BYTES), bytes);
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      isRefused = true;
+    }
+    const known = this.#pages.peek(number);
+    const states: SectorState[] = [];
+    for (let i = 0; i < PAGE_SECTORS; i++) {
+      const [from, to] = [i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES];
+      const sector = bytes.subarray(from, to);
+      const isKnown = known !== undefined && (known.damaged & (1 << i)) === 0;
+      const isBad = isRefused || !isSector(sector, number * PAGE_SECTORS + i, this.#seed);
+      const isOther = isKnown && Buffer.compare(sector, known.bytes.subarray(from, to)) !== 0;
+      const problem = isBad ? 'damaged' : isOther ? 'stale' : undefined;
+      states.push({ problem, isKnown, isRefused });
+    }
+    return states;
+  }
+
+  /**
+   * Writes a page again: sectors as memory knows them, or as they are given here. Others stay as the
+   * device has them. The caller holds `home`, and syncs.
+   * @param given - all sums of a sector, by its place in the page
+   * @throws VarveError DEVICE_IO when the device refuses the page, and not all of it is given
+   */
+  async mendPage(number: number, given: ReadonlyMap<number, readonly Sum[]>): Promise<void> {
+    const before = this.#pages.get(number) ?? (await this.#loadOrBlank(number));
+    if (before.bytes.length === 0 && given.size < PAGE_SECTORS) {
+      throw new VarveError('DEVICE_IO', `page ${number} of the checksums can't be read`);
+    }
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    bytes.set(before.bytes);
+    let { damaged } = before;
+    for (const [i, sums] of given) {
+      const sector = bytes.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
+      sector.fill(0);
+      const first = (number * PAGE_SECTORS + i) * SUMS_ENTRIES;
+      sums.forEach((sum, entry) => writeSum(sector, blockOf(first + entry), sum));
+      const isBlank = sums.every(({ kind }) => kind === SUM_NEVER);
+      if (!isBlank) sealSector(sector, number * PAGE_SECTORS + i, this.#seed);
+      damaged &= ~(1 << i);
+    }
+    this.#version += 1;
+    await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
+    this.#version += 1;
+    this.#pages.set(number, { bytes, damaged });
+  }
+
+  /** A page that the device refuses is damaged in all its sectors, and has no bytes. */
+  async #loadOrBlank(number: number): Promise<Page> {
+    try {
+      return await this.#load(number);
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      return { bytes: new Uint8Array(0), damaged: 2 ** PAGE_SECTORS - 1 };
+    }
+  }
+
+  /**
+   * One sum for a range of any length. Zeros over whole pages of the sidecar are punched there,
+   * which says "never written": so a trim of everything stays one step.
+   */
+  async fill(first: Block, count: number, sum: Sum): Promise<void> {
+    const step = PAGE_SECTORS * SUMS_ENTRIES;
+    const end = first + count;
+    const wholeFrom = Math.ceil(first / step);
+    const wholeTo = Math.floor(end / step);
+    if (sum.kind !== SUM_ZERO || wholeTo <= wholeFrom) {
+      await this.#fillEntries(first, end, sum);
+      return;
+    }
+    await this.#fillEntries(first, wholeFrom * step, sum);
+    const length = byteCount((wholeTo - wholeFrom) * BLOCK_BYTES);
+    this.#version += 1;
+    await this.#device.punch(byteOffset(wholeFrom * BLOCK_BYTES), length);
+    this.#version += 1;
+    for (const number of this.#pages.keys()) {
+      if (number >= wholeFrom && number < wholeTo) this.#pages.delete(number);
+    }
+    await this.#fillEntries(wholeTo * step, end, sum);
+  }
+
+  async #fillEntries(first: number, end: number, sum: Sum): Promise<void> {
+    const step = PAGE_SECTORS * SUMS_ENTRIES;
+    for (let at = first; at < end;) {
+      const stop = Math.min(end, (Math.floor(at / step) + 1) * step);
+      const changes: { block: Block; sum: Sum }[] = [];
+      for (let block = at; block < stop; block++) changes.push({ block: blockOf(block), sum });
+      await this.write(changes);
+      at = stop;
+    }
+  }
+
+  /** Entries of damaged sectors: nothing says what they were. */
+  #giveUp(bytes: Uint8Array, damaged: number, number: number): void {
+    for (let i = 0; i < PAGE_SECTORS; i++) {
+      if ((damaged & (1 << i)) === 0) continue;
+      const sector = bytes.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
+      sector.fill(0);
+      for (let entry = 0; entry < SUMS_ENTRIES; entry++) {
+        const block = blockOf((number * PAGE_SECTORS + i) * SUMS_ENTRIES + entry);
+        writeSum(sector, block, {
+          kind: SUM_LOST,
+          generation: generation(0),
+          checksum: checksum(0),
+        });
+      }
+    }
+  }
+
+  #sealPage(page: Uint8Array, number: number): void {
+    for (let i = 0; i < PAGE_SECTORS; i++) {
+      const bytes = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
+      if (bytes.some((byte) => byte !== 0))
+        sealSector(bytes, number * PAGE_SECTORS + i, this.#seed);
+    }
+  }
+
+  async sync(point: 'sums' | 'create-sums' | 'repair'): Promise<void> {
+    await this.#device.sync(point);
+  }
+}
