@@ -4,11 +4,14 @@
  *
  * Invariants:
  *   - A segment goes on only from the checksum that it is chained to, and from an older sequence.
- *   - What states more to be durable than the position of a fork is in the newest branch. Where
- *     nothing does, the one whose whole batches lead furthest counts, the newest of equals.
+ *   - Where something states to be durable beyond the fork, the newest branch that has all of that
+ *     counts: an opening may have decided for an older one and gone on there, and the erasing of
+ *     the newer one may not have lasted.
+ *   - Where nothing does, the one whose whole batches lead furthest counts, the newest of equals.
+ *   - Before a branch is taken to end at a batch, it is read a second time.
  */
 import type { Checksum, Lsn } from '../src/base/units.ts';
-import { endOf } from './batch.ts';
+import { endOf, type Batch } from './batch.ts';
 import type { SlotReader } from './scan.ts';
 import type { ReadSegmentHeader } from './summary.ts';
 
@@ -45,7 +48,8 @@ export class Branches {
     claimed: Lsn,
   ): Promise<ReadSegmentHeader | undefined> {
     const several = this.#following(from.end, from.chain, from.segment);
-    if (several.length <= 1 || claimed > from.end) return several.at(-1);
+    if (several.length <= 1) return several.at(-1);
+    if (claimed > from.end) return (await this.#reaching(several, claimed)) ?? several.at(-1);
     let furthest: { readonly segment: ReadSegmentHeader; readonly end: Lsn } | undefined;
     for (const segment of several) {
       const end = await this.#reach(segment, segment.firstLsn, segment.checksum);
@@ -61,9 +65,22 @@ export class Branches {
   async isOvertaken(place: Place, claimed: Lsn): Promise<boolean> {
     const next = await this.next(place, claimed);
     if (next === undefined) return false;
-    if (claimed > place.end) return true;
+    const own = await this.#reach(place.segment, place.end, place.chain);
+    if (own === place.end) return true;
     const reach = await this.#reach(next, next.firstLsn, next.checksum);
-    return reach >= (await this.#reach(place.segment, place.end, place.chain));
+    return claimed > place.end ? reach >= claimed || own < claimed : reach >= own;
+  }
+
+  /** The newest that has all that something states to be durable. */
+  async #reaching(
+    several: readonly ReadSegmentHeader[],
+    claimed: Lsn,
+  ): Promise<ReadSegmentHeader | undefined> {
+    for (const segment of [...several].reverse()) {
+      const end = await this.#reach(segment, segment.firstLsn, segment.checksum);
+      if (end >= claimed) return segment;
+    }
+    return undefined;
   }
 
   #following(
@@ -81,20 +98,29 @@ export class Branches {
     let position = from;
     let chain = after;
     for (;;) {
-      const batch = await this.#reader.batchAt(segment, position);
-      if (
-        batch?.header.chain === chain &&
-        batch.header.lsn === position &&
-        (await this.#reader.isWhole(segment, batch))
-      ) {
+      const next = position === from ? undefined : this.#following(position, chain, segment).at(-1);
+      let batch = await this.#wholeAt(segment, position, chain);
+      if (batch === undefined && next === undefined) {
+        this.#reader.forget();
+        batch = await this.#wholeAt(segment, position, chain);
+      }
+      if (batch !== undefined) {
         position = endOf(batch);
         chain = batch.checksum;
-        continue;
-      }
-      const next = position === from ? undefined : this.#following(position, chain, segment).at(-1);
-      if (next === undefined) return position;
-      segment = next;
-      chain = next.checksum;
+      } else if (next !== undefined) {
+        segment = next;
+        chain = next.checksum;
+      } else return position;
     }
+  }
+
+  async #wholeAt(
+    segment: ReadSegmentHeader,
+    position: Lsn,
+    chain: Checksum,
+  ): Promise<Batch | undefined> {
+    const batch = await this.#reader.batchAt(segment, position);
+    if (batch?.header.chain !== chain) return undefined;
+    return (await this.#reader.isWhole(segment, batch)) ? batch : undefined;
   }
 }

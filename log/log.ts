@@ -262,10 +262,18 @@ export class Log {
   }
 }
 
+export interface FormatOptions {
+  readonly volume: Uuid;
+  /** Of the first opening. Clients are told it, so it is not the volume's: that seals the log. */
+  readonly lineage: Uuid;
+  readonly geometry: LogGeometry;
+  readonly times: Times;
+}
+
 /** A blank log: zeros, an empty checkpoint, both superblocks; synced. */
 export async function formatLog(
   device: LowerDevice,
-  { volume, geometry, times }: { volume: Uuid; geometry: LogGeometry; times: Times },
+  { volume, lineage, geometry, times }: FormatOptions,
   progress?: (done: number, total: number) => void,
 ): Promise<void> {
   const zeros = new Uint8Array(Math.min(4 * 1024 * 1024, geometry.logBytes));
@@ -287,11 +295,11 @@ export async function formatLog(
     tailSequence: FIRST_SEQUENCE,
     tailLsn: lsn(0),
     tailChain: checksum(0),
-    horizon: { generation: generation(0), lineage: volume, ...times },
+    horizon: { generation: generation(0), lineage, ...times },
     settled: generation(0),
     durable: generation(0),
     durableLsn: lsn(0),
-    headLineage: volume,
+    headLineage: lineage,
     chain: checksum(0),
   };
   for (const sequence of [1, 2]) {

@@ -100,6 +100,8 @@ export class Replay {
   #claimedBy: string;
   #batches = 0;
   #verified = 0;
+  /** The highest that was met in a slot that does not show it. */
+  #newest = 0;
   /** Of the newest batch that was taken: what is older behind the end was cut off before. */
   #elapsedUs = 0;
 
@@ -153,21 +155,24 @@ export class Replay {
 
   /**
    * The slot where the next segment would have begun may not show it, because that one write was
-   * lost: what lies behind it there counts as in any slot without a header.
+   * lost, or went elsewhere: what lies behind it there states what it knows all the same.
    */
   async #lookAhead(
     found: readonly Found[],
     candidates: readonly ReadSegmentHeader[],
   ): Promise<void> {
-    const last = found.at(-1)?.segment;
-    if (last === undefined || this.#super.clean) return;
+    const last = found.at(-1);
+    const after = last?.segment.sequence ?? this.#super.tailSequence - 1;
+    const end = last?.end ?? this.#super.tailLsn;
     const known = new Set([...candidates, ...this.#headless].map(({ slot }) => slot));
     const { slotCount } = this.#super.geometry;
-    for (let i = 1; i < slotCount; i++) {
-      const slot = slotOf((last.slot + i) % slotCount);
+    for (let i = 1; i <= slotCount; i++) {
+      const slot = slotOf(((last?.segment.slot ?? -1) + i) % slotCount);
       if (known.has(slot)) continue;
-      const stray = await this.#reader.stray(slot, last.sequence);
-      if (stray !== undefined) this.#headless = [...this.#headless, stray];
+      for await (const { header } of this.#reader.strays(slot, after, end)) {
+        this.#claim(header.durableLsn, `batch at LSN ${header.lsn}`);
+        this.#newest = Math.max(this.#newest, header.segment);
+      }
       return;
     }
   }
@@ -301,6 +306,7 @@ export class Replay {
       nextSequence: segmentSequence(
         Math.max(
           this.#super.tailSequence,
+          this.#newest + 1,
           ...[...candidates, ...this.#headless].map(({ sequence }) => sequence + 1),
         ),
       ),

@@ -3,6 +3,7 @@
  * Nothing here decides what to believe; that is `replay.ts`.
  */
 import { crc32c } from '../src/base/crc32c.ts';
+import { isVarveError } from '../src/base/errors.ts';
 import { uuidBytes, type Uuid } from '../src/base/identity.ts';
 import { BLOCK_BYTES, byteOffset, lsn, type Lsn, type Slot } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
@@ -59,27 +60,36 @@ export class SlotReader {
         continue;
       }
       const batch = await this.#slots.batch(this.#slots.batchesAt(slot));
-      if (batch !== undefined) headless.push(headerOf(slot, batch, batch.header.lsn));
+      if (batch !== undefined) headless.push(headerOf(slot, batch));
     }
     return { headers, headless };
   }
 
   /**
-   * The first batch in a slot that is of a segment after `sequence`, as the header that the slot
-   * does not show: the write of the header was lost, and later ones were not.
+   * Batch headers in a slot that does not show the segment which begins at `firstLsn`, each where
+   * such a segment has it. What the device refuses to read there tells nothing.
+   * @param after - sequence of the segment before
    */
-  async stray(slot: Slot, sequence: number): Promise<ReadSegmentHeader | undefined> {
-    const { segmentBytes } = this.#geometry;
+  async *strays(slot: Slot, after: number, firstLsn: Lsn): AsyncGenerator<Batch> {
+    const { segmentBytes, slotCount } = this.#geometry;
     const start = slotOffset(this.#geometry, slot);
     for (let inside = BLOCK_BYTES; inside < segmentBytes; inside += BLOCK_BYTES) {
-      const bytes = await this.#block(start + inside);
-      const batch = startsWithBatchMagic(bytes) ? decodeBatch(bytes, this.#volumeBytes) : undefined;
-      if (batch === undefined || batch.header.segment <= sequence) continue;
-      const before = inside - BLOCK_BYTES;
-      if (batch.header.lsn < before) continue;
-      return headerOf(slot, batch, lsn(batch.header.lsn - before));
+      const bytes = await this.#blockOrNone(start + inside);
+      if (bytes === undefined || !startsWithBatchMagic(bytes)) continue;
+      const batch = decodeBatch(bytes, this.#volumeBytes);
+      if (batch?.header.lsn !== firstLsn + inside - BLOCK_BYTES) continue;
+      const { segment } = batch.header;
+      if (segment > after && segment <= after + slotCount) yield batch;
     }
-    return undefined;
+  }
+
+  async #blockOrNone(at: number): Promise<Uint8Array | undefined> {
+    try {
+      return await this.#block(at);
+    } catch (error) {
+      if (isVarveError(error, 'DEVICE_IO')) return undefined;
+      throw error;
+    }
   }
 
   /**
@@ -120,21 +130,21 @@ export class SlotReader {
     return { ...batch, bytes: batch.bytes.slice() };
   }
 
-  /** Payload blocks of a batch, in entry order. */
+  /** Payload blocks of a batch, in entry order; read a second time where they do not match. */
   async payloads(segment: ReadSegmentHeader, batch: Batch): Promise<Uint8Array> {
     const bytes = new Uint8Array(batch.header.payloadBlocks * BLOCK_BYTES);
+    if (bytes.length === 0) return bytes;
     const inside = 2 * BLOCK_BYTES + (batch.header.lsn - segment.firstLsn);
-    if (bytes.length > 0) {
-      const at = slotOffset(this.#geometry, segment.slot) + inside;
-      await this.#device.read(byteOffset(at), bytes);
-    }
+    const at = byteOffset(slotOffset(this.#geometry, segment.slot) + inside);
+    await this.#device.read(at, bytes);
+    if (this.#fit(batch, bytes)) return bytes;
+    await this.#device.read(at, bytes);
     return bytes;
   }
 
   /** Whether each payload matches the checksum of its entry. */
   async isWhole(segment: ReadSegmentHeader, batch: Batch): Promise<boolean> {
-    const bytes = await this.payloads(segment, batch);
-    return payloadProblems(batch, bytes, this.#seed).length === 0;
+    return this.#fit(batch, await this.payloads(segment, batch));
   }
 
   /** The batch at `position` with its payloads, if they match. */
@@ -142,10 +152,14 @@ export class SlotReader {
     const batch = await this.batchAt(segment, position);
     if (batch === undefined) return undefined;
     const payloads = await this.payloads(segment, batch);
-    if (payloadProblems(batch, payloads, this.#seed).length > 0) return undefined;
+    if (!this.#fit(batch, payloads)) return undefined;
     const block = new Uint8Array(BLOCK_BYTES);
     block.set(batch.bytes);
     return { batch, block, payloads };
+  }
+
+  #fit(batch: Batch, payloads: Uint8Array): boolean {
+    return payloadProblems(batch, payloads, this.#seed).length === 0;
   }
 
   /** Every batch header of this segment from `from` on, at any block: also behind a gap. */
@@ -166,24 +180,33 @@ export class SlotReader {
     this.#windowAt = -1;
   }
 
-  /** One block of the device through a window of 1 MiB. */
+  /** One block of the device through a window of 1 MiB, or alone where the device refuses that. */
   async #block(at: number): Promise<Uint8Array> {
     const inWindow = at - this.#windowAt;
     if (this.#windowAt < 0 || inWindow < 0 || inWindow + BLOCK_BYTES > this.#window.length) {
       const length = Math.min(WINDOW_BYTES, this.#geometry.logBytes - at);
-      const window = new Uint8Array(length);
-      await this.#device.read(byteOffset(at), window);
-      this.#window = window;
-      this.#windowAt = at;
-      return window.subarray(0, BLOCK_BYTES);
+      try {
+        await this.#fill(at, length);
+      } catch (error) {
+        if (!isVarveError(error, 'DEVICE_IO')) throw error;
+        await this.#fill(at, BLOCK_BYTES);
+      }
+      return this.#window.subarray(0, BLOCK_BYTES);
     }
     return this.#window.subarray(inWindow, inWindow + BLOCK_BYTES);
   }
+
+  async #fill(at: number, length: number): Promise<void> {
+    const window = new Uint8Array(length);
+    await this.#device.read(byteOffset(at), window);
+    this.#window = window;
+    this.#windowAt = at;
+  }
 }
 
-/** What a batch of a segment tells of its header. */
-function headerOf(slot: Slot, { header }: Batch, firstLsn: Lsn): ReadSegmentHeader {
-  const { segment: sequence, chain, generation, durableLsn } = header;
+/** What the first batch of a segment tells of its header. */
+function headerOf(slot: Slot, { header }: Batch): ReadSegmentHeader {
+  const { segment: sequence, lsn: firstLsn, chain, generation, durableLsn } = header;
   return { sequence, slot, firstLsn, chain, checksum: chain, opening: 0, generation, durableLsn };
 }
 

@@ -125,6 +125,9 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | undefined {
   if (!GENERATIONS.every((name) => number(name) < GENERATION_END)) return undefined;
   if (!COUNTS.every((name) => number(name) < COUNT_END)) return undefined;
   if (!POSITIONS.every((name) => number(name) % BLOCK_BYTES === 0)) return undefined;
+  if (number('settled') > number('horizon') || number('horizon') > number('durable')) {
+    return undefined;
+  }
   if (number('clean') > 1 || number('checkpoint_area') > 1) return undefined;
   const found: Superblock = {
     volume: textOf(values, 'volume'),

@@ -151,6 +151,16 @@ export class Requests {
       this.#model.apply(sorted);
       return;
     }
+    // The one that this is may have been taken before for another that did the same there.
+    for (const request of this.#pending) {
+      if (request.generation === undefined || !this.#fits(request, sorted)) continue;
+      const twin = this.#twinOf(request, (other) => other.generation === undefined);
+      if (twin === undefined) continue;
+      twin.generation = request.generation;
+      request.generation = generation;
+      this.#model.apply(sorted);
+      return;
+    }
     const blocks = sorted.map(({ block }) => block).join(', ');
     law(2, false, `generation ${generation} (blocks ${blocks}) is no request in flight, whole`);
   }

@@ -454,16 +454,14 @@ export class Session {
     this.#spawn(this.#readOpen(moment, offset, length));
   }
 
-  async #readOpen(
-    { device, generation }: OpenMoment,
-    offset: number,
-    length: number,
-  ): Promise<void> {
+  async #readOpen(moment: OpenMoment, offset: number, length: number): Promise<void> {
     const state = this.#state;
+    const { device, generation } = moment;
     try {
       await readRange(state, momentView(device, generation, 3), offset, length);
       state.count('moment reads');
     } catch (error) {
+      if (isVarveError(error, 'CLOSED') && !this.#moments.includes(moment)) return;
       if (!isVarveError(error, 'MOMENT_GONE')) throw error;
       const { horizon } = this.#volume.core;
       // A horizon that could not be made durable is taken back.

@@ -157,8 +157,9 @@ class Mutator {
       true,
     );
     const body = area.subarray(checkpointHeader.size).subarray(0, count * catalogueEntry.size);
-    if (body.length === 0) return;
-    const at = this.#random.below(count) * catalogueEntry.size;
+    const whole = Math.floor(body.length / catalogueEntry.size);
+    if (whole === 0) return;
+    const at = this.#random.below(whole) * catalogueEntry.size;
     mutateFields(this.#random, catalogueEntry, body.subarray(at, at + catalogueEntry.size));
     const sumAt = n * BLOCK_BYTES + offsetOf(checkpointHeader, 'body_checksum');
     this.#view.setUint32(sumAt, crc32c(body), true);

@@ -155,7 +155,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     law: 5,
     story: 'recovery writes again what one read gave it, which may have gone astray',
     file: 'log/scan.ts',
-    find: '    if (payloadProblems(batch, payloads, this.#seed).length > 0) return undefined;\n',
+    find: '    if (!this.#fit(batch, payloads)) return undefined;\n',
     replace: '',
     fuzzers: ['volume-astray-reads'],
   },

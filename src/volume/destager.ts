@@ -243,7 +243,9 @@ export class Destager {
     for (const segment of log.segments.live) {
       if (segment.endLsn === undefined || !this.#isDone(segment, limit)) break;
       if (segment.sequence < log.superblock.tailSequence) continue;
-      target = segment.lastGeneration;
+      // Not always ascending: a request that was never finished was given no number, and its segment
+      // counts it all the same.
+      target = generationOf(Math.max(target ?? 0, segment.lastGeneration));
       free += 1;
       if (free >= wanted || segment.endLsn - first >= ROUND_BYTES_MAX) break;
     }
@@ -317,6 +319,8 @@ export class Destager {
     const tail = log.segments.live.find((segment) => !this.#isDone(segment, target));
     assert(tail !== undefined, 'the open segment is never recycled');
     const patch = { ...log.tailAt(tail), settled: target };
+    const isProgress = target > core.settled || tail.sequence > log.superblock.tailSequence;
+    assert(isProgress, 'a round gets further than the one before');
     await log.publishCheckpoint(() => core.checkpoint(), patch);
     core.settled = target;
     // Before the first version goes: who read across the round must not take its traces for rot.

@@ -1,5 +1,5 @@
 /** Making a blank volume on three devices. Nothing exists until the log's superblocks are synced. */
-import type { Uuid } from '../base/identity.ts';
+import { newUuid, type Uuid } from '../base/identity.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, micros, type ByteCount } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
@@ -39,5 +39,6 @@ export async function formatVolume(
   await devices.sums.punch(byteOffset(0), devices.sums.size);
   await devices.sums.sync('create-sums');
   const times = { wallUs: world.clock.wallUs(), elapsedUs: micros(0) };
-  await formatLog(devices.log, { volume: uuid, geometry, times }, progress);
+  const lineage = newUuid(world.random);
+  await formatLog(devices.log, { volume: uuid, lineage, geometry, times }, progress);
 }

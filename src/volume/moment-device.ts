@@ -22,6 +22,7 @@ export class MomentDevice implements BlockDevice {
   readonly #onUnpin: () => void;
   #pin: PinHandle<PinReason> | undefined;
   #ended = false;
+  #isClosed = false;
 
   constructor(
     core: Core,
@@ -96,7 +97,9 @@ export class MomentDevice implements BlockDevice {
     return runs;
   }
 
+  /** Reads that are under way are refused: nothing keeps the moment for them any more. */
   close(): Promise<void> {
+    this.#isClosed = true;
     if (this.#pin !== undefined) {
       this.#core.pins.remove(this.#pin);
       this.#pin = undefined;
@@ -113,6 +116,7 @@ export class MomentDevice implements BlockDevice {
 
   #needOpen(): void {
     if (this.#core.closed) throw new VarveError('CLOSED', 'the volume is closed');
+    if (this.#isClosed) throw new VarveError('CLOSED', `generation ${this.generation} is closed`);
     if (this.#ended) throw new VarveError('MOMENT_GONE', `generation ${this.generation}`);
   }
 }

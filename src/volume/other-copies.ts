@@ -142,6 +142,8 @@ export class OtherCopies {
   async #atHome(version: Version): Promise<{ content: Uint8Array; place: CopyPlace } | undefined> {
     const { final } = this.#core;
     const { block, generation, checksum } = version;
+    // A scrub asks for what a header on the device says, which may be anything.
+    if (block >= final.blocks) return undefined;
     try {
       const sum = await final.sidecar.sum(block);
       if (sum.kind !== SUM_DATA || sum.generation !== generation || sum.checksum !== checksum) {

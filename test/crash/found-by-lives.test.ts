@@ -306,4 +306,27 @@ describe('the first write into a slot is lost, and later ones are not', () => {
     expect(code).toBe('VOLUME_CORRUPT');
     expect(message).toContain('but batch at LSN');
   });
+
+  test.each(['a new volume', 'a clean end'])('also after %s', async (before) => {
+    // Nobody looked where there was no segment yet, or where the superblock still said "clean".
+    const bench = await Bench.create(15);
+    if (before === 'a clean end') {
+      await bench.use(async (volume) => {
+        for (let i = 0; i < 3; i++) await put(volume, i, blocksOf(i + 1), true);
+      });
+    }
+    await bench.lose('cut', async (volume) => {
+      const { device } = volume.core.log;
+      const write = device.write.bind(device);
+      let isLost = false;
+      device.write = async (offset, sources) => {
+        const magic = Buffer.from(sources[0]?.subarray(0, 8) ?? []).toString('latin1');
+        if (isLost || magic !== SEGMENT_MAGIC) await write(offset, sources);
+        else isLost = true;
+      };
+      for (let i = 0; !isLost; i++) await put(volume, 20 + (i % 8), blocksOf(i + 1), true);
+      for (let i = 0; i < 4; i++) await put(volume, 30 + i, blocksOf(3000 + i), true);
+    });
+    expect(await bench.openError()).toMatchObject({ code: 'VOLUME_CORRUPT' });
+  });
 });

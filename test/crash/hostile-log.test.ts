@@ -1,13 +1,23 @@
 /** Logs that a good checksum does not make good: what they say is looked at before it is used. */
 import { describe, expect, test } from 'vitest';
 import { uuidBytes } from '../../src/base/identity.ts';
-import { BLOCK_BYTES, byteCount, byteOffset, slot } from '../../src/base/units.ts';
-import { BATCH_PREFIX_BYTES, batchEntry, superblock } from '../../src/format/layouts.ts';
+import {
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  checksum,
+  generation,
+  lsn,
+  micros,
+  segmentSequence,
+  slot,
+} from '../../src/base/units.ts';
+import { BATCH_PREFIX_BYTES, batchEntry, COUNT_END, superblock } from '../../src/format/layouts.ts';
 import { encode, decode, offsetOf, writeU48, viewOf } from '../../src/format/record.ts';
 import { sealBatch, decodeBatch } from '../../log/batch.ts';
 import { slotOffset } from '../../log/geometry.ts';
 import { reseal } from '../../fuzz/format/mutation.ts';
-import { Bench, blocksOf, put } from './bench.ts';
+import { Bench, blocksOf, holds, put } from './bench.ts';
 
 function readLog(bench: Bench, at: number, length = BLOCK_BYTES): Uint8Array {
   const bytes = new Uint8Array(length);
@@ -43,6 +53,8 @@ describe('a superblock with a good checksum', () => {
     { tail_lsn: 2 ** 53 - 4096 },
     { sequence: 2 ** 53 - 1 },
     { durable: 2 ** 53 - 1 },
+    { settled: 2 ** 40 },
+    { horizon: 2 ** 40 },
     { clean: 2 },
     { checkpoint_area: 255 },
   ])('is not believed when it says %o', async (changes) => {
@@ -101,6 +113,44 @@ describe('a mark or snapshot', () => {
           await volume.createSnapshot('short');
           await volume.deleteSnapshot('short');
         }
+      });
+    }
+  });
+});
+
+describe('what a client writes', () => {
+  test.each([
+    { segment: 1_000_000, lsn: 2 ** 40, durableLsn: 2 ** 40 },
+    { segment: COUNT_END - 1, lsn: 2 ** 30, durableLsn: 0 },
+  ])('is no batch header, though it looks like one: %o', async (forged) => {
+    // It was found behind a slot's header and believed: nothing opened, or no sequence was left.
+    const bench = await Bench.create(21);
+    const block = new Uint8Array(BLOCK_BYTES);
+    sealBatch(block, bench.sim.uuid, {
+      entryCount: 0,
+      lineage: bench.sim.uuid,
+      segment: segmentSequence(forged.segment),
+      lsn: lsn(forged.lsn),
+      generation: generation(1),
+      wallUs: micros(1),
+      elapsedUs: micros(1),
+      durable: generation(1),
+      durableLsn: lsn(forged.durableLsn),
+      chain: checksum(0),
+      payloadBlocks: 0,
+    });
+    await bench.lose('cut', async (volume) => {
+      const until = volume.core.counters.rounds + 2;
+      for (let i = 0; volume.core.counters.rounds < until; i++) {
+        await put(volume, i % 8, block, i % 4 === 3);
+      }
+      await put(volume, 9, blocksOf(1), true);
+    });
+    for (let life = 1; life <= 3; life++) {
+      await bench.lose('cut', async (volume) => {
+        expect(await holds(volume.live(), 9, [blocksOf(life)])).toBe(0);
+        for (let i = 0; i < 30; i++) await put(volume, 10 + (i % 8), blocksOf(900 + i), true);
+        await put(volume, 9, blocksOf(life + 1), true);
       });
     }
   });
