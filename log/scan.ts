@@ -66,20 +66,23 @@ export class SlotReader {
   }
 
   /**
-   * Batch headers in a slot that does not show the segment which begins at `firstLsn`, each where
-   * such a segment has it. What the device refuses to read there tells nothing.
+   * Batch headers in a slot that does not show the segment which they are of: one that begins at
+   * `end` or behind it. What the device refuses to read there tells nothing.
    * @param after - sequence of the segment before
    */
-  async *strays(slot: Slot, after: number, firstLsn: Lsn): AsyncGenerator<Batch> {
+  async *strays(slot: Slot, after: number, end: Lsn): AsyncGenerator<Batch> {
     const { segmentBytes, slotCount } = this.#geometry;
     const start = slotOffset(this.#geometry, slot);
+    const furthest = end + slotCount * segmentBytes;
     for (let inside = BLOCK_BYTES; inside < segmentBytes; inside += BLOCK_BYTES) {
       const bytes = await this.#blockOrNone(start + inside);
       if (bytes === undefined || !startsWithBatchMagic(bytes)) continue;
       const batch = decodeBatch(bytes, this.#volumeBytes);
-      if (batch?.header.lsn !== firstLsn + inside - BLOCK_BYTES) continue;
-      const { segment } = batch.header;
-      if (segment > after && segment <= after + slotCount) yield batch;
+      if (batch === undefined) continue;
+      const { segment, lsn: position } = batch.header;
+      const begins = position - (inside - BLOCK_BYTES);
+      const isNear = begins >= end && begins <= furthest && segment <= after + slotCount;
+      if (isNear && segment > after) yield batch;
     }
   }
 
