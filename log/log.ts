@@ -156,8 +156,9 @@ export class Log {
    * it was durable it is written again: an earlier life's sync may have failed, and then the page
    * cache shows what the device does not hold, and the next sync finds nothing to do.
    * @param keepAside - given the bytes of a cut that reached flush marks, before they are erased
+   * @returns the same, with the superblock that was written last
    */
-  static async settleRecovery(opened: OpenedLog, keepAside?: KeepAside): Promise<void> {
+  static async settleRecovery(opened: OpenedLog, keepAside?: KeepAside): Promise<OpenedLog> {
     const { cut } = opened.replayed;
     if (cut !== undefined && cut.flushMarks > 0 && keepAside !== undefined) {
       for (const { offset, length } of cut.regions) {
@@ -170,8 +171,13 @@ export class Log {
     const { geometry, volume } = superblock;
     await writeAgain({ device, geometry, volume }, replayed);
     await writeSuperblock(device, superblock);
+    // A crash may have come between the two copies of a horizon; its round is made again now.
+    const isRedone = superblock.settled < superblock.horizon.generation;
+    const last = isRedone ? { ...superblock, sequence: superblock.sequence + 1 } : superblock;
+    if (isRedone) await writeSuperblock(device, last);
     await erase(device, geometry, replayed);
     await device.sync('recovery');
+    return { ...opened, superblock: last };
   }
 
   static start(opened: OpenedLog, options: LogOptions): Log {

@@ -151,15 +151,6 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     fuzzers: ['volume-astray-reads'],
   },
   {
-    name: 'written-again-unverified',
-    law: 5,
-    story: 'recovery writes again what one read gave it, which may have gone astray',
-    file: 'log/scan.ts',
-    find: '    if (!this.#fit(batch, payloads)) return undefined;\n',
-    replace: '',
-    fuzzers: ['volume-astray-reads'],
-  },
-  {
     name: 'newer-segment-hidden-by-an-older-summary',
     law: 5,
     story: 'no copy is looked for in a segment whose slot still has the summary of the one before',

@@ -153,14 +153,14 @@ export class Volume {
     const { witnesses } = catalogue;
     const horizon = opened.superblock.horizon.generation;
     await compareWitnesses({ final: home, index, witnesses, horizon });
-    if (!options.readOnly) await Log.settleRecovery(opened, options.keepAside);
+    const lasting = options.readOnly ? opened : await Log.settleRecovery(opened, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
     const hooks = new Hooks(recovery);
     const core = new Core({
       uuid,
       size,
       world,
-      log: startLog(opened, recovery, { options, world, clock, hooks }),
+      log: startLog(lasting, recovery, { options, world, clock, hooks }),
       index,
       references: recovery.references,
       segmentHeaders: recovery.segmentHeaders,

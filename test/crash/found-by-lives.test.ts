@@ -45,6 +45,43 @@ describe('the newest superblock rots', () => {
     });
   });
 
+  test('after a crash between the two copies of a horizon: a redo writes both first', async () => {
+    const bench = await Bench.create(13);
+    let horizon = 0;
+    await bench.lose('kill', async (volume) => {
+      await pushRounds(volume, 2);
+      const { device, superblock } = volume.core.log;
+      const sync = device.sync.bind(device);
+      device.sync = async (point) => {
+        await sync(point);
+        if (point !== 'horizon') return;
+        horizon = volume.core.horizon.generation;
+        await bench.world.sleep(1e12);
+      };
+      for (let i = 0; horizon === 0; i++) await put(volume, 20 + (i % 8), blocksOf(i), true);
+      expect(horizon).toBeGreaterThan(superblock.horizon.generation);
+    });
+    let newest = 0;
+    await bench.lose('kill', async (volume) => {
+      expect(volume.core.horizon.generation).toBe(horizon);
+      const { core } = volume;
+      const syncFinal = core.final.syncFinal.bind(core.final);
+      let isRedone = false;
+      core.final.syncFinal = async (point) => {
+        await syncFinal(point);
+        isRedone = true;
+        await bench.world.sleep(1e12);
+      };
+      while (!isRedone) await bench.world.sleep(10);
+      newest = core.log.superblock.sequence % 2;
+    });
+    bench.sim.log.corrupt((SUPERBLOCK_BLOCKS[newest] ?? 0) * BLOCK_BYTES + 40, new Uint8Array(64));
+    await bench.use((volume) => {
+      expect(volume.core.horizon.generation).toBe(horizon);
+      return Promise.resolve();
+    });
+  });
+
   test('a moment never reads a block that is later than itself', async () => {
     const bench = await Bench.create(12);
     await bench.use(async (volume) => {
