@@ -19,6 +19,8 @@ export default defineConfig({
           name: 'parts',
           include: ['test/**/*.test.ts'],
           exclude: ['test/e2e/**'],
+          // One for each core: these wait for nothing but the processor.
+          maxWorkers: '100%',
           testTimeout: 60_000,
           hookTimeout: 30_000,
           sequence: { groupOrder: 0 },
