@@ -3,9 +3,10 @@
  * excuse, and most can be healed: the operator changes the cable, or puts the file back.
  */
 import { unreachable } from '../../src/base/assert.ts';
-import { BLOCK_BYTES } from '../../src/base/units.ts';
+import { BLOCK_BYTES, slot } from '../../src/base/units.ts';
 import { SUMS_ENTRIES } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
+import { slotOffset, summaryBlocksMax } from '../../log/geometry.ts';
 import type { SeededRandom } from '../../test/sim/random.ts';
 import type { SimVolume } from '../../test/sim/sim-volume.ts';
 import type { SimWorld } from '../../test/sim/sim-world.ts';
@@ -101,6 +102,28 @@ export class Faults {
     const { sim, oracle } = this.#place;
     for (const name of DISKS) sim[name].faults.clear();
     oracle.endTroubles();
+  }
+
+  /**
+   * What an opening did not find in the log was given up with it: a write that was lost does not come
+   * back later.
+   */
+  opened(volume: Volume): void {
+    const { segments, geometry, writer } = volume.core.log;
+    const isKept = (scar: Scar): boolean =>
+      scar.disk !== 'log' ||
+      scar.touches(0, slotOffset(geometry, slot(0))) ||
+      segments.live.some(({ slot: at, firstLsn, endLsn }) => {
+        const start = slotOffset(geometry, at);
+        const used = BLOCK_BYTES + ((endLsn ?? writer.durable.lsn) - firstLsn);
+        const summary =
+          start + geometry.segmentBytes - BLOCK_BYTES * (1 + summaryBlocksMax(geometry));
+        return (
+          scar.touches(start, start + used) || scar.touches(summary, start + geometry.segmentBytes)
+        );
+      });
+    const kept = this.#scars.filter(isKept);
+    this.#scars.splice(0, this.#scars.length, ...kept);
   }
 
   /** Everything is put back as it should be. */

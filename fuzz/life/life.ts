@@ -136,6 +136,7 @@ class LifeRun {
       volume = await this.#openMended(life);
     }
     state.faults.volume = volume;
+    state.faults.opened(volume);
     this.#recovered(volume);
     return volume;
   }

@@ -22,6 +22,11 @@ export class Scar {
     this.#right = right;
   }
 
+  /** Whether it touches the range. */
+  touches(offset: number, end: number): boolean {
+    return this.#offset < end && offset < this.#offset + this.#left.length;
+  }
+
   /** Whether the fault left zeros, and nothing else, in all of this range. */
   blanks(offset: number, length: number): boolean {
     const from = offset - this.#offset;
