@@ -14,6 +14,7 @@ export interface Request {
   readonly length: number;
   /** What a write carries. */
   readonly bytes: Uint8Array | undefined;
+  readonly fua: boolean;
   /** What the stream gave it. */
   generation: number | undefined;
 }
@@ -130,7 +131,7 @@ export class Requests {
       if (isAlive()) {
         changes.push({ block, content: source.slice(at, at + BLOCK_BYTES) });
         onPut(lsn, block, generation);
-        if (last) this.#take(changes);
+        if (last) this.#take(changes, fua);
       }
       return lsn;
     };
@@ -138,14 +139,16 @@ export class Requests {
       putRange(kind, block, count, last, fua);
       if (!isAlive()) return;
       for (let i = 0; i < count; i++) changes.push({ block: block + i, content: undefined });
-      if (last) this.#take(changes);
+      if (last) this.#take(changes, fua);
     };
   }
 
-  #take(changes: readonly Change[]): void {
+  /** @param fua - of two that do the same, the one that asked for it */
+  #take(changes: readonly Change[], fua: boolean): void {
     const sorted = [...changes].sort((a, b) => a.block - b.block);
     const generation = this.#model.head + 1;
-    for (const request of this.#pending) {
+    const likely = [...this.#pending].filter((request) => request.fua === fua);
+    for (const request of [...likely, ...this.#pending]) {
       if (request.generation !== undefined || !this.#fits(request, sorted)) continue;
       request.generation = generation;
       this.#model.apply(sorted);

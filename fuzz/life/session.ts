@@ -204,7 +204,8 @@ export class Session {
     const state = this.#state;
     const { requests, random, model } = state;
     const bytes = step.do === 'write' ? random.bytes(length) : undefined;
-    const request: Request = { kind: step.do, offset, length, bytes, generation: undefined };
+    const { do: kind, fua } = step;
+    const request: Request = { kind, offset, length, bytes, fua, generation: undefined };
     const isEmpty = requests.isEmpty(request);
     const changes = this.#modeChanges;
     const deletions = this.#deletions;
