@@ -8,10 +8,9 @@
  *     counts: an opening may have decided for an older one and gone on there, and the erasing of
  *     the newer one may not have lasted.
  *   - Where nothing does, the one whose whole batches lead furthest counts, the newest of equals.
- *   - Before a branch is taken to end at a batch, it is read a second time.
  */
 import type { Checksum, Lsn } from '../src/base/units.ts';
-import { endOf, type Batch } from './batch.ts';
+import { endOf } from './batch.ts';
 import type { SlotReader } from './scan.ts';
 import type { ReadSegmentHeader } from './summary.ts';
 
@@ -21,6 +20,11 @@ export interface Place {
   readonly end: Lsn;
   /** Checksum of the header before `end`. */
   readonly chain: Checksum;
+}
+
+/** What lies behind all that is claimed counts only where nothing is claimed beyond the fork. */
+function worthOf(reach: Lsn, fork: Lsn, claimed: Lsn): number {
+  return claimed > fork ? Math.min(reach, claimed) : reach;
 }
 
 export class Branches {
@@ -49,13 +53,7 @@ export class Branches {
   ): Promise<ReadSegmentHeader | undefined> {
     const several = this.#following(from.end, from.chain, from.segment);
     if (several.length <= 1) return several.at(-1);
-    if (claimed > from.end) return (await this.#reaching(several, claimed)) ?? several.at(-1);
-    let furthest: { readonly segment: ReadSegmentHeader; readonly end: Lsn } | undefined;
-    for (const segment of several) {
-      const end = await this.#reach(segment, segment.firstLsn, segment.checksum);
-      if (furthest === undefined || end >= furthest.end) furthest = { segment, end };
-    }
-    return furthest?.segment;
+    return (await this.#best(several, from.end, claimed))?.segment;
   }
 
   /**
@@ -63,24 +61,27 @@ export class Branches {
    * @throws VarveError DEVICE_IO
    */
   async isOvertaken(place: Place, claimed: Lsn): Promise<boolean> {
-    const next = await this.next(place, claimed);
-    if (next === undefined) return false;
+    const several = this.#following(place.end, place.chain, place.segment);
+    if (several.length === 0) return false;
     const own = await this.#reach(place.segment, place.end, place.chain);
     if (own === place.end) return true;
-    const reach = await this.#reach(next, next.firstLsn, next.checksum);
-    return claimed > place.end ? reach >= claimed || own < claimed : reach >= own;
+    const best = await this.#best(several, place.end, claimed);
+    return best !== undefined && best.worth >= worthOf(own, place.end, claimed);
   }
 
-  /** The newest that has all that something states to be durable. */
-  async #reaching(
+  /** @param several - that go on from `from`, by sequence */
+  async #best(
     several: readonly ReadSegmentHeader[],
+    from: Lsn,
     claimed: Lsn,
-  ): Promise<ReadSegmentHeader | undefined> {
-    for (const segment of [...several].reverse()) {
-      const end = await this.#reach(segment, segment.firstLsn, segment.checksum);
-      if (end >= claimed) return segment;
+  ): Promise<{ readonly segment: ReadSegmentHeader; readonly worth: number } | undefined> {
+    let best: { readonly segment: ReadSegmentHeader; readonly worth: number } | undefined;
+    for (const segment of several) {
+      const reach = await this.#reach(segment, segment.firstLsn, segment.checksum);
+      const worth = worthOf(reach, from, claimed);
+      if (best === undefined || worth >= best.worth) best = { segment, worth };
     }
-    return undefined;
+    return best;
   }
 
   #following(
@@ -98,29 +99,16 @@ export class Branches {
     let position = from;
     let chain = after;
     for (;;) {
-      const next = position === from ? undefined : this.#following(position, chain, segment).at(-1);
-      let batch = await this.#wholeAt(segment, position, chain);
-      if (batch === undefined && next === undefined) {
-        this.#reader.forget();
-        batch = await this.#wholeAt(segment, position, chain);
-      }
-      if (batch !== undefined) {
+      const batch = await this.#reader.batchAt(segment, position);
+      if (batch?.header.chain === chain && (await this.#reader.isWhole(segment, batch))) {
         position = endOf(batch);
         chain = batch.checksum;
-      } else if (next !== undefined) {
-        segment = next;
-        chain = next.checksum;
-      } else return position;
+        continue;
+      }
+      const next = position === from ? undefined : this.#following(position, chain, segment).at(-1);
+      if (next === undefined) return position;
+      segment = next;
+      chain = next.checksum;
     }
-  }
-
-  async #wholeAt(
-    segment: ReadSegmentHeader,
-    position: Lsn,
-    chain: Checksum,
-  ): Promise<Batch | undefined> {
-    const batch = await this.#reader.batchAt(segment, position);
-    if (batch?.header.chain !== chain) return undefined;
-    return (await this.#reader.isWhole(segment, batch)) ? batch : undefined;
   }
 }

@@ -12,7 +12,7 @@ import type { LowerDevice } from '../src/device/lower-device.ts';
 import { endOf } from './batch.ts';
 import { slotOffset, type LogGeometry } from './geometry.ts';
 import type { Replayed } from './replay.ts';
-import { SlotReader, type WholeBatch } from './scan.ts';
+import { SlotReader } from './scan.ts';
 import { encodeSegmentHeader, type ReadSegmentHeader } from './summary.ts';
 
 /** A slot's header, and the header of its first batch: no replay looks into such a slot. */
@@ -38,7 +38,8 @@ export async function writeAgain(place: LogPlace, replayed: Replayed): Promise<v
       await device.write(start, [encodeSegmentHeader(volume, segment)]);
     }
     for (let position = from; position < to;) {
-      const found = await takenAt(reader, segment, position);
+      const found = await reader.wholeAt(segment, position);
+      if (found === undefined) throw goneSince(segment, position);
       const at = start + BLOCK_BYTES + (position - segment.firstLsn);
       await device.write(byteOffset(at), [found.block, found.payloads]);
       position = endOf(found.batch);
@@ -46,20 +47,10 @@ export async function writeAgain(place: LogPlace, replayed: Replayed): Promise<v
   }
 }
 
-async function takenAt(
-  reader: SlotReader,
-  segment: ReadSegmentHeader,
-  position: Lsn,
-): Promise<WholeBatch> {
-  for (let look = 0; look < 2; look++) {
-    const found = await reader.wholeAt(segment, position);
-    if (found !== undefined) return found;
-    reader.forget();
-  }
-  throw new VarveError(
+function goneSince({ sequence, slot }: ReadSegmentHeader, position: Lsn): VarveError {
+  return new VarveError(
     'VOLUME_CORRUPT',
-    `the batch at LSN ${position}, segment ${segment.sequence}, slot ${segment.slot}, was whole ` +
-      'and can not be read again',
+    `the batch at LSN ${position}, segment ${sequence}, slot ${slot}, was whole and can not be read again`,
   );
 }
 

@@ -7,8 +7,6 @@
  *   - Where several segments go on from one position, branches.ts says which one counts.
  *   - Above the highest position that any header or superblock states to be durable, payloads are
  *     read and verified too.
- *   - Before the history ends at a batch, it is read a second time: a device may have answered the
- *     first time with what lies elsewhere.
  *   - Where something states that the bad batch was durable, it is damage: VOLUME_CORRUPT, and
  *     nothing is cut. Else it is a torn tail. A read error is neither, and is passed on.
  */
@@ -211,16 +209,10 @@ export class Replay {
       }
       return found;
     }
-    for (let isSecondLook = false; ;) {
+    for (;;) {
       if (await branches.isOvertaken(found, this.#claimed)) return found;
       const batch = await this.#reader.batchAt(segment, found.end);
-      if (batch !== undefined && (await this.#take(found, batch))) {
-        isSecondLook = false;
-        continue;
-      }
-      if (isSecondLook) return found;
-      isSecondLook = true;
-      this.#reader.forget();
+      if (batch === undefined || !(await this.#take(found, batch))) return found;
     }
   }
 

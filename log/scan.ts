@@ -5,10 +5,10 @@
 import { crc32c } from '../src/base/crc32c.ts';
 import { isVarveError } from '../src/base/errors.ts';
 import { uuidBytes, type Uuid } from '../src/base/identity.ts';
-import { BLOCK_BYTES, byteOffset, lsn, type Lsn, type Slot } from '../src/base/units.ts';
+import { BLOCK_BYTES, byteOffset, type Lsn, type Slot } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
-import { KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
+import { FLAG_START, KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
 import { decodeBatch, endOf, entryOf, startsWithBatchMagic, type Batch } from './batch.ts';
 import { slotOffset, type LogGeometry } from './geometry.ts';
 import { readStrictly, Slots } from './slots.ts';
@@ -117,15 +117,26 @@ export class SlotReader {
     return position === footer.endLsn && batches.length === footer.batchCount ? batches : undefined;
   }
 
-  /** The batch header at `position` of a segment, or undefined when there is none of this volume. */
+  /**
+   * The batch header at `position` of a segment, or undefined when there is none of this volume. It
+   * is read a second time before that is said: a device may have answered with what lies elsewhere.
+   */
   async batchAt(segment: ReadSegmentHeader, position: Lsn): Promise<Batch | undefined> {
     const inside = BLOCK_BYTES + (position - segment.firstLsn);
     if (inside + BLOCK_BYTES > this.#geometry.segmentBytes) return undefined;
-    const bytes = await this.#block(slotOffset(this.#geometry, segment.slot) + inside);
+    const at = slotOffset(this.#geometry, segment.slot) + inside;
+    const found = this.#batchIn(await this.#block(at), segment, position);
+    if (found !== undefined) return found;
+    await this.#fill(at, BLOCK_BYTES);
+    return this.#batchIn(this.#window, segment, position);
+  }
+
+  #batchIn(bytes: Uint8Array, segment: ReadSegmentHeader, position: Lsn): Batch | undefined {
     const batch = decodeBatch(bytes, this.#volumeBytes);
     if (batch === undefined) return undefined;
     const { header } = batch;
     if (header.segment !== segment.sequence || header.lsn !== position) return undefined;
+    const inside = BLOCK_BYTES + (position - segment.firstLsn);
     if (inside + (1 + header.payloadBlocks) * BLOCK_BYTES > this.#geometry.segmentBytes) {
       return undefined;
     }
@@ -162,7 +173,7 @@ export class SlotReader {
   }
 
   #fit(batch: Batch, payloads: Uint8Array): boolean {
-    return payloadProblems(batch, payloads, this.#seed).length === 0;
+    return payloadsFit(batch, payloads, this.#seed);
   }
 
   /** Every batch header of this segment from `from` on, at any block: also behind a gap. */
@@ -176,11 +187,6 @@ export class SlotReader {
       if (batch === undefined || batch.header.segment !== segment.sequence) continue;
       if (batch.header.lsn === position) yield { ...batch, bytes: batch.bytes.slice() };
     }
-  }
-
-  /** What was read so far is not used again: the next look is at the device. */
-  forget(): void {
-    this.#windowAt = -1;
   }
 
   /** One block of the device through a window of 1 MiB, or alone where the device refuses that. */
@@ -213,24 +219,19 @@ function headerOf(slot: Slot, { header }: Batch): ReadSegmentHeader {
   return { sequence, slot, firstLsn, chain, checksum: chain, opening: 0, generation, durableLsn };
 }
 
-/** @returns one line for each payload that does not match its entry */
-export function payloadProblems(batch: Batch, payloads: Uint8Array, seed: number): string[] {
-  const problems: string[] = [];
+/** Whether each payload is what the checksum of its entry says. */
+function payloadsFit(batch: Batch, payloads: Uint8Array, seed: number): boolean {
   let generation: number = batch.header.generation;
   let at = 0;
   for (let i = 0; i < batch.header.entryCount; i++) {
     const entry = entryOf(batch, i);
-    if ((entry.flags & 1) !== 0) generation += 1;
+    if ((entry.flags & FLAG_START) !== 0) generation += 1;
     if (entry.kind !== KIND_DATA && entry.kind !== KIND_RECORD) continue;
-    const position = lsn(batch.header.lsn + BLOCK_BYTES + at);
+    const position = batch.header.lsn + BLOCK_BYTES + at;
     const place = entry.kind === KIND_DATA ? entry.block : position / BLOCK_BYTES;
     const crc = crc32c(payloads.subarray(at, at + BLOCK_BYTES));
-    if (bindChecksum(crc, seed, place, generation) !== entry.checksum) {
-      problems.push(
-        `block ${entry.block}, generation ${generation}, LSN ${position}: bad checksum`,
-      );
-    }
+    if (bindChecksum(crc, seed, place, generation) !== entry.checksum) return false;
     at += BLOCK_BYTES;
   }
-  return problems;
+  return true;
 }
