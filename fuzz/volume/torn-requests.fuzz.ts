@@ -1,17 +1,5 @@
 /** Requests of many segments, killed half-way and asked for again. */
 import { runTornRequests } from '../../test/crash/torn-requests-run.ts';
-import type { Fuzzer, FuzzOptions } from '../options.ts';
+import { eachSeed } from './each-seed.ts';
 
-async function main({ seed, runs, onStep }: FuzzOptions): Promise<void> {
-  for (let i = 0; i < runs; i++) {
-    const one = (seed + i) >>> 0;
-    try {
-      await runTornRequests({ seed: one, ...(onStep && { onStep }) });
-    } catch (error) {
-      const what = error instanceof Error ? error.stack : String(error);
-      throw new Error(`seed ${one}: ${what}`, { cause: error });
-    }
-  }
-}
-
-export const fuzzer: Fuzzer = { name: 'volume-torn-requests', main };
+export const fuzzer = eachSeed({ name: 'volume-torn-requests', one: runTornRequests });
