@@ -19,8 +19,10 @@ interface Place {
   readonly generation: number;
 }
 
-/** What a sealed batch or superblock states to be durable, once it is durable itself. */
+/** What a sealed batch states to be durable; it counts once the batch is durable itself. */
 interface Claim {
+  /** Of the batch. */
+  readonly lsn: number;
   readonly endLsn: number;
   readonly generation: number;
 }
@@ -32,7 +34,8 @@ export class Oracle {
   /** Where payloads lie in the stream. */
   readonly #places = new Map<number, Place>();
   #claims: Claim[] = [];
-  #proven = 0;
+  /** Those of durable batches. */
+  #proofs: Claim[] = [];
   /** The log's bytes were touched by a fault since the last opening: its end may be cut. */
   isLogTouched = false;
   /** What is damaged may stop an opening. */
@@ -44,7 +47,7 @@ export class Oracle {
    * healing may come too late, and the volume is rightly refused from then on.
    */
   isHomeTouched = false;
-  /** A device refused reads once; an answer may come after it works again. */
+  /** A device refused reads in this life; an answer may come after it works again. */
   wasRefused = false;
   /** Reads may fail anywhere until the fault has passed. */
   mayFailReads = false;
@@ -65,9 +68,9 @@ export class Oracle {
     this.#model = model;
   }
 
-  /** A generation that something durable states to be durable. */
+  /** A generation that something durable, and untouched, states to be durable. */
   get proven(): number {
-    return this.#proven;
+    return this.#proofs.reduce((most, { generation }) => Math.max(most, generation), 0);
   }
 
   put(lsn: number, block: number, generation: number): void {
@@ -87,7 +90,7 @@ export class Oracle {
       const { generation } = writer.durable;
       seal();
       if (isAlive() && stream.sealedLsn > before) {
-        this.#claims.push({ endLsn: stream.sealedLsn, generation });
+        this.#claims.push({ lsn: before, endLsn: stream.sealedLsn, generation });
         this.#settleClaims(writer.durable.lsn);
       }
     };
@@ -95,9 +98,7 @@ export class Oracle {
 
   #settleClaims(durableLsn: number): void {
     const open = this.#claims.findIndex(({ endLsn }) => endLsn > durableLsn);
-    const done = this.#claims.splice(0, open < 0 ? this.#claims.length : open);
-    const newest = done.at(-1);
-    if (newest !== undefined) this.#proven = Math.max(this.#proven, newest.generation);
+    this.#proofs.push(...this.#claims.splice(0, open < 0 ? this.#claims.length : open));
   }
 
   /**
@@ -180,6 +181,12 @@ export class Oracle {
         const place = this.#places.get(segment.firstLsn + (at - start));
         if (place !== undefined) this.suspect(place.block, place.generation);
       }
+      const isKept = ({ lsn }: Claim): boolean => {
+        const position = start + (lsn - segment.firstLsn);
+        return position < from || position >= to;
+      };
+      this.#claims = this.#claims.filter(isKept);
+      this.#proofs = this.#proofs.filter(isKept);
     }
   }
 
@@ -219,7 +226,10 @@ export class Oracle {
   /** A volume was opened: what its recovery accepted is the truth, and its end is given again. */
   opened(endLsn: number): void {
     for (const lsn of this.#places.keys()) if (lsn >= endLsn) this.#places.delete(lsn);
+    this.#proofs = this.#proofs.filter(({ lsn }) => lsn < endLsn);
     this.isLogTouched = false;
+    // Who asked before the cut has been answered, or never will be.
+    this.wasRefused = this.mayFailReads || this.#unreadable.length > 0;
     this.logFailures = 0;
     this.finalFailures = 0;
     this.#countTroubles();

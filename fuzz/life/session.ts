@@ -3,6 +3,7 @@ import { unreachable } from '../../src/base/assert.ts';
 import { isVarveError, type ErrorCode } from '../../src/base/errors.ts';
 import { byteCount, byteOffset, BLOCK_BYTES } from '../../src/base/units.ts';
 import type { BlockDevice, Done } from '../../src/device/block-device.ts';
+import type { DamagePlace } from '../../src/volume/report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import type { Life } from '../../test/sim/power-supply.ts';
 import { checkAll, checkCounts, isUnreadable, liveView, momentView, readRange } from './checks.ts';
@@ -15,6 +16,8 @@ const IN_FLIGHT_MAX = 8;
 const MOMENTS_MAX = 3;
 const SNAPSHOTS_MAX = 3;
 const MOMENTS_CHECKED = 3;
+/** What a cut may leave half written, and a scrub makes again from its other copy. */
+const TORN_BY_CUTS: ReadonlySet<DamagePlace> = new Set(['summary', 'superblock', 'checkpoint']);
 
 type BesideStep =
   | { readonly do: 'flush' | 'scrub' | 'mark' | 'delete-snapshot' }
@@ -319,11 +322,12 @@ export class Session {
       if (!this.#life.alive) return;
       this.#state.count('scrubs');
       this.#state.count('repairs', report.repaired);
-      for (const { block, generation = 0, what, outcome } of report.damages) {
-        // A cut may tear a summary, which is made again from the headers; a device fails and works.
+      for (const { place, block, generation = 0, what, outcome } of report.damages) {
         const isKnown = block === undefined || oracle.isSuspect(block, generation);
-        const isPassing = outcome === 'repaired' || what.includes('EIO');
-        const excused = isPassing || (oracle.wasDamaged && isKnown);
+        const isTorn = TORN_BY_CUTS.has(place) && outcome === 'repaired';
+        const isPassing = oracle.wasRefused && what.includes('EIO');
+        const isMended = oracle.wasDamaged && outcome === 'repaired';
+        const excused = isTorn || isPassing || isMended || (oracle.wasDamaged && isKnown);
         law(5, excused, () => `a scrub finds what a fault damaged, and nothing else: ${what}`);
       }
     } catch (error) {
