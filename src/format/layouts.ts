@@ -266,12 +266,16 @@ export const SUM_NEVER = 0;
 export const SUM_ZERO = 1;
 export const SUM_DATA = 2;
 export const SUM_LOST = 3;
+/** What begins a lost block in final storage that would be zeros: those would look never written. */
+export const LOST_TEXT = 'VARVE: this block was lost\n';
 /** Zeros that stay allocated. */
 export const SUM_ALLOCATED = 4;
 export const sumsEntry = table(
   'sums_entry',
   SUMS_ENTRY_BYTES,
-  'What final storage holds at one block. Entry i of sector s is block 31 s + i.',
+  'What final storage holds at one block. Entry i of sector s is block 31 s + i. A lost block that' +
+    ` would be all zeros begins with "${LOST_TEXT.trimEnd()}" and a line feed, so that it does not` +
+    ' pass for never written when its sector becomes zeros.',
   [
     ['kind', 'u8', 1, 'kind', '0 never written, 1 zero, 2 data, 3 lost, 4 zero and allocated'],
     ['padding', 'zero', 1, 'zero', 'written and checked as zero'],

@@ -7,6 +7,7 @@
  */
 import { crc32c } from '../base/crc32c.ts';
 import {
+  BLOCK_BYTES,
   byteCount,
   checksum,
   generation,
@@ -17,6 +18,7 @@ import {
 } from '../base/units.ts';
 import {
   FORMAT_VERSION,
+  LOST_TEXT,
   SUM_ALLOCATED,
   SUMS_ENTRIES,
   SUMS_ENTRY_BYTES,
@@ -30,6 +32,20 @@ export interface Sum {
   readonly kind: number;
   readonly generation: Generation;
   readonly checksum: Checksum;
+}
+
+const ZEROS = new Uint8Array(BLOCK_BYTES);
+const LOST_BYTES = Buffer.from(LOST_TEXT, 'latin1');
+
+/**
+ * What goes home for a lost block: what could be read of it, never zeros.
+ * @param content - one block, changed in place
+ * @returns whether it was changed
+ */
+export function markLost(content: Uint8Array): boolean {
+  const isBlank = Buffer.compare(content, ZEROS) === 0;
+  if (isBlank) content.set(LOST_BYTES);
+  return isBlank;
 }
 
 export function sumsBytes(blocks: number): ByteCount {

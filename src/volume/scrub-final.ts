@@ -23,7 +23,7 @@ import {
 import { isUnreadable } from '../base/unreadable.ts';
 import { readNarrowed } from '../device/read-narrowed.ts';
 import { SUM_DATA, SUM_LOST, SUM_NEVER, SUMS_ENTRIES } from '../format/layouts.ts';
-import type { Sum } from '../format/sums.ts';
+import { markLost, type Sum } from '../format/sums.ts';
 import type { SectorState } from './sidecar.ts';
 import type { ScrubRun } from './scrub-run.ts';
 import { settledTruths, type Truth, type Truths } from './settled-truth.ts';
@@ -311,8 +311,12 @@ export class ScrubFinal {
 
   /** Its content is known to be older than it should be: an error from now on, and no older data. */
   async #giveUp(look: Look, newest: Sum, what: string): Promise<void> {
-    if (this.#run.repair)
-      await this.#writeSum(look.block, { ...newest, ...NO_SUM, kind: SUM_LOST });
+    if (this.#run.repair) {
+      const content = look.content.slice();
+      const isBlank = !look.isRefused && markLost(content);
+      if (!isBlank || (await this.#writeHome(look.block, content)))
+        await this.#writeSum(look.block, { ...newest, ...NO_SUM, kind: SUM_LOST });
+    }
     this.#note(look, newest, what, undefined);
   }
 

@@ -29,7 +29,7 @@ import {
   SUM_ZERO,
   SUPERBLOCK_BLOCKS,
 } from '../format/layouts.ts';
-import type { Sum } from '../format/sums.ts';
+import { markLost, type Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue.ts';
 import type { Core } from './core.ts';
@@ -137,7 +137,9 @@ async function settleChunk(
   for (let i = from; i < to; i++) {
     const block = blockOf(newest.blocks[i] ?? 0);
     core.cache.dropHome(block, 1);
-    changes.push({ block, sum: sumOf(newest, i, good[i - from] === 1) });
+    const isGood = good[i - from] === 1;
+    if (!isGood) markLost(buffer.subarray((i - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES));
+    changes.push({ block, sum: sumOf(newest, i, isGood) });
     const next = i + 1 < to ? newest.blocks[i + 1] : undefined;
     if (next === block + 1) continue;
     const bytes = buffer.subarray((runStart - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES);

@@ -13,7 +13,7 @@ import {
   slot,
 } from '../../src/base/units.ts';
 import type { LowerDevice } from '../../src/device/lower-device.ts';
-import { SUM_DATA, SUM_NEVER, SUM_ZERO } from '../../src/format/layouts.ts';
+import { SUM_DATA, SUM_NEVER, SUM_ZERO, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
 import type { Sum } from '../../src/format/sums.ts';
 import { FinalStorage } from '../../src/volume/final-storage.ts';
 import type { Volume } from '../../src/volume/volume.ts';
@@ -110,6 +110,27 @@ describe('one bad block is no foreign volume', () => {
         expect([...failed.keys()][0]).toBeLessThan(8);
       });
     }
+  });
+
+  // Its payload had become zeros, so zeros went home; a sector of zeros then said "never written".
+  test('a lost block does not turn into zeros with its sector of checksums', async () => {
+    const bench = await Bench.create(1);
+    await bench.use(async (volume) => {
+      for (let i = 0; i < 8; i++) await put(volume, i, blocksOf(i));
+    });
+    const { log, sums, geometry } = bench.sim;
+    log.corrupt(slotOffset(geometry, slot(0)) + 7 * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES));
+    await bench.use((volume) => pushRounds(volume, 2));
+    let lost: readonly number[] = [];
+    await bench.use(async (volume) => {
+      lost = [...(await unreadable(volume.live(), 0, 8)).keys()];
+    });
+    expect(lost).toHaveLength(1);
+    sums.corrupt(0, new Uint8Array(SUMS_SECTOR_BYTES));
+    await bench.use(async (volume) => {
+      const failed = await unreadable(volume.live(), 0, 8);
+      expect([...failed.keys()]).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+    });
   });
 
   test('a rotten bit in block 0 of the image is EIO for block 0', async () => {

@@ -253,6 +253,39 @@ describe('final storage', () => {
     });
   });
 
+  test('that is given up as zeros does not look never written later', async () => {
+    const bench = await Bench.create(8, { slots: 48 });
+    const { log, final, sums } = bench.sim;
+    const blank = new Uint8Array(BLOCK_BYTES);
+    const old = new Uint8Array(SUMS_SECTOR_BYTES);
+    let victim = 0;
+    await bench.use(async (volume) => {
+      for (let block = 12; block < FIRST; block++) await put(volume, block, blocksOf(block));
+      await pushRounds(volume, 1);
+      sums.platter.read(0, old);
+      const places: number[] = [];
+      for (let block = 0; block < 12; block++) {
+        await put(volume, block, blocksOf(block));
+        places.push(placeInLog(volume, block));
+      }
+      const { head, catalogue } = volume.core;
+      while (volume.core.settled < head) await pushRounds(volume, 1);
+      const witnesses = catalogue.witnesses.map(({ block }) => block);
+      victim = places.findIndex((_, block) => !witnesses.includes(blockNumber(block)));
+      log.corrupt(places[victim] ?? 0, blank);
+    });
+    // Its write and that of its sum were lost: both are as they were before it was ever written.
+    final.corrupt(victim * BLOCK_BYTES, blank);
+    sums.corrupt(0, old);
+    await bench.use(async (volume) => {
+      expect(outcomes(await scrub(volume))).toContain(`final storage ${victim}: left`);
+    });
+    sums.corrupt(0, blank.subarray(0, SUMS_SECTOR_BYTES));
+    await bench.use(async (volume) => {
+      expect([...(await unreadable(volume.live(), victim, 1)).keys()]).toEqual([victim]);
+    });
+  });
+
   test('is never overwritten with the older version that a stale sum names', async () => {
     const bench = await Bench.create(8, { slots: 48 });
     const { sums, final } = bench.sim;
