@@ -1,10 +1,12 @@
 /**
  * How the tests run: everything in test/ side by side, then the end-to-end tests with real clients
- * one after the other, since they share ports, loop devices and the machine's patience.
+ * two at a time, then alone those that measure memory and waiting.
  *
  * VARVE_TEST_REPORT names a file for vitest's JSON report, from which .ci/run takes its counts.
  */
 import { defineConfig } from 'vitest/config';
+
+const ALONE = ['hostile', 'memory', 'still-clients'].map((name) => `test/e2e/${name}.test.ts`);
 
 const report = process.env['VARVE_TEST_REPORT'];
 
@@ -31,10 +33,22 @@ export default defineConfig({
         test: {
           name: 'clients',
           include: ['test/e2e/**/*.test.ts'],
-          fileParallelism: false,
+          exclude: ALONE,
+          maxWorkers: 2,
           testTimeout: 300_000,
           hookTimeout: 60_000,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'alone',
+          include: ALONE,
+          fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 60_000,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

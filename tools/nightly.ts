@@ -20,7 +20,7 @@ const FUZZ_MINUTES = 240;
 
 function e2e(name: string, environment: Step['environment'] = {}): Step {
   const file = `test/e2e/${name}.test.ts`;
-  return { name, command: ['npx', 'vitest', 'run', '--project', 'clients', file], environment };
+  return { name, command: ['npx', 'vitest', 'run', file], environment };
 }
 
 /** Cheapest first: what is broken altogether shows at once. */

@@ -1,6 +1,6 @@
 /**
- * Law 1 under power cuts, with disks that fail as well, and the proof that each sync is needed: with any one of them left out,
- * the same checks fail. The page cache hides a missing sync from kill -9; this disk does not.
+ * Law 1 under power cuts, with disks that fail as well, and the proof that each sync is needed: with
+ * any one of them left out, the same checks fail. The page cache hides a missing sync from kill -9; this disk does not.
  */
 import { describe, expect, test } from 'vitest';
 import { SYNC_POINTS, type SyncPoint } from '../../src/device/lower-device.ts';
@@ -12,6 +12,8 @@ const LIVES = 5;
 /** Seeds tried before a missing sync counts as not found. */
 const MUTANT_SEEDS = 200;
 const POINTS = ['horizon', 'settled'] as const;
+/** Seeds that find what most others don't; from there on all are tried. */
+const QUICK: Partial<Record<SyncPoint, number>> = { settled: 68, 'create-log': 30 };
 
 describe('power cuts', () => {
   test(`${SEEDS * LIVES} seeded losses keep every law`, async () => {
@@ -80,7 +82,8 @@ async function breaks(seed: number, missing: SyncPoint): Promise<boolean> {
 describe('every sync is needed', () => {
   test.each(SYNC_POINTS)('without the sync "%s" some power cut breaks a law', async (point) => {
     let found: number | undefined;
-    for (let seed = 1; seed <= MUTANT_SEEDS && found === undefined; seed++) {
+    const first = QUICK[point] ?? 1;
+    for (let seed = first; seed < first + MUTANT_SEEDS && found === undefined; seed++) {
       if (await breaks(seed, point)) found = seed;
     }
     expect(found).toBeDefined();
