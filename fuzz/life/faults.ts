@@ -85,16 +85,15 @@ export class Faults {
   }
 
   /**
-   * Faults left zeros in the block's home and in the sector of its checksum as well. That is how a
+   * Faults left zeros in the block's home and in the page of its checksum as well. That is how a
    * block that was never written looks, the one limit that docs/RELIABILITY.md names.
    */
   isBlanked(block: number): boolean {
     const sector = Math.floor(block / SUMS_ENTRIES) * SECTOR_BYTES;
-    const isBlank = (disk: DiskName, offset: number, length: number): boolean =>
-      this.#scars.some((scar) => scar.disk === disk && scar.blanks(offset, length));
-    return (
-      isBlank('final', block * BLOCK_BYTES, BLOCK_BYTES) && isBlank('sums', sector, SECTOR_BYTES)
-    );
+    const page = Math.floor(sector / BLOCK_BYTES) * BLOCK_BYTES;
+    const isBlank = (disk: DiskName, offset: number): boolean =>
+      this.#scars.some((scar) => scar.disk === disk && scar.blanks(offset, BLOCK_BYTES));
+    return isBlank('final', block * BLOCK_BYTES) && isBlank('sums', page);
   }
 
   /** Whatever fails, fails no more; what was lost or changed stays so. */

@@ -253,7 +253,9 @@ export const sumsHeader = table(
   'sums_sector_header',
   16,
   'Begins each 512-byte sector of final.sums; 31 entries follow. One sector, because a torn write' +
-    ' leaves sectors whole: the checksums of neighbours survive it. All zero: never written.',
+    ' leaves sectors whole: the checksums of neighbours survive it. Eight of them are one page of' +
+    ' 4 KiB, which is written whole. A page of zeros: never written; a sector of zeros beside others:' +
+    ' damage, or torn in a round that is made again.',
   [
     ['magic', 'magic', 4, 'ascii', `"${SUMS_MAGIC}"`],
     ['checksum', 'u32', 4, 'crc32c', 'of bytes 8 to 511, XOR a mix of the volume'],

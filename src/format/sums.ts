@@ -3,7 +3,8 @@
  *
  * Invariants:
  *   - A sector is written whole, and is one device sector: a torn write leaves it old or new.
- *   - An all-zero sector says "never written" for all its blocks; any other is checked.
+ *   - An all-zero sector says "never written" for all its blocks, if its whole page is zero; any other
+ *     is checked.
  */
 import { crc32c } from '../base/crc32c.ts';
 import {

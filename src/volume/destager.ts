@@ -212,6 +212,7 @@ export class Destager {
     if (!isVarveError(error)) throw error;
     this.#failure = error;
     this.#failures += 1;
+    this.#core.final.sidecar.mayBeTorn = true;
     this.#onRoom();
     if (this.#closing) return;
     await new Promise<void>((resume) => {
@@ -289,6 +290,7 @@ export class Destager {
       await this.#finish(target, settledBlocks);
     });
     core.counters.rounds += 1;
+    core.final.sidecar.mayBeTorn = false;
     this.#unread.clear();
   }
 

@@ -4,6 +4,8 @@
  * Invariants:
  *   - Pages in the cache are never changed in place: a round replaces them.
  *   - What is damaged or blank is read a second time before anything goes on from it.
+ *   - A page is written whole: none of its sectors is blank, or all are. A blank one beside others was
+ *     torn in a round that is made again, or it is damaged; it does not say "never written".
  */
 import { LRUCache } from 'lru-cache';
 import { isVarveError, VarveError } from '../base/errors.ts';
@@ -18,16 +20,11 @@ import {
   type ByteCount,
 } from '../base/units.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
-import {
-  SUMS_ENTRIES,
-  SUMS_SECTOR_BYTES,
-  SUM_LOST,
-  SUM_NEVER,
-  SUM_ZERO,
-} from '../format/layouts.ts';
+import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUM_LOST, SUM_ZERO } from '../format/layouts.ts';
 import { isSector, readSum, sealSector, sectorOf, writeSum, type Sum } from '../format/sums.ts';
 
 const PAGE_SECTORS = BLOCK_BYTES / SUMS_SECTOR_BYTES;
+const ALL_SECTORS = 2 ** PAGE_SECTORS - 1;
 const SECTORS_OF_A_PAGE = Array.from({ length: PAGE_SECTORS }, (_, i) => i);
 
 /** 4 KiB of the sidecar, checked when it was read. */
@@ -56,6 +53,8 @@ export class Sidecar {
   readonly #blocks: number;
   readonly #seed: number;
   readonly #pages: LRUCache<number, Page>;
+  /** A round was cut or failed, and was not made again yet: a page may hold a part of a write. */
+  mayBeTorn = false;
   /** Grows before and after each change. */
   #version = 0;
 
@@ -117,11 +116,7 @@ export class Sidecar {
     // A round may have replaced it meanwhile; what it put there is newer.
     const newer = this.#pages.get(number);
     if (newer !== undefined) return newer;
-    let damaged = 0;
-    for (let i = 0; i < PAGE_SECTORS; i++) {
-      if (!this.#isSector(bytes, number, i)) damaged |= 1 << i;
-    }
-    const page = { bytes, damaged };
+    const page = { bytes, damaged: this.#damagedIn(bytes, number) };
     // What was read beside a change may be old: it serves this read, which is verified, no other.
     if (version === this.#version) this.#pages.set(number, page);
     return page;
@@ -147,6 +142,18 @@ export class Sidecar {
     }
   }
 
+  /** Bit i: sector i of the page says nothing. */
+  #damagedIn(page: Uint8Array, number: number): number {
+    let damaged = 0;
+    let blank = 0;
+    for (const i of SECTORS_OF_A_PAGE) {
+      if (!this.#isSector(page, number, i)) damaged |= 1 << i;
+      else if (page[i * SUMS_SECTOR_BYTES] === 0) blank |= 1 << i;
+    }
+    const isWritten = (damaged | blank) !== ALL_SECTORS;
+    return isWritten && !this.mayBeTorn ? damaged | blank : damaged;
+  }
+
   #isSector(page: Uint8Array, number: number, i: number): boolean {
     const sector = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
     return isSector(sector, number * PAGE_SECTORS + i, this.#seed);
@@ -169,7 +176,7 @@ export class Sidecar {
         const at = (sectorOf(change.block) % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
         writeSum(bytes.subarray(at, at + SUMS_SECTOR_BYTES), change.block, change.sum);
       }
-      this.#sealPage(bytes, number);
+      this.#sealPage(bytes, number, 0);
       this.#version += 1;
       await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
       this.#version += 1;
@@ -204,12 +211,13 @@ export class Sidecar {
       isRefused = true;
     }
     const known = this.#pages.peek(number);
+    const damaged = isRefused ? ALL_SECTORS : this.#damagedIn(bytes, number);
     const states: SectorState[] = [];
     for (let i = 0; i < PAGE_SECTORS; i++) {
       const [from, to] = [i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES];
       const sector = bytes.subarray(from, to);
       const isKnown = known !== undefined && (known.damaged & (1 << i)) === 0;
-      const isBad = isRefused || !isSector(sector, number * PAGE_SECTORS + i, this.#seed);
+      const isBad = (damaged & (1 << i)) !== 0;
       const isOther = isKnown && Buffer.compare(sector, known.bytes.subarray(from, to)) !== 0;
       const problem = isBad ? 'damaged' : isOther ? 'stale' : undefined;
       states.push({ problem, isKnown, isRefused });
@@ -236,10 +244,9 @@ export class Sidecar {
       sector.fill(0);
       const first = (number * PAGE_SECTORS + i) * SUMS_ENTRIES;
       sums.forEach((sum, entry) => writeSum(sector, blockOf(first + entry), sum));
-      const isBlank = sums.every(({ kind }) => kind === SUM_NEVER);
-      if (!isBlank) sealSector(sector, number * PAGE_SECTORS + i, this.#seed);
       damaged &= ~(1 << i);
     }
+    this.#sealPage(bytes, number, damaged);
     this.#version += 1;
     await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
     this.#version += 1;
@@ -252,7 +259,7 @@ export class Sidecar {
       return await this.#load(number);
     } catch (error) {
       if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      return { bytes: new Uint8Array(0), damaged: 2 ** PAGE_SECTORS - 1 };
+      return { bytes: new Uint8Array(0), damaged: ALL_SECTORS };
     }
   }
 
@@ -308,11 +315,13 @@ export class Sidecar {
     }
   }
 
-  #sealPage(page: Uint8Array, number: number): void {
-    for (let i = 0; i < PAGE_SECTORS; i++) {
+  /** @param damaged - sectors that stay as they are */
+  #sealPage(page: Uint8Array, number: number, damaged: number): void {
+    if (page.every((byte) => byte === 0)) return;
+    for (const i of SECTORS_OF_A_PAGE) {
+      if ((damaged & (1 << i)) !== 0) continue;
       const bytes = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
-      if (bytes.some((byte) => byte !== 0))
-        sealSector(bytes, number * PAGE_SECTORS + i, this.#seed);
+      sealSector(bytes, number * PAGE_SECTORS + i, this.#seed);
     }
   }
 

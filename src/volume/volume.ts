@@ -152,6 +152,7 @@ export class Volume {
     const { index, catalogue } = recovery;
     const { witnesses } = catalogue;
     const horizon = opened.superblock.horizon.generation;
+    home.sidecar.mayBeTorn = opened.superblock.settled < horizon;
     await compareWitnesses({ final: home, index, witnesses, horizon });
     const lasting = options.readOnly ? opened : await Log.settleRecovery(opened, options.keepAside);
     const clock = new ElapsedClock(world, recovery);

@@ -13,7 +13,13 @@ import {
   slot,
 } from '../../src/base/units.ts';
 import type { LowerDevice } from '../../src/device/lower-device.ts';
-import { SUM_DATA, SUM_NEVER, SUM_ZERO, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
+import {
+  LOST_TEXT,
+  SUM_DATA,
+  SUM_NEVER,
+  SUM_ZERO,
+  SUMS_SECTOR_BYTES,
+} from '../../src/format/layouts.ts';
 import type { Sum } from '../../src/format/sums.ts';
 import { FinalStorage } from '../../src/volume/final-storage.ts';
 import type { Volume } from '../../src/volume/volume.ts';
@@ -112,24 +118,36 @@ describe('one bad block is no foreign volume', () => {
     }
   });
 
-  // Its payload had become zeros, so zeros went home; a sector of zeros then said "never written".
-  test('a lost block does not turn into zeros with its sector of checksums', async () => {
+  // Its payload had become zeros, so zeros went home; sums that were lost then said "never written".
+  test('a lost block does not go home as zeros', async () => {
     const bench = await Bench.create(1);
     await bench.use(async (volume) => {
       for (let i = 0; i < 8; i++) await put(volume, i, blocksOf(i));
     });
-    const { log, sums, geometry } = bench.sim;
+    const { log, final, geometry } = bench.sim;
     log.corrupt(slotOffset(geometry, slot(0)) + 7 * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES));
     await bench.use((volume) => pushRounds(volume, 2));
-    let lost: readonly number[] = [];
     await bench.use(async (volume) => {
-      lost = [...(await unreadable(volume.live(), 0, 8)).keys()];
+      const lost = [...(await unreadable(volume.live(), 0, 8)).keys()];
+      expect(lost).toHaveLength(1);
+      const home = new Uint8Array(LOST_TEXT.length);
+      final.platter.read((lost[0] ?? 0) * BLOCK_BYTES, home);
+      expect(Buffer.from(home).toString()).toBe(LOST_TEXT);
     });
-    expect(lost).toHaveLength(1);
-    sums.corrupt(0, new Uint8Array(SUMS_SECTOR_BYTES));
+  });
+
+  // Zeros said "never written", and one astray read of a block that gave zeros agreed with that.
+  test('a sector of sums that became zeros is damage, not "never written"', async () => {
+    const bench = await settled(6, 38);
+    bench.sim.sums.corrupt(0, new Uint8Array(SUMS_SECTOR_BYTES));
+    bench.sim.final.corrupt(5 * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES));
     await bench.use(async (volume) => {
-      const failed = await unreadable(volume.live(), 0, 8);
-      expect([...failed.keys()]).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+      const failed = await unreadable(volume.live(), 0, 40);
+      expect([...failed.keys()]).toEqual(Array.from({ length: 31 }, (_, i) => i));
+      // Nor does a round take it for that.
+      await put(volume, 3, blocksOf(33));
+      await pushRounds(volume, 3);
+      expect((await unreadable(volume.live(), 0, 40)).size).toBe(30);
     });
   });
 
