@@ -16,14 +16,14 @@ import { infoOf, RSS_REST_MAX, Server } from '../support/server.ts';
 
 const MIB = 1024 ** 2;
 const SIZE = 64 * MIB;
-const RING = 32 * MIB;
+const RING = 64 * MIB;
 const WRAPS = 10;
 const MOMENTS = 50;
 
 describeWith(['python3-nbd'], 'a volume whose log wraps', () => {
   it('equals a model at its head, at any moment of the window, and at home', async () => {
     using directory = temporaryDirectory();
-    const sizes = ['--size', '64M', '--log-size', '37M', '--ring-size', '32M'];
+    const sizes = ['--size', '64M', '--log-size', '74M', '--ring-size', '64M'];
     await varve(directory.path, ['create', 'disk', ...sizes]);
     const model = new RequestModel(SIZE);
     const random = new SeededRandom(11);
