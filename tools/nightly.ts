@@ -31,6 +31,7 @@ function steps(minutes: number): readonly Step[] {
     { name: 'mutants', command: ['npm', 'run', 'fuzz:mutants'] },
     e2e('kill', { VARVE_KILL_ROUNDS: '100' }),
     e2e('power-cut', { VARVE_CUT_ROUNDS: '50' }),
+    e2e('wrap', { VARVE_WRAPS: '10' }),
     e2e('memory', { VARVE_SQUEEZE_ROUNDS: '20' }),
     e2e('hostile', { VARVE_HOSTILE_SECONDS: '600' }),
     e2e('still-clients', { VARVE_PATIENT: '1' }),

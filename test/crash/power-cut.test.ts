@@ -7,7 +7,7 @@ import { SYNC_POINTS, type SyncPoint } from '../../src/device/lower-device.ts';
 import { runCutAfterRound } from './cut-after-round.ts';
 import { runPowerCuts } from './power-cut.ts';
 
-const SEEDS = 40;
+const SEEDS = 30;
 const LIVES = 5;
 /** Seeds tried before a missing sync counts as not found. */
 const MUTANT_SEEDS = 200;

@@ -12,7 +12,7 @@ import { describeWith } from '../support/clients.ts';
 import { killRounds, type KillOptions } from '../support/kill-rounds.ts';
 import { PowerCuts, type PowerCutOptions } from '../support/power-cuts.ts';
 
-const ROUNDS = Number(process.env['VARVE_CUT_ROUNDS'] ?? 5);
+const ROUNDS = Number(process.env['VARVE_CUT_ROUNDS'] ?? 3);
 const SEED = Number(process.env['VARVE_CUT_SEED'] ?? 1);
 const ROUND_MS_MAX = 20_000;
 const LIMIT_MS = 60_000 + ROUNDS * ROUND_MS_MAX;
