@@ -13,20 +13,44 @@ const FLOORS = {
   log: { at: 'log', sees: ['base', 'format', 'device'] },
   // The index does no I/O, so it has no use for devices.
   index: { at: 'index', sees: ['base', 'format'] },
+  // What a power cut could leave is thought out without a volume.
+  explore: { at: 'src/explore', sees: ['base', 'device'] },
   volume: { at: 'src/volume', sees: ['base', 'format', 'device', 'log', 'index'] },
   replica: { at: 'src/replica', sees: ['base', 'format', 'device', 'log', 'index', 'volume'] },
   nbd: { at: 'src/nbd', sees: ['base', 'device'] },
   control: {
     at: 'src/control',
-    sees: ['base', 'format', 'device', 'log', 'index', 'volume', 'replica', 'nbd'],
+    sees: ['base', 'format', 'device', 'explore', 'log', 'index', 'volume', 'replica', 'nbd'],
   },
   http: {
     at: 'src/http',
-    sees: ['base', 'format', 'device', 'log', 'index', 'volume', 'replica', 'nbd', 'control'],
+    sees: [
+      'base',
+      'format',
+      'device',
+      'explore',
+      'log',
+      'index',
+      'volume',
+      'replica',
+      'nbd',
+      'control',
+    ],
   },
   cli: {
     at: 'src/cli',
-    sees: ['base', 'format', 'device', 'log', 'index', 'volume', 'replica', 'nbd', 'control'],
+    sees: [
+      'base',
+      'format',
+      'device',
+      'explore',
+      'log',
+      'index',
+      'volume',
+      'replica',
+      'nbd',
+      'control',
+    ],
   },
 };
 

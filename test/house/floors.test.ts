@@ -33,6 +33,7 @@ const FLOORS: Readonly<Record<string, string>> = {
   'src/base/own.ts': 'export const own = 1;\n',
   'src/format/own.ts': "export { own } from '../base/own.ts';\n",
   'src/device/own.ts': "export { own } from '../base/own.ts';\n",
+  'src/explore/own.ts': "export { own } from '../device/own.ts';\n",
   'log/own.ts': "export { own } from '../src/device/own.ts';\n",
   'index/own.ts': "export { own } from '../src/format/own.ts';\n",
   'src/volume/own.ts':
@@ -86,6 +87,8 @@ const PLANTS: readonly Plant[] = [
   ['src/format/up.ts', uses('../../log/own.ts'), 'floor-format'],
   ['src/format/side.ts', uses('../device/own.ts'), 'floor-format'],
   ['src/device/up.ts', uses('../volume/own.ts'), 'floor-device'],
+  ['src/explore/up.ts', usesType('../volume/own.ts'), 'floor-explore'],
+  ['src/explore/side.ts', uses('../../log/own.ts'), 'floor-explore'],
   ['log/side.ts', uses('../index/own.ts'), 'floor-log'],
   ['log/up.ts', usesType('../src/volume/own.ts'), 'floor-log'],
   ['index/side.ts', uses('../log/own.ts'), 'floor-index'],
