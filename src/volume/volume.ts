@@ -16,6 +16,7 @@ import {
 } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
+import type { RequestPage } from '../device/request-record.ts';
 import { Pins } from '../../index/pins.ts';
 import { Log, type KeepAside, type OpenedLog } from '../../log/log.ts';
 import type { Segment } from '../../log/segments.ts';
@@ -32,6 +33,7 @@ import { Moments, type ResolvedMoment } from './moments.ts';
 import { OtherCopies } from './other-copies.ts';
 import { ReadCache } from './read-cache.ts';
 import { Reader } from './reader.ts';
+import { RequestHistory, type RequestRange } from './requests.ts';
 import { Recovery } from './recover.ts';
 import type {
   CheckReport,
@@ -76,6 +78,7 @@ export class Volume {
   readonly #copies: OtherCopies;
   readonly #status: Status;
   readonly #live: LiveDevice;
+  readonly #requests: RequestHistory;
   #closing: Promise<void> | undefined;
   #scrubbing: Promise<unknown> | undefined;
 
@@ -97,6 +100,7 @@ export class Volume {
     this.#status = new Status(core, this.#moments);
     this.#live = new LiveDevice(core, this.#reader, this.#appender, this.#status);
     this.#reader.onRelease = () => this.#destager.recycle();
+    this.#requests = new RequestHistory(core, () => this.#destager.recycle());
     hooks.onSegment = (segment) => {
       core.references.open(segment.sequence, segment.firstLsn);
       core.keepHeader(segment);
@@ -212,6 +216,14 @@ export class Volume {
 
   history(query: HistoryQuery): readonly HistoryInterval[] {
     return historyOf(this.core, query);
+  }
+
+  /**
+   * Requests of the window in order, a page at a time.
+   * @throws VarveError MOMENT_OUTSIDE, VOLUME_CORRUPT, DEVICE_IO
+   */
+  requests(range: RequestRange): Promise<RequestPage> {
+    return this.#requests.page(range);
   }
 
   snapshots(): readonly SnapshotInfo[] {

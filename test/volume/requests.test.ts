@@ -1,0 +1,142 @@
+/** The requests of the window, as they come out of the log again: against what was asked for. */
+import { describe, expect, it } from 'vitest';
+import { crc32c } from '../../src/base/crc32c.ts';
+import { BLOCK_BYTES, byteCount, byteOffset, generation, kibibytes } from '../../src/base/units.ts';
+import type { RequestPage, RequestRecord } from '../../src/device/request-record.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { Bench, blocksOf, get, put } from '../crash/bench.ts';
+import type { SeededRandom } from '../sim/random.ts';
+
+interface Asked {
+  readonly blocks: readonly number[];
+  readonly isZero: boolean;
+  readonly fua: boolean;
+}
+
+/** All pages, as one. */
+async function requestsOf(
+  volume: Volume,
+  after: number,
+  to: number,
+  unitsMax?: number,
+): Promise<RequestPage & { pages: number }> {
+  const requests: RequestRecord[] = [];
+  const flushes: RequestPage['flushes'][number][] = [];
+  for (let pages = 1; ; pages++) {
+    const from = requests.at(-1)?.generation ?? generation(after);
+    const page = await volume.requests({ after: from, to: generation(to), unitsMax });
+    requests.push(...page.requests);
+    flushes.push(...page.flushes);
+    if (page.isEnd) return { requests, flushes: [...new Set(flushes)], isEnd: true, pages };
+  }
+}
+
+async function ask(volume: Volume, random: SeededRandom): Promise<Asked | 'flush'> {
+  const device = volume.live();
+  const kind = random.below(10);
+  if (kind === 0) {
+    await device.flush();
+    return 'flush';
+  }
+  const blocks = volume.size / BLOCK_BYTES;
+  const first = random.below(blocks - 20);
+  const count = 1 + random.below(12);
+  const list = Array.from({ length: count }, (_, at) => first + at);
+  const fua = random.below(4) === 0;
+  const [offset, length] = [byteOffset(first * BLOCK_BYTES), byteCount(count * BLOCK_BYTES)];
+  if (kind === 1) await device.trim(offset, length, { fua });
+  else if (kind === 2) await device.zero(offset, length, { fua, allocate: true });
+  else if (kind === 3) {
+    // In part at both ends: both blocks are of it, whole.
+    const inside = byteOffset(offset + 512);
+    await device.write(inside, random.bytes(length - 1024), { fua });
+  } else await device.write(offset, random.bytes(length), { fua });
+  return { blocks: list, isZero: kind === 1 || kind === 2, fua };
+}
+
+async function expectSame(
+  volume: Volume,
+  { generation: at, fua, parts }: RequestRecord,
+  asked: Asked,
+): Promise<void> {
+  const blocks = parts.flatMap(({ start, count }) =>
+    Array.from({ length: count }, (_, i) => start + i),
+  );
+  expect(blocks.toSorted((a, b) => a - b)).toEqual(asked.blocks);
+  expect(fua).toBe(asked.fua);
+  const moment = volume.openMoment({ generation: at });
+  for (const { start, count, crcs } of parts) {
+    expect(crcs === undefined).toBe(asked.isZero);
+    for (let i = 0; i < count; i++) {
+      const content = await get(moment, start + i);
+      expect(crcs?.[i] ?? crc32c(new Uint8Array(BLOCK_BYTES))).toBe(crc32c(content));
+    }
+  }
+  await moment.close();
+}
+
+describe('the requests of the window', () => {
+  it('come out of ring and log as they were asked for, from any place on', async () => {
+    const bench = await Bench.create(41, { ringBytes: kibibytes(256) });
+    const asked: Asked[] = [];
+    const flushes: number[] = [];
+    const fill = async (volume: Volume, count: number): Promise<void> => {
+      const { random } = bench.world;
+      while (asked.length < count) {
+        const one = await ask(volume, random);
+        if (one === 'flush') flushes.push(asked.length);
+        else asked.push(one);
+      }
+      const from = Number((await volume.info()).horizon.generation);
+      const all = await requestsOf(volume, from, count);
+      expect(all.requests.map((request) => request.generation)).toEqual(
+        Array.from({ length: count - from }, (_, at) => from + at + 1),
+      );
+      for (const request of all.requests) {
+        const wanted = asked[request.generation - 1];
+        if (wanted !== undefined) await expectSame(volume, request, wanted);
+      }
+      expect(all.flushes).toEqual([...new Set(flushes)].filter((at) => at >= from && at > 0));
+      for (let i = 0; i < 20; i++) {
+        const after = from + random.below(count - from + 1);
+        const to = after + random.below(count - after + 1);
+        const part = await requestsOf(volume, after, to, 40);
+        expect(part.requests).toEqual(all.requests.slice(after - from, to - from));
+        if (part.requests.length > 5) expect(part.pages).toBeGreaterThan(1);
+      }
+    };
+    await bench.use((volume) => fill(volume, 80));
+    // After a restart they all come from the log.
+    await bench.use((volume) => fill(volume, 80));
+    await bench.use((volume) => fill(volume, 140));
+  });
+
+  it('are those that count, where a cut took some and their numbers came again', async () => {
+    const bench = await Bench.create(42);
+    await bench.lose('cut', async (volume) => {
+      await put(volume, 1, blocksOf(1), true);
+      await put(volume, 2, blocksOf(2));
+      await put(volume, 3, blocksOf(3));
+    });
+    await bench.use(async (volume) => {
+      const head = Number((await volume.info()).head.generation);
+      await put(volume, 9, blocksOf(9));
+      const { requests } = await requestsOf(volume, 0, head + 1);
+      expect(requests.at(-1)?.parts[0]?.start).toBe(9);
+      expect(requests).toHaveLength(head + 1);
+    });
+  });
+
+  it('are refused beyond the window', async () => {
+    const bench = await Bench.create(43);
+    await bench.use(async (volume) => {
+      await put(volume, 1, blocksOf(1));
+      const outside = { code: 'MOMENT_OUTSIDE' };
+      const page = (after: number, to: number): Promise<unknown> =>
+        volume.requests({ after: generation(after), to: generation(to) });
+      await expect(page(0, 2)).rejects.toMatchObject(outside);
+      await expect(page(1, 0)).rejects.toMatchObject(outside);
+      await expect(page(1, 1)).resolves.toMatchObject({ requests: [], isEnd: true });
+    });
+  });
+});
