@@ -251,6 +251,8 @@ const DESK: Desk = {
     },
     resolve: (name) => Promise.resolve(name),
     withExport: refuse,
+    requests: refuse,
+    withHistory: refuse,
     close: () => Promise.resolve(),
   },
   info: { pid: 7, nbdSocket: '/v/nbd.sock', uris: [] },

@@ -129,6 +129,24 @@ export const ERRORS = {
     text: 'that time came twice, because the clock was set back',
     next: 'choose one of the two generations by gen=N',
   },
+  HISTORY_EMPTY: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'there is no history between these moments',
+    next: 'give an earlier moment first; `varve history NAME` shows what was written when',
+  },
+  HISTORY_TOO_LONG: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'there is more history between these moments than can be explored at once',
+    next: 'choose moments that are closer to each other',
+  },
+  CHECK_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the check command can not judge these states',
+    next: 'try it by hand on an export of the moment; it has to end with 0 where the disk is in order',
+  },
   MOMENT_GONE: {
     errno: 'EIO',
     exit: 1,

@@ -9,7 +9,7 @@
  * A request that is not understood is answered with an error, and the connection goes on.
  */
 import { ERRORS, VarveError, type ErrorCode } from '../base/errors.ts';
-import { byteCount, micros, type ByteCount } from '../base/units.ts';
+import { byteCount, generation, micros, type ByteCount } from '../base/units.ts';
 import { WRITE_MODES, type Progress } from '../volume/report.ts';
 import type { Operator } from './operations.ts';
 import { fields, list, oneOf, optional, parseJson, text, unit, type Shape } from './shape.ts';
@@ -36,6 +36,7 @@ const requestShapes = {
   snapshot: fields({ ...NAME, label: text, moment: optional(text) }),
   scrub: fields({ ...NAME, bytesPerSecond: bytes }),
   mode: fields({ ...NAME, mode: oneOf(WRITE_MODES) }),
+  requests: fields({ ...NAME, after: unit(generation), to: unit(generation) }),
 };
 
 /** More would make an answer that no line holds. */
@@ -90,6 +91,10 @@ const CALLS: Readonly<Record<string, Call>> = {
     return operator.setWriteMode(name, mode);
   },
   resolve: ({ operator }, request) => operator.resolve(requestShapes.named(request, '').name),
+  requests: ({ operator }, request) => {
+    const { name, ...asked } = requestShapes.requests(request, '');
+    return operator.requests(name, asked);
+  },
   scrub: ({ operator }, request, progress) => {
     const { name, ...options } = requestShapes.scrub(request, '');
     return operator.scrub(name, options, progress);

@@ -1,6 +1,7 @@
 /** The operator that has the volumes itself, by way of a pool. */
 import { VarveError } from '../base/errors.ts';
 import type { OpenExport } from '../device/block-device.ts';
+import type { RequestPage } from '../device/request-record.ts';
 import { checkLabel, parseMoment } from '../volume/moment.ts';
 import type {
   CheckReport,
@@ -13,7 +14,16 @@ import type {
   WriteMode,
 } from '../volume/report.ts';
 import { openExport, parseExportName } from './export-directory.ts';
-import type { HistoryRange, Operator, ScrubRequest, VolumeSummary } from './operations.ts';
+import { needOrder } from './pinned-history.ts';
+import type {
+  HistoryEnds,
+  HistoryRange,
+  Operator,
+  PinnedHistory,
+  RequestsAsked,
+  ScrubRequest,
+  VolumeSummary,
+} from './operations.ts';
 import { join } from 'node:path';
 import type { Access, CreateOptions, VolumeDirectory } from './volume-directory.ts';
 import type { VolumePool } from './volume-pool.ts';
@@ -109,6 +119,35 @@ export class LocalOperator implements Operator {
         return await work(open);
       } finally {
         if (access === 'write' || moment !== undefined) await open.device.close();
+      }
+    });
+  }
+
+  requests(name: string, asked: RequestsAsked): Promise<RequestPage> {
+    return this.#pool.use(name, 'read', (volume) => volume.requests(asked));
+  }
+
+  withHistory<T>(
+    name: string,
+    ends: HistoryEnds,
+    work: (history: PinnedHistory) => Promise<T>,
+  ): Promise<T> {
+    return this.#pool.use(name, 'read', async (volume) => {
+      const from = await volume.resolve(ends.from);
+      const to = await volume.resolve(ends.to);
+      needOrder(from.generation, to.generation);
+      const { generation } = to;
+      const pins = [volume.openMoment(from), volume.openMoment(to)];
+      try {
+        return await work({
+          size: volume.size,
+          from: from.generation,
+          to: generation,
+          requests: (after) => volume.requests({ after, to: generation }),
+          open: async (at) => volume.openMoment({ generation: at }),
+        });
+      } finally {
+        for (const pin of pins) await pin.close();
       }
     });
   }

@@ -3,8 +3,9 @@
  * There are two operators: `LocalOperator`, which has the volumes, and `RemoteOperator`, which
  * asks a server's local one.
  */
-import type { ByteCount, Micros } from '../base/units.ts';
-import type { OpenExport } from '../device/block-device.ts';
+import type { ByteCount, Generation, Micros } from '../base/units.ts';
+import type { BlockDevice, OpenExport } from '../device/block-device.ts';
+import type { RequestPage } from '../device/request-record.ts';
 import type {
   CheckReport,
   HistoryInterval,
@@ -43,6 +44,29 @@ export interface ScrubRequest {
   readonly bytesPerSecond: ByteCount;
 }
 
+/** Requests of a volume: those after a generation, up to another. */
+export interface RequestsAsked {
+  readonly after: Generation;
+  readonly to: Generation;
+}
+
+/** Moments, as people write them behind an @. */
+export interface HistoryEnds {
+  readonly from: string;
+  readonly to: string;
+}
+
+/** A part of a volume's history whose ends are pinned while it is open. */
+export interface PinnedHistory {
+  readonly size: ByteCount;
+  readonly from: Generation;
+  readonly to: Generation;
+  /** The first requests after this one, in order; ask again after the last of them. */
+  requests(after: Generation): Promise<RequestPage>;
+  /** The disk as it was right after a request, read-only; the caller closes it. */
+  open(generation: Generation): Promise<BlockDevice>;
+}
+
 export interface Operator {
   /** Whether a server answers. */
   readonly isServed: boolean;
@@ -72,6 +96,20 @@ export interface Operator {
    * @param name - `VOLUME` or `VOLUME@MOMENT`
    */
   withExport<T>(name: string, access: Access, work: (open: OpenExport) => Promise<T>): Promise<T>;
+  /**
+   * What was asked of the volume, a page at a time, from the log.
+   * @throws VarveError MOMENT_OUTSIDE, VOLUME_CORRUPT
+   */
+  requests(name: string, asked: RequestsAsked): Promise<RequestPage>;
+  /**
+   * Runs `work` with a part of the history; its ends are pinned, as by open exports, meanwhile.
+   * @throws VarveError MOMENT_*; HISTORY_EMPTY when the ends are not in order
+   */
+  withHistory<T>(
+    name: string,
+    ends: HistoryEnds,
+    work: (history: PinnedHistory) => Promise<T>,
+  ): Promise<T>;
   /** Ends the operator; idempotent. Volumes of a server stay open. */
   close(): Promise<void>;
 }

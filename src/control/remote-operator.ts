@@ -1,7 +1,9 @@
 /** The operator that asks a running server, over its control socket; data goes over NBD. */
 import { VarveError } from '../base/errors.ts';
 import { Mutex } from '../base/mutex.ts';
-import type { OpenExport } from '../device/block-device.ts';
+import type { Generation } from '../base/units.ts';
+import type { BlockDevice, OpenExport } from '../device/block-device.ts';
+import type { RequestPage } from '../device/request-record.ts';
 import type {
   CheckReport,
   HistoryInterval,
@@ -15,12 +17,22 @@ import type {
 import type { ControlChannel } from './control-channel.ts';
 import type { Line } from './control-lines.ts';
 import { decodeAnswer, serverInfoShape, type ServerInfo } from './control-protocol.ts';
-import type { HistoryRange, Operator, ScrubRequest, VolumeSummary } from './operations.ts';
+import { generationIn, needOrder } from './pinned-history.ts';
+import type {
+  HistoryEnds,
+  HistoryRange,
+  Operator,
+  PinnedHistory,
+  RequestsAsked,
+  ScrubRequest,
+  VolumeSummary,
+} from './operations.ts';
 import {
   checkShape,
   historyShape,
   infoShape,
   markShape,
+  requestsShape,
   scrubShape,
   snapshotShape,
   summaryShape,
@@ -113,6 +125,35 @@ export class RemoteOperator implements Operator {
       return await work(open);
     } finally {
       await open.device.close();
+    }
+  }
+
+  requests(name: string, asked: RequestsAsked): Promise<RequestPage> {
+    return this.#ask('requests', { name, ...asked }, requestsShape);
+  }
+
+  async withHistory<T>(
+    name: string,
+    ends: HistoryEnds,
+    work: (history: PinnedHistory) => Promise<T>,
+  ): Promise<T> {
+    const { nbdSocket } = await this.server();
+    const resolved = async (moment: string): Promise<Generation> =>
+      generationIn(await this.resolve(`${name}@${moment}`));
+    const open = async (at: Generation): Promise<BlockDevice> =>
+      (await this.#connectExport(nbdSocket, `${name}@gen=${at}`)).device;
+    const from = await resolved(ends.from);
+    const to = await resolved(ends.to);
+    needOrder(from, to);
+    const pins: BlockDevice[] = [];
+    try {
+      const first = await open(from);
+      pins.push(first, await open(to));
+      const requests = (after: Generation): Promise<RequestPage> =>
+        this.requests(name, { after, to });
+      return await work({ size: first.size, from, to, requests, open });
+    } finally {
+      for (const pin of pins) await pin.close();
     }
   }
 

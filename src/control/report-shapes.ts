@@ -13,6 +13,7 @@ import {
   type Lsn,
   type Micros,
 } from '../base/units.ts';
+import type { RequestPage } from '../device/request-record.ts';
 import {
   DAMAGE_PLACES,
   WRITE_MODES,
@@ -70,6 +71,19 @@ export const historyShape: Shape<HistoryInterval> = fields({
   writes: count,
   bytes: count,
   flushes: count,
+});
+
+export const requestsShape: Shape<RequestPage> = fields({
+  requests: list(
+    fields({
+      generation: generationShape,
+      wallUs: microsShape,
+      fua: flag,
+      parts: list(fields({ start: unit(block), count: blocks, crcs: optional(list(count)) })),
+    }),
+  ),
+  flushes: list(generationShape),
+  isEnd: flag,
 });
 
 const countersShape = fields({

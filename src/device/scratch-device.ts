@@ -35,6 +35,7 @@ export class ScratchDevice implements BlockDevice {
   readonly #blocksMax: number;
   readonly #blocks = new Map<number, Uint8Array>();
   #zeroed: Range[] = [];
+  #wasFull = false;
 
   /** @param bytesMax - what may be written, in whole blocks of 4096 bytes */
   constructor(below: BlockDevice, { bytesMax }: { readonly bytesMax: ByteCount }) {
@@ -47,6 +48,11 @@ export class ScratchDevice implements BlockDevice {
   /** What is held of writes. */
   get heldBytes(): ByteCount {
     return byteCount(this.#blocks.size * BLOCK_BYTES);
+  }
+
+  /** Whether a write was refused for want of room. */
+  get wasFull(): boolean {
+    return this.#wasFull;
   }
 
   async read(offset: ByteOffset, target: Uint8Array): Promise<void> {
@@ -123,10 +129,9 @@ export class ScratchDevice implements BlockDevice {
     return Promise.reject(new VarveError('REQUEST_BAD', `no context "${context}" is offered`));
   }
 
+  /** Several connections may come and go: what is held stays as long as the device is known. */
   async close(): Promise<void> {
-    this.#blocks.clear();
-    this.#zeroed = [];
-    await this.#below.close();
+    // The device below is its maker's.
   }
 
   #sourceOf(block: number): Source {
@@ -170,6 +175,7 @@ export class ScratchDevice implements BlockDevice {
     let more = 0;
     for (let block = first; block < last; block++) if (!this.#blocks.has(block)) more += 1;
     if (this.#blocks.size + more > this.#blocksMax) {
+      this.#wasFull = true;
       throw new VarveError(
         'DISK_FULL',
         `a disposable disk holds ${this.#blocksMax} written blocks`,
@@ -189,6 +195,7 @@ export class ScratchDevice implements BlockDevice {
     while ((this.#zeroed[behind]?.start ?? Infinity) <= end) behind += 1;
     const touched = this.#zeroed.slice(first, behind);
     if (touched.length === 0 && this.#zeroed.length >= RANGES_MAX) {
+      this.#wasFull = true;
       throw new VarveError('DISK_FULL', `a disposable disk holds ${RANGES_MAX} zeroed ranges`);
     }
     const merged = {

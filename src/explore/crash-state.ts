@@ -25,6 +25,8 @@ export interface Stretch {
   /** After `from`, without a gap. */
   readonly requests: readonly RequestRecord[];
   readonly epochs: readonly Epoch[];
+  /** Those that have a request before them, each once. */
+  readonly flushes: number;
   readonly coverage: Coverage;
 }
 
@@ -58,19 +60,22 @@ export function makeStretch(
 ): Stretch {
   const epochs: Epoch[] = [];
   let first = 0;
+  let marks = 0;
   const close = (end: number): void => {
     if (end > first || epochs.length === 0) epochs.push({ index: epochs.length, first, end });
     first = end;
   };
   for (const flush of flushes) {
     const end = Math.min(Math.max(0, flush - from), requests.length);
-    if (end > first) close(end);
+    if (end <= first) continue;
+    close(end);
+    marks += 1;
   }
   if (first < requests.length || epochs.length === 0) close(requests.length);
   requests.forEach(({ generation }, position) => {
     assert(generation === from + position + 1, 'requests follow each other without a gap');
   });
-  return { from, requests, epochs, coverage: new Coverage(requests) };
+  return { from, requests, epochs, flushes: marks, coverage: new Coverage(requests) };
 }
 
 export function subsetState(epoch: Epoch, present: readonly number[]): CrashState {

@@ -66,6 +66,17 @@ export function covers(explanation: Explanation, state: CrashState): boolean {
   return kind === state.kind && newest === explanation.witness.present.at(-1) && needs;
 }
 
+/** Whether two name the same requests in the same parts. */
+export function isSame(one: Explanation, other: Explanation): boolean {
+  const equal = (some: readonly number[], others: readonly number[]): boolean =>
+    some.length === others.length && some.every((at, i) => at === others[i]);
+  return (
+    one.kind === other.kind &&
+    equal(one.missing, other.missing) &&
+    equal(one.present, other.present)
+  );
+}
+
 class Explainer {
   readonly #stretch: Stretch;
   readonly #tester: Tester;
@@ -78,8 +89,8 @@ class Explainer {
   async explain(state: CrashState): Promise<Explanation> {
     const { epoch } = state;
     const newest = state.present.at(-1);
-    if (newest === undefined) return await this.#prefix(epoch, epoch.first - 1);
-    if (await this.#fails(prefixState(epoch, newest + 1))) return await this.#prefix(epoch, newest);
+    if (newest === undefined) return await this.#prefix(epoch.first - 1);
+    if (await this.#fails(prefixState(epoch, newest + 1))) return await this.#prefix(newest);
     const whole = subsetState(epoch, state.present);
     if (state.kind === 'torn' || state.kind === 'order') {
       const without = subsetState(epoch, state.present.slice(0, -1));
@@ -93,11 +104,16 @@ class Explainer {
     return (await this.#tester.firstFailing([state])) !== undefined;
   }
 
-  /** Everything up to `bad` fails: the request before which it still passed. */
-  async #prefix(epoch: Epoch, bad: number): Promise<Explanation> {
-    const isBadBefore = await this.#fails(prefixState(epoch, epoch.first));
+  /** Everything up to `bad` fails: the last request before which it passed, as far as looks go. */
+  async #prefix(bad: number): Promise<Explanation> {
+    let failing = bad;
     // Before the stretch it passed, else nothing would be looked for.
-    let [good, failing] = isBadBefore ? [-1, epoch.first - 1] : [epoch.first - 1, bad];
+    let good = -1;
+    for (let step = 1; failing - step > good; step *= 2) {
+      const before = failing - step;
+      if (await this.#fails(this.#upTo(before))) failing = before;
+      else good = before;
+    }
     while (failing - good > 1) {
       const middle = (good + failing) >> 1;
       if (await this.#fails(this.#upTo(middle))) failing = middle;
@@ -127,6 +143,8 @@ class Explainer {
     const only = (present: readonly number[]): CrashState =>
       subsetState(epoch, closure(this.#stretch, epoch, present));
     const present = await this.#least(witness.present, only);
+    // With nothing since the flush it fails too: what is to blame came before.
+    if (present.length === 0) return await this.#prefix(epoch.first - 1);
     return { kind: 'missing', epoch, missing, present: only(present).present, witness };
   }
 

@@ -50,6 +50,8 @@ const OPERATOR: Operator = {
   },
   resolve: (name) => Promise.resolve(`${name}@gen=5`),
   withExport: unasked,
+  requests: unasked,
+  withHistory: unasked,
   close: () => Promise.resolve(),
 };
 

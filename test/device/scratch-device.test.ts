@@ -92,6 +92,7 @@ describe('a disposable disk', () => {
   it('refuses what it can not hold, with nothing of it applied', async () => {
     const device = new ScratchDevice(filled(), { bytesMax: byteCount(3 * 4096) });
     await device.write(byteOffset(0), Buffer.alloc(2 * 4096, 1));
+    expect(device.wasFull).toBe(false);
     const before = Buffer.alloc(SIZE);
     await device.read(byteOffset(0), before);
     await expect(device.write(byteOffset(4096), Buffer.alloc(3 * 4096, 2))).rejects.toMatchObject({
@@ -100,6 +101,7 @@ describe('a disposable disk', () => {
     const after = Buffer.alloc(SIZE);
     await device.read(byteOffset(0), after);
     expect(after.equals(before)).toBe(true);
+    expect(device.wasFull).toBe(true);
     // What is zeroed is not held any more.
     await device.trim(byteOffset(0), byteCount(SIZE));
     expect(device.heldBytes).toBe(0);

@@ -1,3 +1,4 @@
+/** Delta debugging on planted predicates: the least is found, and named for what it is. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { CrashState } from '../../src/explore/crash-state.ts';
@@ -103,6 +104,16 @@ describe('the explanation of a state that fails', () => {
       expect(covers(found, subsetState(last, [18]))).toBe(true);
       expect(covers(found, subsetState(epoch, [8]))).toBe(false);
     }
+  });
+
+  it('blames what came before a flush when nothing after it is needed', async () => {
+    const stretch = stretchOf([write(0), write(1), write(2), write(3)], [2]);
+    const fails = ({ epoch, present }: CrashState): boolean =>
+      epoch.index === 0 ? present.includes(1) : !present.includes(2);
+    const epoch = stretch.epochs[1];
+    if (epoch === undefined) throw new Error('two epochs');
+    const found = await explain(stretch, subsetState(epoch, [3]), testerOf(fails));
+    expect(found).toMatchObject({ kind: 'prefix', missing: [], present: [1] });
   });
 
   it('blames a tear only when the whole request passes, there or not', async () => {

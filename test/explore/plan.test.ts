@@ -1,3 +1,4 @@
+/** The planner against trying every set of requests, on disks of a few blocks. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { isAllowed } from '../../src/explore/crash-state.ts';
