@@ -89,6 +89,8 @@ export class Appender {
   #resume: (() => void) | undefined;
   #lineageStarted = false;
   #lastFlush: Generation;
+  /** The newest flush has no mark yet: there was no room, and the next request brings it. */
+  #markOwed = false;
   #crcs = new Uint32Array(64);
   payloadBytes = 0;
 
@@ -149,11 +151,11 @@ export class Appender {
     const { stream, writer } = core.log;
     const head = core.head;
     // Only a flush after new requests is a boundary that somebody may want to go back to.
-    if (head > this.#lastFlush && stream.room(0, 1, false) === 'yes') {
-      stream.putFlush();
-      core.timeline.addFlush(head);
+    if (head > this.#lastFlush) {
       this.#lastFlush = head;
+      this.#markOwed = true;
     }
+    if (this.#markOwed && stream.room(0, 1, false) === 'yes') this.#putMark();
     const end = writer.contentEnd;
     return end <= writer.durable.lsn ? undefined : writer.waitDurable(end);
   }
@@ -188,7 +190,7 @@ export class Appender {
     const ranges = parts.range === undefined ? 0 : 1;
     if (ranges === 1 && this.#core.index.rangeRecords >= RANGE_RECORDS_MAX) return 'log';
     // The first write of an opening brings a lineage record, and closes the open batch for it.
-    const more = this.#lineageStarted ? 0 : 2;
+    const more = (this.#lineageStarted ? 0 : 2) + (this.#markOwed ? 1 : 0);
     return this.#core.log.stream.room(payloads + more, payloads + ranges + more, false);
   }
 
@@ -275,6 +277,7 @@ export class Appender {
   #put(parts: Parts, merged: readonly Merged[]): void {
     const core = this.#core;
     const { stream } = core.log;
+    if (this.#markOwed) this.#putMark();
     if (!this.#lineageStarted) this.#startLineage();
     const { body, range, fua, first } = parts;
     const bodyCount = body.length / BLOCK_BYTES;
@@ -297,6 +300,13 @@ export class Appender {
       core.index.putRange(range.start, range.count, generation, rangeKindOf(range.kind));
     }
     this.payloadBytes += (bodyCount + merged.length) * BLOCK_BYTES;
+  }
+
+  #putMark(): void {
+    const core = this.#core;
+    core.log.stream.putFlush();
+    core.timeline.addFlush(core.head);
+    this.#markOwed = false;
   }
 
   /** Generations that a crash took are never confused with those that are given out now. */

@@ -127,6 +127,27 @@ describe('the requests of the window', () => {
     });
   });
 
+  /**
+   * A flush that came while the ring was full left no mark: it was answered, and history did not
+   * know of it, so that what it covered seemed to be at the mercy of a power cut.
+   */
+  it('have a flush among them that came while the ring was full', async () => {
+    const bench = await Bench.create(44);
+    await bench.use(async (volume) => {
+      const { stream } = volume.core.log;
+      await put(volume, 1, blocksOf(1));
+      const { head } = volume.core;
+      // As it is while writers wait for a sync.
+      Object.defineProperty(stream, 'room', { value: () => 'ring', configurable: true });
+      await volume.live().flush();
+      Reflect.deleteProperty(stream, 'room');
+      await put(volume, 2, blocksOf(2));
+      const { flushes } = await requestsOf(volume, 0, head + 1);
+      expect(flushes).toEqual([head]);
+      expect(Number((await volume.resolve('flush-1')).generation)).toBe(head);
+    });
+  });
+
   it('are refused beyond the window', async () => {
     const bench = await Bench.create(43);
     await bench.use(async (volume) => {
