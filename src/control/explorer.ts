@@ -73,6 +73,8 @@ export interface Explored {
 /** More would not fit the memory of a command. */
 const REQUESTS_MAX = 200_000;
 const BLOCKS_MAX = 4 * 1024 * 1024;
+/** States list their requests: so many numbers in all. */
+const LISTED_MAX = 32 * 1024 * 1024;
 /** States that are looked at before those among them that failed are looked into. */
 const BATCH_STATES = 64;
 
@@ -86,6 +88,11 @@ export async function explore(
   around: ExploreAround,
 ): Promise<Explored> {
   const stretch = await readStretch(history, around.progress);
+  const longest = stretch.epochs.reduce((most, { first, end }) => Math.max(most, end - first), 0);
+  if (longest * options.statesMax > LISTED_MAX) {
+    const most = `fewer than ${Math.floor(LISTED_MAX / longest)} states can be asked for`;
+    throw new VarveError('HISTORY_TOO_LONG', `${longest} requests between two flushes: ${most}`);
+  }
   const plan = planStates(stretch, options);
   const reader = new MomentReader(history);
   try {

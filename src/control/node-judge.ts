@@ -10,16 +10,7 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  access,
-  constants,
-  mkdir,
-  mkdtemp,
-  readFile,
-  rm,
-  stat,
-  writeFile,
-} from 'node:fs/promises';
+import { access, constants, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -31,7 +22,7 @@ import type {
   ExportListing,
   OpenExport,
 } from '../device/block-device.ts';
-import { fromSystemError } from '../device/system-error.ts';
+import { fromSystemError, systemCode } from '../device/system-error.ts';
 import type { Verdict } from './explore-report.ts';
 import type { Judge } from './explorer.ts';
 import { nodeFrontEnd } from './node-front-end.ts';
@@ -164,19 +155,27 @@ export class NodeJudge implements Judge {
     try {
       await mkdir(scratch);
       const env = { ...process.env, VARVE_URI: uri, VARVE_SCRATCH: scratch };
-      if (!this.hasFile) return await this.#run(env, signal);
-      const file = `${scratch}.disk`;
-      const fuse = await attach(file, uri);
-      try {
-        return await this.#run({ ...env, VARVE_DEVICE: file }, signal);
-      } finally {
-        await detach(file, fuse);
-      }
+      return await this.#offer(scratch, env, signal);
     } catch (error) {
+      if (systemCode(error) === undefined) throw error;
       throw fromSystemError(error, 'offering a state to the check');
     } finally {
       this.#exports.disks.delete(name);
-      await removeFolder(scratch);
+    }
+  }
+
+  /** Runs the check with the file, where there is one, and takes both away again. */
+  async #offer(scratch: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Verdict> {
+    const file = `${scratch}.disk`;
+    const fuse = this.hasFile ? await attach(file, env['VARVE_URI'] ?? '') : undefined;
+    try {
+      return await this.#run(fuse === undefined ? env : { ...env, VARVE_DEVICE: file }, signal);
+    } finally {
+      try {
+        await removeFolder(scratch);
+      } finally {
+        if (fuse !== undefined) await detach(file, fuse);
+      }
     }
   }
 
@@ -240,7 +239,9 @@ async function mountsIn(folder: string): Promise<readonly string[]> {
   const points = text.split('\n').map((line) => line.split(' ')[4] ?? '');
   const octal = /\\([0-7]{3})/g;
   return points
-    .map((point) => point.replace(octal, (_, code: string) => String.fromCharCode(parseInt(code, 8))))
+    .map((point) =>
+      point.replace(octal, (_, code: string) => String.fromCharCode(parseInt(code, 8))),
+    )
     .filter((point) => point.startsWith(`${folder}/`))
     .toReversed();
 }
