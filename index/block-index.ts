@@ -25,6 +25,7 @@ import {
   type SegmentSequence,
 } from '../src/base/units.ts';
 import { BlockTable } from './block-table.ts';
+import { blockVersions, type BlockVersions } from './block-versions.ts';
 import { checkVersions } from './check-versions.ts';
 import {
   FOUND_DATA,
@@ -173,6 +174,22 @@ export class BlockIndex {
   ): Changed {
     assert(since >= this.#settled, 'changes are known since settled');
     return walkChanged(this.#walked(start, count, at), since, limits);
+  }
+
+  /**
+   * The versions of one block in (settled, at], newest first; a page names at most `versionsMax`,
+   * and its `next` is where the next one begins.
+   */
+  versionsOf(block: Block, at: Generation, versionsMax: number): BlockVersions {
+    assert(block >= 0 && block < this.#blocks, 'a block lies on the volume');
+    return blockVersions({
+      block,
+      at,
+      versionsMax,
+      store: this.#store,
+      table: this.#table,
+      ranges: this.#ranges,
+    });
   }
 
   /**

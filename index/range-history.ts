@@ -142,6 +142,17 @@ export class RangeHistory {
     return false;
   }
 
+  /** How many blocks the records of one generation cover. */
+  blocksOf(generation: Generation): number {
+    let blocks = 0;
+    for (let at = this.#recordsUpTo(generation) - this.#recordFirst - 1; at >= this.#gone; at--) {
+      const record = this.#records[at]!;
+      if (record.generation !== generation) break;
+      blocks += record.count;
+    }
+    return blocks;
+  }
+
   recordsUpTo(target: Generation): readonly RangeRecord[] {
     return this.#records.slice(this.#gone, this.#recordsUpTo(target) - this.#recordFirst);
   }

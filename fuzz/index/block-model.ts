@@ -50,6 +50,28 @@ export class BlockModel {
     );
   }
 
+  /** Every version of a block up to `at`, newest first, as text; with the size of its request. */
+  versionsOf(block: number, at: number): string[] {
+    const versions = [
+      ...this.points
+        .filter((point) => point.block === block)
+        .map(({ generation }) => ({ generation, what: 'data' })),
+      ...this.ranges
+        .filter(({ start, count }) => block >= start && block < start + count)
+        .map(({ generation, kind }) => ({ generation, what: `zero ${kind}` })),
+    ];
+    return versions
+      .filter(({ generation }) => generation <= at)
+      .toSorted((left, right) => right.generation - left.generation)
+      .map(({ generation, what }) => `${what} ${generation} ${this.#sizeOf(generation)}`);
+  }
+
+  #sizeOf(generation: number): number {
+    const ranges = this.ranges.filter((range) => range.generation === generation);
+    const points = this.points.filter((point) => point.generation === generation);
+    return points.length + ranges.reduce((sum, { count }) => sum + count, 0);
+  }
+
   newestUpTo(target: number): ModelPoint[] {
     const newest = this.points.filter((point) => {
       return this.find(point.block, target).endsWith(` ${point.checksum} ${point.generation}`);

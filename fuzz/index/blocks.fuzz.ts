@@ -6,6 +6,7 @@
  */
 import fc from 'fast-check';
 import { BlockIndex, type BlockIndexOptions, type RangeKind } from '../../index/block-index.ts';
+import type { BlockVersions } from '../../index/block-versions.ts';
 import { SegmentReferences } from '../../index/segment-references.ts';
 import { assert } from '../../src/base/assert.ts';
 import {
@@ -15,6 +16,7 @@ import {
   generation,
   lsn,
   segmentSequence,
+  type Generation,
 } from '../../src/base/units.ts';
 import type { Fuzzer } from '../options.ts';
 import { BlockModel } from './block-model.ts';
@@ -220,6 +222,36 @@ function compare(world: World, moment: number): void {
   assert(world.index.rangeRecords === model.ranges.length, 'the index counts its records');
 }
 
+/** The versions of some blocks, page by page, against all that was ever put there. */
+function compareVersions(world: World, moment: number, limit: number): void {
+  const { index, model } = world;
+  const at = Math.max(world.settled, world.newest - moment);
+  const places = placesOf(world);
+  for (let i = 0; i < Math.min(places.length, 30); i++) {
+    const where = places[(moment + i * 7) % places.length] ?? 0;
+    for (const when of [at, world.newest]) {
+      const got: string[] = [];
+      for (let next: Generation | undefined = generation(when); next !== undefined;) {
+        const page: BlockVersions = index.versionsOf(block(where), next, limit);
+        assert(page.versions.length <= limit, 'a page is within its limit');
+        for (const {
+          generation: made,
+          found: kind,
+          rangeKind: zeros,
+          requestBlocks,
+        } of page.versions)
+          got.push(`${kind === 1 ? 'data' : `zero ${zeros}`} ${made} ${requestBlocks}`);
+        next = page.next;
+      }
+      const expected = model.versionsOf(where, when);
+      assert(
+        got.join() === expected.join(),
+        `versions of block ${where} at ${when}: got ${got.join()}, expected ${expected.join()}`,
+      );
+    }
+  }
+}
+
 /** Runs, in pieces of random limits, against single looks at both ends of each run. */
 function compareRuns(world: World, moment: number, limits: number): void {
   const { model, index } = world;
@@ -281,6 +313,7 @@ export function blocksProperty(
         compare(world, moment);
       }
       compareRuns(world, moment, limits);
+      compareVersions(world, moment, limits);
     },
   );
 }

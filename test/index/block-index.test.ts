@@ -9,6 +9,7 @@ import {
   RANGE_TRIM,
   RANGE_ZERO,
 } from '../../index/block-index.ts';
+import type { BlockVersions } from '../../index/block-versions.ts';
 import { SegmentReferences } from '../../index/segment-references.ts';
 import {
   block,
@@ -18,6 +19,7 @@ import {
   lsn,
   segmentSequence,
   type BlockCount,
+  type Generation,
 } from '../../src/base/units.ts';
 
 const BLOCKS = blockCount(2 ** 29);
@@ -232,6 +234,63 @@ describe('block status', () => {
     ]);
     expect(changed(0, 2)).toEqual([[10, 2]]);
     expect(changed(6, 6)).toEqual([]);
+  });
+});
+
+describe('the versions of a block', () => {
+  /** All pages of `limit`, one after the other. */
+  function versionsOf(index: BlockIndex, where: number, at: number, limit: number): unknown[] {
+    const all: unknown[] = [];
+    for (let next: Generation | undefined = generation(at); next !== undefined;) {
+      const page: BlockVersions = index.versionsOf(block(where), next, limit);
+      expect(page.versions.length).toBeLessThanOrEqual(limit);
+      for (const version of page.versions) {
+        const what = version.found === FOUND_DATA ? 'data' : `zero ${version.rangeKind}`;
+        all.push(`${version.generation}: ${what} of ${version.requestBlocks}`);
+      }
+      next = page.next;
+    }
+    return all;
+  }
+
+  it('come newest first, of the block itself and of ranges over it, page by page', () => {
+    const index = newIndex();
+    write(index, 10, 1);
+    write(index, 11, 2);
+    trim(index, 0, 100, 3);
+    index.putBlock(block(10), generation(4), lsn(4 * 4096), checksum(4));
+    index.putBlock(block(11), generation(4), lsn(5 * 4096), checksum(5));
+    trim(index, 10, 2, 5);
+    trim(index, 11, 5, 6);
+    const all = ['5: zero 1 of 2', '4: data of 2', '3: zero 1 of 100', '1: data of 1'];
+    for (const limit of [1, 2, 3, 100]) {
+      expect(versionsOf(index, 10, 1000, limit)).toEqual(all);
+      expect(versionsOf(index, 10, 4, limit)).toEqual(all.slice(1));
+    }
+    expect(versionsOf(index, 12, 1000, 1)).toEqual(['6: zero 1 of 5', '3: zero 1 of 100']);
+    expect(versionsOf(index, 200, 1000, 1)).toEqual([]);
+    expect(versionsOf(index, 10, 0, 1)).toEqual([]);
+  });
+
+  it('leave with what is settled', () => {
+    const index = newIndex();
+    write(index, 10, 1);
+    trim(index, 10, 1, 2);
+    write(index, 10, 3);
+    index.drop(generation(1));
+    expect(versionsOf(index, 10, 3, 5)).toEqual(['3: data of 1', '2: zero 1 of 1']);
+    index.drop(generation(2));
+    expect(versionsOf(index, 10, 3, 5)).toEqual(['3: data of 1']);
+    index.drop(generation(3));
+    expect(versionsOf(index, 10, 3, 5)).toEqual([]);
+  });
+
+  it('of a block that was written very often are found in pieces', () => {
+    const index = newIndex();
+    for (let at = 1; at <= 100_000; at++) write(index, 5, at);
+    const { versions, next } = index.versionsOf(block(5), generation(60_000), 3);
+    expect(versions.map((version) => version.generation)).toEqual([60_000, 59_999, 59_998]);
+    expect(next).toBe(59_997);
   });
 });
 

@@ -2,7 +2,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { blocksProperty } from '../../fuzz/index/blocks.fuzz.ts';
-import { BlockIndex, type Found } from '../../index/block-index.ts';
+import { BlockIndex, FOUND_ZERO, type Found } from '../../index/block-index.ts';
+import type { BlockVersions } from '../../index/block-versions.ts';
 import {
   blockCount,
   generation,
@@ -32,8 +33,17 @@ class Forgetful extends BlockIndex {
   }
 }
 
+/** Of a block's versions it forgets the one that is replaced by a trim. */
+class Blind extends BlockIndex {
+  override versionsOf(where: Block, at: Generation, versionsMax: number): BlockVersions {
+    const { versions, next } = super.versionsOf(where, at, versionsMax);
+    const trims = versions.findIndex(({ found }) => found === FOUND_ZERO);
+    return { versions: versions.filter((_, i) => trims < 0 || i !== trims + 1), next };
+  }
+}
+
 describe('a planted bug is found', () => {
-  it.each([Early, Short, Forgetful])('%o', (Broken) => {
+  it.each([Early, Short, Forgetful, Blind])('%o', (Broken) => {
     const property = blocksProperty((options) => new Broken(options));
     const { failed } = fc.check(property, { seed: 1, numRuns: 200, endOnFailure: true });
     expect(failed).toBe(true);
