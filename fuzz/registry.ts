@@ -20,6 +20,7 @@ import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeAstrayReads } from './volume/astray-reads.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
+import { fuzzer as volumePast } from './volume/past.fuzz.ts';
 import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
@@ -46,6 +47,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeDamage,
   volumeLives,
   volumeForks,
+  volumePast,
   volumePendingRecords,
   volumePowerCuts,
   volumeReaders,

@@ -6,22 +6,15 @@
  *   - Between any two steps it is asked whether anybody still wants it.
  */
 import { VarveError } from '../base/errors.ts';
-import {
-  BLOCK_BYTES,
-  byteOffset,
-  generation as generationOf,
-  type Block,
-  type Generation,
-} from '../base/units.ts';
+import { BLOCK_BYTES, byteOffset, type Block, type Generation } from '../base/units.ts';
 import type { Core } from './core.ts';
 import type { OtherCopies } from './other-copies.ts';
 import { Pace } from './pace.ts';
 import type { Damage, DamagePlace, Progress, SeenBy } from './report.ts';
+import { seenBy } from './seen-by.ts';
 
 /** A report names this many damages, and counts the rest. */
 const DAMAGES_MAX = 500;
-/** And for each of them so many snapshots. */
-const SNAPSHOTS_NAMED_MAX = 5;
 const LOCK_WAIT_MS = 20;
 
 export interface ScrubOptions {
@@ -127,35 +120,6 @@ export class ScrubRun {
 
   /** Who reads a version: the moments from `from` until the block changed next. */
   seenBy(block: Block, from: Generation): SeenBy {
-    const { core } = this;
-    const first = Math.max(from, core.horizon.generation);
-    const end = nextVersion(core, block, first);
-    const to = end === undefined ? core.head : end - 1;
-    const snapshots = [...core.catalogue.snapshots.values()].filter(
-      ({ generation }) => generation >= first && generation <= to,
-    );
-    return {
-      live: end === undefined,
-      from: first,
-      to,
-      snapshots: snapshots.slice(0, SNAPSHOTS_NAMED_MAX).map(({ label }) => label),
-      snapshotsMore: Math.max(0, snapshots.length - SNAPSHOTS_NAMED_MAX),
-    };
+    return seenBy(this.core, block, from);
   }
-}
-
-/** The first generation above `after` that changed the block, or undefined. */
-function nextVersion(core: Core, block: Block, after: number): number | undefined {
-  const newestAt = (at: number): number =>
-    core.index.find(block, generationOf(at)) === 0 ? 0 : core.index.foundGeneration;
-  if (newestAt(core.head) <= after) return undefined;
-  // What is the newest grows with the generation that is asked at: halving finds the first change.
-  let low = after;
-  let high: number = core.head;
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (newestAt(middle) > after) high = middle;
-    else low = middle;
-  }
-  return newestAt(high);
 }

@@ -31,6 +31,7 @@ import { LiveDevice } from './live-device.ts';
 import { MomentDevice } from './moment-device.ts';
 import { Moments, type ResolvedMoment } from './moments.ts';
 import { OtherCopies } from './other-copies.ts';
+import { VolumePast } from './past.ts';
 import { ReadCache } from './read-cache.ts';
 import { Reader } from './reader.ts';
 import { RequestHistory, type RequestRange } from './requests.ts';
@@ -71,6 +72,8 @@ export interface VolumeOptions {
 export class Volume {
   readonly name: string;
   readonly core: Core;
+  /** What changed, and when. */
+  readonly past: VolumePast;
   readonly #reader: Reader;
   readonly #appender: Appender;
   readonly #destager: Destager;
@@ -99,6 +102,12 @@ export class Volume {
     });
     this.#status = new Status(core, this.#moments);
     this.#live = new LiveDevice(core, this.#reader, this.#appender, this.#status);
+    this.past = new VolumePast(core, {
+      moments: this.#moments,
+      status: this.#status,
+      reader: this.#reader,
+      onUnpin: () => this.#roomMayBeFree(),
+    });
     this.#reader.onRelease = () => this.#destager.recycle();
     this.#requests = new RequestHistory(core, () => this.#destager.recycle());
     hooks.onSegment = (segment) => {

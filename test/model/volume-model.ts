@@ -44,6 +44,18 @@ export class VolumeModel {
     return found?.generation ?? 0;
   }
 
+  /** Whether a block was trimmed, or never written. */
+  isHoleAt(block: number, generation: number): boolean {
+    const versions = this.#blocks[block] ?? [];
+    return versions.findLast((version) => version.generation <= generation)?.content === undefined;
+  }
+
+  /** How many blocks a generation changed. */
+  changedBy(generation: number): number {
+    return this.#blocks.filter((versions) => versions.some((one) => one.generation === generation))
+      .length;
+  }
+
   /** Of every version of a block, and 0 for its first zeros. */
   generationsOf(block: number): readonly number[] {
     return [0, ...(this.#blocks[block] ?? []).map(({ generation }) => generation)];

@@ -1,0 +1,354 @@
+/**
+ * Questions about the past, beside the model: what changed between two moments, the versions of a
+ * block, and where and when a pattern was there. Pages are small, so that most answers take
+ * several; writes, rounds and openings come in between.
+ */
+import { assert } from '../../src/base/assert.ts';
+import { isVarveError } from '../../src/base/errors.ts';
+import {
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  generation,
+  kibibytes,
+  type ByteOffset,
+  type Generation,
+} from '../../src/base/units.ts';
+import type { SearchQuery, VersionInfo } from '../../src/volume/past-report.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { VolumeModel } from '../model/volume-model.ts';
+import { PowerSupply } from '../sim/power-supply.ts';
+import type { SeededRandom } from '../sim/random.ts';
+import { SimVolume } from '../sim/sim-volume.ts';
+import { SimWorld } from '../sim/sim-world.ts';
+
+export interface PastOptions {
+  readonly seed: number;
+  /** Told of each request. */
+  readonly onStep?: () => void;
+}
+
+const BLOCKS = 24;
+/** The last block is a partial one. */
+const SIZE = byteCount(BLOCKS * BLOCK_BYTES - 1500);
+const LIVES = 3;
+const STEPS = 90;
+const NO = { fua: false };
+/** The second one is found within itself, the third one is longer than most writes. */
+const WORDS = ['needle', 'ababab', `long ${'word '.repeat(60)}`].map((word) => Buffer.from(word));
+
+export interface PastCounts {
+  diffs: number;
+  changedBlocks: number;
+  versions: number;
+  searches: number;
+  spells: number;
+  straddling: number;
+}
+
+class PastRun {
+  readonly counts: PastCounts = {
+    diffs: 0,
+    changedBlocks: 0,
+    versions: 0,
+    searches: 0,
+    spells: 0,
+    straddling: 0,
+  };
+  readonly #world: SimWorld;
+  readonly #sim: SimVolume;
+  readonly #random: SeededRandom;
+  readonly #model = new VolumeModel(SIZE);
+  readonly #onStep: (() => void) | undefined;
+
+  constructor({ seed, onStep }: PastOptions) {
+    this.#world = new SimWorld(seed);
+    this.#random = this.#world.random.fork('past');
+    const power = new PowerSupply(this.#world);
+    this.#sim = new SimVolume(power, {
+      size: SIZE,
+      segmentBytes: kibibytes(32),
+      slots: 14,
+      requestBytesMax: kibibytes(32),
+    });
+    this.#onStep = onStep;
+  }
+
+  async run(): Promise<void> {
+    const life = this.#sim.power.life;
+    await this.#world.run(async () => {
+      await this.#sim.format(life);
+      for (let i = 0; i < LIVES; i++) {
+        const volume = await this.#sim.open(life);
+        for (let step = 0; step < STEPS; step++) await this.#step(volume);
+        volume.core.check();
+        await volume.close();
+      }
+    });
+  }
+
+  async #step(volume: Volume): Promise<void> {
+    this.#onStep?.();
+    const random = this.#random;
+    const die = random.below(20);
+    if (die < 15) await this.#change(volume);
+    else if (die === 15) await this.#diff(volume);
+    else if (die === 16) await this.#blame(volume);
+    else await this.#search(volume, die === 17);
+  }
+
+  async #change(volume: Volume): Promise<void> {
+    const random = this.#random;
+    const live = volume.live();
+    const kind = random.below(10);
+    const length = byteCount(1 + random.below(kind < 2 ? 9 * BLOCK_BYTES : 2 * BLOCK_BYTES));
+    const offset = byteOffset(random.below(SIZE - length));
+    if (kind === 0) {
+      this.#model.trim(offset, length);
+      await live.trim(offset, length, NO);
+    } else if (kind === 1) {
+      this.#model.zero(offset, length);
+      await live.zero(offset, length, { fua: false, allocate: random.chance(0.5) });
+    } else if (kind < 4) {
+      const content = random.bytes(length);
+      this.#model.write(offset, content);
+      await live.write(offset, content, NO);
+    } else {
+      const word = random.pick(WORDS);
+      // Often over the edge of two blocks.
+      const edge = (1 + random.below(BLOCKS - 1)) * BLOCK_BYTES - random.below(word.length + 1);
+      const at = Math.min(random.chance(0.7) ? edge : offset, SIZE - word.length);
+      this.#model.write(at, word);
+      await live.write(byteOffset(at), word, NO);
+    }
+  }
+
+  /** Two moments of the window, in order. */
+  #moments(volume: Volume): readonly [Generation, Generation] {
+    const { horizon, head } = volume.core;
+    const span = head - horizon.generation + 1;
+    const moments = [0, 0].map(() => horizon.generation + this.#random.below(span));
+    return [generation(Math.min(...moments)), generation(Math.max(...moments))];
+  }
+
+  /** With the older moment open, and some writes beside the question. */
+  async #beside<T>(
+    volume: Volume,
+    older: Generation,
+    question: () => Promise<T>,
+  ): Promise<T | undefined> {
+    const open = volume.openMoment({ generation: older });
+    try {
+      const [answer] = await Promise.all([
+        question(),
+        this.#random.chance(0.5) ? this.#change(volume) : undefined,
+      ]);
+      return answer;
+    } catch (error) {
+      // A moment that no snapshot keeps may leave while writers need its space.
+      if (isVarveError(error, 'MOMENT_OUTSIDE') || isVarveError(error, 'MOMENT_GONE')) {
+        assert(volume.core.horizon.generation > older, 'only a moment that left is refused');
+        return undefined;
+      }
+      throw error;
+    } finally {
+      await open.close();
+    }
+  }
+
+  async #diff(volume: Volume): Promise<void> {
+    const random = this.#random;
+    const [older, newer] = this.#moments(volume);
+    const [from, to] = random.chance(0.5) ? [older, newer] : [newer, older];
+    const rangesMax = random.pick([1, 2, 5, 1000]);
+    const became = new Map<number, string>();
+    const whole = await this.#beside(volume, older, async () => {
+      for (let next: ByteOffset | undefined = byteOffset(0); next !== undefined;) {
+        const page = await volume.past.changed({ from, to, offset: next, rangesMax });
+        assert(page.ranges.length <= rangesMax, 'a page is within its limit');
+        assert(page.next === undefined || page.next > next, 'a page gets somewhere');
+        for (const range of page.ranges) {
+          const end = range.offset + range.length;
+          assert(range.offset >= next && end <= (page.next ?? SIZE), 'ranges ascend');
+          assert(range.offset % BLOCK_BYTES === 0, 'ranges are of whole blocks');
+          assert(end % BLOCK_BYTES === 0 || end === SIZE, 'ranges are of whole blocks');
+          for (let at: number = range.offset; at < end; at += BLOCK_BYTES) {
+            became.set(at / BLOCK_BYTES, range.became);
+          }
+        }
+        next = page.next;
+      }
+      return true;
+    });
+    if (whole === undefined) return;
+    this.counts.diffs += 1;
+    for (let block = 0; block < BLOCKS; block++) {
+      const isChanged = this.#model.generationAt(block, newer) > older;
+      const got = became.get(block);
+      assert((got !== undefined) === isChanged, `block ${block}: changed in (${older}, ${newer}]`);
+      if (got === undefined) continue;
+      this.counts.changedBlocks += 1;
+      const content = this.#model.blockAt(block, to);
+      if (got === 'zeros') assert(isZeros(content), `block ${block} is zeros at ${to}`);
+      else assert(!this.#model.isHoleAt(block, to), `block ${block} has data at ${to}`);
+    }
+  }
+
+  async #blame(volume: Volume): Promise<void> {
+    const random = this.#random;
+    const block = random.below(BLOCKS);
+    const versionsMax = random.pick([1, 2, 5, 1000]);
+    const [, newest] = this.#moments(volume);
+    const at = random.chance(0.3) ? undefined : newest;
+    const offset = byteOffset(Math.min(SIZE - 1, block * BLOCK_BYTES + random.below(BLOCK_BYTES)));
+    const versions: VersionInfo[] = [];
+    for (let next: Generation | undefined = at ?? volume.core.head; next !== undefined;) {
+      const page = await volume.past.versions({ offset, at: next, versionsMax });
+      assert(page.offset === block * BLOCK_BYTES, 'it is the block that was asked for');
+      assert(page.versions.length <= versionsMax, 'a page is within its limit');
+      versions.push(...page.versions);
+      next = page.next;
+    }
+    this.#checkVersions(volume, block, { versions, at: at ?? volume.core.head });
+  }
+
+  #checkVersions(
+    volume: Volume,
+    block: number,
+    { versions, at }: { readonly versions: readonly VersionInfo[]; readonly at: Generation },
+  ): void {
+    const { horizon, head } = volume.core;
+    const model = this.#model;
+    const made = model.generationsOf(block).filter((one) => one > horizon.generation && one <= at);
+    const expected = made.toReversed();
+    const got = versions.slice(0, -1).map((version) => version.generation ?? -1);
+    assert(
+      got.join() === expected.join(),
+      `versions of ${block}: got ${got.join()}, expected ${expected.join()}`,
+    );
+    const base = model.generationAt(block, horizon.generation);
+    versions.forEach(({ kind, generation: one, requestBytes, wallUs, seenBy }, i) => {
+      this.counts.versions += 1;
+      const isBase = i === versions.length - 1;
+      const when = isBase ? horizon.generation : (expected[i] ?? 0);
+      const content = model.blockAt(block, when);
+      assert(
+        kind === 'data' ? !model.isHoleAt(block, when) : isZeros(content),
+        `${kind} at ${when}`,
+      );
+      assert(kind !== 'lost' && kind !== 'unknown', 'nothing was damaged');
+      if (!isBase) {
+        assert(requestBytes === model.changedBy(when) * BLOCK_BYTES, 'a request has its size');
+        assert(wallUs !== undefined, 'a time of the window is known');
+      } else assert(one === undefined || one === base, 'what is older is named by its own request');
+      const next = model.generationsOf(block).find((other) => other > when);
+      assert(
+        seenBy.from === when && seenBy.to === (next ?? head + 1) - 1,
+        'the moments that see it',
+      );
+      assert(seenBy.live === (next === undefined), 'the newest is the live one');
+    });
+  }
+
+  /** Where a place may begin: the whole disk, or some part of it. */
+  #region(): readonly [number, number] {
+    const random = this.#random;
+    if (random.chance(0.6)) return [0, SIZE];
+    const from = random.below(SIZE);
+    const to = from + 1 + random.below(SIZE - from);
+    // Places at the edge of a block need the block behind the last one.
+    const edge = Math.ceil(to / BLOCK_BYTES) * BLOCK_BYTES;
+    return [from, Math.min(SIZE, random.chance(0.5) ? edge : to)];
+  }
+
+  async #search(volume: Volume, throughout: boolean): Promise<void> {
+    const random = this.#random;
+    const [from, to] = this.#moments(volume);
+    const pattern = random.chance(0.9) ? random.pick(WORDS) : Buffer.from('e');
+    const [offset, end] = this.#region();
+    const query: Omit<SearchQuery, 'next'> = {
+      pattern,
+      from,
+      to,
+      offset: byteOffset(offset),
+      end: byteOffset(end),
+      throughout,
+      spellsMax: random.pick([1, 3, 1000]),
+    };
+    const got: string[] = [];
+    let hidden = 0;
+    const whole = await this.#beside(volume, from, async () => {
+      for (let next: ByteOffset | undefined = query.offset; next !== undefined;) {
+        const page = await volume.past.search({ ...query, next }, () => undefined);
+        assert(page.next === undefined || page.next > next, 'a page gets somewhere');
+        assert(page.unreadable === 0 && page.left === 0, 'everything is read and told');
+        hidden += page.throughout;
+        for (const { offset: at, since, last, gone } of page.spells) {
+          assert(
+            gone === undefined ? last === to : last === gone.generation - 1,
+            'the last moment',
+          );
+          got.push(`${at}: ${since?.generation ?? 'first'} to ${gone?.generation ?? 'last'}`);
+          this.counts.spells += 1;
+          if (at % BLOCK_BYTES > BLOCK_BYTES - pattern.length) this.counts.straddling += 1;
+        }
+        next = page.next;
+      }
+      return true;
+    });
+    if (whole === undefined) return;
+    this.counts.searches += 1;
+    const { spells, constant } = this.#expected(query);
+    const expected = throughout ? [...spells, ...constant] : spells;
+    assert(
+      got.toSorted().join('\n') === expected.toSorted().join('\n'),
+      `${pattern.toString()} in ${offset} to ${end}: got\n${got.join('\n')}\nexpected\n${expected.join('\n')}`,
+    );
+    assert(hidden <= constant.length, 'only what was there all the time is not named');
+  }
+
+  /** Every generation's content, searched from end to end. */
+  #expected({ pattern, from, to, offset, end }: Omit<SearchQuery, 'next'>): {
+    readonly spells: readonly string[];
+    readonly constant: readonly string[];
+  } {
+    const open = new Map<number, number | undefined>();
+    const spells: string[] = [];
+    const constant: string[] = [];
+    for (let at: number = from; at <= to; at++) {
+      const found = placesOf(this.#model.bytesAt(0, SIZE, at), pattern);
+      for (const [place, since] of open) {
+        if (found.has(place)) continue;
+        spells.push(`${place}: ${since ?? 'first'} to ${at}`);
+        open.delete(place);
+      }
+      for (const place of found) {
+        const isInside = place >= offset && place < end;
+        if (isInside && !open.has(place)) open.set(place, at === from ? undefined : at);
+      }
+    }
+    for (const [place, since] of open) {
+      (since === undefined ? constant : spells).push(`${place}: ${since ?? 'first'} to last`);
+    }
+    return { spells, constant };
+  }
+}
+
+function placesOf(bytes: Uint8Array, pattern: Uint8Array): Set<number> {
+  const places = new Set<number>();
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (let at = buffer.indexOf(pattern); at >= 0; at = buffer.indexOf(pattern, at + 1)) {
+    places.add(at);
+  }
+  return places;
+}
+
+function isZeros(content: Uint8Array): boolean {
+  return content.every((byte) => byte === 0);
+}
+
+export async function runPast(options: PastOptions): Promise<PastCounts> {
+  const run = new PastRun(options);
+  await run.run();
+  return run.counts;
+}
