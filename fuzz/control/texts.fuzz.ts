@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { deepStrictEqual } from 'node:assert';
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError, VarveError } from '../../src/base/errors.ts';
-import { byteCount } from '../../src/base/units.ts';
+import { byteCount, byteOffset, generation } from '../../src/base/units.ts';
 import type { ControlChannel } from '../../src/control/control-channel.ts';
 import {
   encodeLine,
@@ -18,6 +18,7 @@ import {
 import type { Desk } from '../../src/control/control-protocol.ts';
 import { serveControl } from '../../src/control/control-session.ts';
 import { parseExportName } from '../../src/control/export-directory.ts';
+import type { Past } from '../../src/control/past.ts';
 import { RemoteOperator } from '../../src/control/remote-operator.ts';
 import { parseSize, sizeText } from '../../src/control/size-text.ts';
 import { tcpUri, unixUri } from '../../src/control/uris.ts';
@@ -28,6 +29,7 @@ import {
   recordText,
 } from '../../src/control/volume-record.ts';
 import { checkLabel, parseMoment, timeText } from '../../src/volume/moment.ts';
+import { PATTERN_BYTES_MAX } from '../../src/volume/past-report.ts';
 import { planGeometry } from '../../log/geometry.ts';
 import { SimWorld } from '../../test/sim/sim-world.ts';
 import type { Counts, Fuzzer } from '../options.ts';
@@ -149,7 +151,22 @@ function checkRecord(source: string): void {
   if (record !== undefined) deepStrictEqual(parseRecord(recordText(record), ''), record);
 }
 
+const POINT = { generation: 1, wallUs: 2 };
+const SEEN_BY = { live: true, from: 1, to: 2, snapshots: ['a'], snapshotsMore: 0 };
 const ANSWERS = fc.oneof(
+  near({ id: 1, result: { size: 1, horizon: POINT, head: POINT } }),
+  near({ id: 1, result: { ranges: [{ offset: 0, length: 1, became: 'data' }], next: 4096 } }),
+  near({ id: 1, result: { offset: 0, versions: [{ kind: 'trim', seenBy: SEEN_BY }] } }),
+  near({
+    id: 1,
+    result: {
+      spells: [{ offset: 0, since: POINT, last: 1 }],
+      versions: 1,
+      throughout: 0,
+      unreadable: 0,
+      left: 0,
+    },
+  }),
   near({ id: 1, result: { pid: 7, nbdSocket: '/v/nbd.sock', uris: ['nbd://x'] } }),
   near({ id: 1, error: { code: 'VOLUME_UNKNOWN', detail: 'disk' } }),
   near({ id: 1, progress: { done: 1, total: 2 } }),
@@ -164,6 +181,18 @@ const WANTED = {
   intervals: 9,
   mode: 'back',
   bytesPerSecond: 0,
+  moment: 'gen=1',
+  from: 1,
+  to: 2,
+  offset: 0,
+  end: 4096,
+  next: 0,
+  at: 2,
+  pattern: '6162',
+  throughout: true,
+  rangesMax: 3,
+  versionsMax: 3,
+  spellsMax: 3,
 };
 const CALLS = [
   'scrub',
@@ -174,6 +203,11 @@ const CALLS = [
   'history',
   'snapshots',
   'snapshot-create',
+  'window',
+  'point',
+  'changed',
+  'versions',
+  'search',
 ];
 const REQUESTS = fc.oneof(
   fc
@@ -224,6 +258,21 @@ class Peer implements ControlChannel {
 }
 
 const refuse = (): Promise<never> => Promise.reject(new VarveError('VOLUME_UNKNOWN', '"disk"'));
+/** Understands its questions, and has no answer. */
+const PAST: Past = {
+  window: refuse,
+  point: (text) => {
+    parseMoment(text ?? 'gen=0');
+    return refuse();
+  },
+  changed: refuse,
+  versions: refuse,
+  search: ({ pattern }) => {
+    assert(pattern.length >= 1 && pattern.length <= PATTERN_BYTES_MAX, 'a pattern is bounded');
+    return refuse();
+  },
+  open: refuse,
+};
 const DESK: Desk = {
   operator: {
     isServed: true,
@@ -253,6 +302,7 @@ const DESK: Desk = {
     withExport: refuse,
     requests: refuse,
     withHistory: refuse,
+    withPast: (_, work) => work(PAST),
     close: () => Promise.resolve(),
   },
   info: { pid: 7, nbdSocket: '/v/nbd.sock', uris: [] },
@@ -266,6 +316,16 @@ async function checkServer(bytes: Uint8Array, piece: number): Promise<void> {
   assert(peer.heard >= asked, 'every line is answered');
 }
 
+const ASKED = { from: generation(1), to: generation(2), offset: byteOffset(0) };
+const SOUGHT = {
+  ...ASKED,
+  pattern: Buffer.from('ab'),
+  end: byteOffset(4096),
+  next: byteOffset(0),
+  throughout: false,
+  spellsMax: 2,
+};
+
 async function checkClient(bytes: Uint8Array, piece: number): Promise<void> {
   const operator = new RemoteOperator(new Peer(bytes, piece), refuse);
   const asks: readonly (() => Promise<unknown>)[] = [
@@ -276,6 +336,11 @@ async function checkClient(bytes: Uint8Array, piece: number): Promise<void> {
     () => operator.history('disk', { intervals: 3 }),
     () => operator.snapshots('disk'),
     () => operator.scrub('disk', { bytesPerSecond: byteCount(0) }, () => undefined),
+    () => operator.withPast('disk', (past) => past.window()),
+    () => operator.withPast('disk', (past) => past.point('gen=1')),
+    () => operator.withPast('disk', (past) => past.changed({ ...ASKED, rangesMax: 2 })),
+    () => operator.withPast('disk', (past) => past.versions({ ...ASKED, versionsMax: 2 })),
+    () => operator.withPast('disk', (past) => past.search(SOUGHT, () => undefined)),
   ];
   for (const ask of asks) {
     try {

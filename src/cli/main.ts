@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { VarveError } from '../base/errors.ts';
 import type { Setup } from './context.ts';
 import { addExplore } from './explore-command.ts';
+import { addChangesCommands } from './changes-commands.ts';
 import { addHistoryCommands } from './history-commands.ts';
 import { sayError } from './output.ts';
 import { addServe } from './serve-command.ts';
@@ -34,6 +35,7 @@ function makeProgram(version: string, setup: Setup): Command {
   addServe(program, setup);
   addVolumeCommands(program, setup);
   addHistoryCommands(program, setup);
+  addChangesCommands(program, setup);
   addTransferCommands(program, setup);
   addExplore(program, setup);
   return program;

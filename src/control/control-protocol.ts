@@ -12,6 +12,8 @@ import { ERRORS, VarveError, type ErrorCode } from '../base/errors.ts';
 import { byteCount, generation, micros, type ByteCount } from '../base/units.ts';
 import { WRITE_MODES, type Progress } from '../volume/report.ts';
 import type { Operator } from './operations.ts';
+import type { Past } from './past.ts';
+import { changedQueryShape, searchQueryShape, versionsQueryShape } from './past-shapes.ts';
 import { fields, list, oneOf, optional, parseJson, text, unit, type Shape } from './shape.ts';
 
 const NAME = { name: text };
@@ -37,6 +39,7 @@ const requestShapes = {
   scrub: fields({ ...NAME, bytesPerSecond: bytes }),
   mode: fields({ ...NAME, mode: oneOf(WRITE_MODES) }),
   requests: fields({ ...NAME, after: unit(generation), to: unit(generation) }),
+  point: fields({ ...NAME, moment: optional(text) }),
 };
 
 /** More would make an answer that no line holds. */
@@ -56,6 +59,14 @@ export interface Desk {
 }
 
 type Call = (desk: Desk, request: unknown, progress: Progress) => Promise<unknown>;
+
+function ofPast<T>(
+  { operator }: Desk,
+  request: unknown,
+  work: (past: Past) => Promise<T>,
+): Promise<T> {
+  return operator.withPast(requestShapes.named(request, '').name, work);
+}
 
 /** Every call of the protocol. */
 const CALLS: Readonly<Record<string, Call>> = {
@@ -98,6 +109,23 @@ const CALLS: Readonly<Record<string, Call>> = {
   scrub: ({ operator }, request, progress) => {
     const { name, ...options } = requestShapes.scrub(request, '');
     return operator.scrub(name, options, progress);
+  },
+  window: (desk, request) => ofPast(desk, request, (past) => past.window()),
+  point: ({ operator }, request) => {
+    const { name, moment } = requestShapes.point(request, '');
+    return operator.withPast(name, (past) => past.point(moment));
+  },
+  changed: (desk, request) => {
+    const query = changedQueryShape(request, '');
+    return ofPast(desk, request, (past) => past.changed(query));
+  },
+  versions: (desk, request) => {
+    const query = versionsQueryShape(request, '');
+    return ofPast(desk, request, (past) => past.versions(query));
+  },
+  search: (desk, request, progress) => {
+    const query = searchQueryShape(request, '');
+    return ofPast(desk, request, (past) => past.search(query, progress));
   },
   check: ({ operator }, request, progress) =>
     operator.check(requestShapes.named(request, '').name, progress),

@@ -24,6 +24,7 @@ import type {
   ScrubRequest,
   VolumeSummary,
 } from './operations.ts';
+import { LocalPast, type Past } from './past.ts';
 import { join } from 'node:path';
 import type { Access, CreateOptions, VolumeDirectory } from './volume-directory.ts';
 import type { VolumePool } from './volume-pool.ts';
@@ -150,6 +151,10 @@ export class LocalOperator implements Operator {
         for (const pin of pins) await pin.close();
       }
     });
+  }
+
+  withPast<T>(name: string, work: (past: Past) => Promise<T>): Promise<T> {
+    return this.#pool.use(name, 'read', (volume) => work(new LocalPast(volume)));
   }
 
   async close(): Promise<void> {

@@ -16,6 +16,7 @@ import type {
   VolumeInfo,
   WriteMode,
 } from '../volume/report.ts';
+import type { Past } from './past.ts';
 import type { Access, CreateOptions } from './volume-directory.ts';
 
 /** What is known of a volume without opening it. */
@@ -110,6 +111,11 @@ export interface Operator {
     ends: HistoryEnds,
     work: (history: PinnedHistory) => Promise<T>,
   ): Promise<T>;
+  /**
+   * Runs `work` with the past of a volume, which is open meanwhile.
+   * @throws VarveError VOLUME_UNKNOWN and whatever opening throws
+   */
+  withPast<T>(name: string, work: (past: Past) => Promise<T>): Promise<T>;
   /** Ends the operator; idempotent. Volumes of a server stay open. */
   close(): Promise<void>;
 }

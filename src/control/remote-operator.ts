@@ -27,6 +27,8 @@ import type {
   ScrubRequest,
   VolumeSummary,
 } from './operations.ts';
+import type { Past } from './past.ts';
+import { RemotePast, type Ask } from './remote-past.ts';
 import {
   checkShape,
   historyShape,
@@ -155,6 +157,13 @@ export class RemoteOperator implements Operator {
     } finally {
       for (const pin of pins) await pin.close();
     }
+  }
+
+  async withPast<T>(name: string, work: (past: Past) => Promise<T>): Promise<T> {
+    const ask: Ask = (call, request, shape, progress) => this.#ask(call, request, shape, progress);
+    const open = async (exportName: string): Promise<OpenExport> =>
+      this.#connectExport((await this.server()).nbdSocket, exportName);
+    return await work(new RemotePast({ name, ask, open }));
   }
 
   async close(): Promise<void> {

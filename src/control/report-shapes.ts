@@ -141,7 +141,7 @@ export const infoShape: Shape<VolumeInfo> = fields({
   recovery: recoveryShape,
 });
 
-const seenByShape = fields({
+export const seenByShape = fields({
   live: flag,
   from: count,
   to: count,

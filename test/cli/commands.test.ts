@@ -19,6 +19,9 @@ const COMMANDS = [
   ['snapshot', 'list'],
   ['snapshot', 'delete'],
   ['mark'],
+  ['diff'],
+  ['blame'],
+  ['find'],
   ['export'],
   ['import'],
 ];

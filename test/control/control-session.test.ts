@@ -52,6 +52,7 @@ const OPERATOR: Operator = {
   withExport: unasked,
   requests: unasked,
   withHistory: unasked,
+  withPast: unasked,
   close: () => Promise.resolve(),
 };
 
