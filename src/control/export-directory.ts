@@ -24,6 +24,7 @@ export function parseExportName(name: string): ExportName {
 /** @throws VarveError MOMENT_* */
 export async function openExport(volume: Volume, moment: string | undefined): Promise<OpenExport> {
   const size = sizeText(volume.size);
+  const fixContext = (context: string): string => volume.fixedContext(context);
   if (moment === undefined) {
     const { lineage } = await volume.info();
     return {
@@ -31,6 +32,7 @@ export async function openExport(volume: Volume, moment: string | undefined): Pr
       canonicalName: volume.name,
       description: `${volume.name}, ${size}, the live disk; lineage ${lineage}`,
       multipleConnections: true,
+      fixContext,
     };
   }
   const resolved = await volume.resolve(moment);
@@ -42,6 +44,7 @@ export async function openExport(volume: Volume, moment: string | undefined): Pr
     canonicalName: `${volume.name}@${stable ? moment : `gen=${generation}`}`,
     description: `${volume.name}, ${size}, ${when}, read-only; lineage ${lineage}`,
     multipleConnections: stable,
+    fixContext,
   };
 }
 

@@ -71,6 +71,11 @@ export interface OpenExport {
   readonly description: string;
   /** The same name opened twice gives the same content on both connections. */
   readonly multipleConnections: boolean;
+  /**
+   * The name by which `device.status` is asked for a context that is selected now; default: its own.
+   * A moment in a name is resolved here, once, so that it does not move from one answer to the next.
+   */
+  readonly fixContext?: ((context: string) => string) | undefined;
 }
 
 export interface ExportListing {

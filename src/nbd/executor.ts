@@ -11,7 +11,7 @@ import { isVarveError, type Errno } from '../base/errors.ts';
 import { byteCount, byteOffset } from '../base/units.ts';
 import { UnreadableError } from '../base/unreadable.ts';
 import type { BlockDevice, Done, WriteOptions, ZeroOptions } from '../device/block-device.ts';
-import type { SelectedContext, Session } from './handshake.ts';
+import type { FixedContext, Session } from './handshake.ts';
 import { MESSAGE_BYTES_MAX, MESSAGE_UNSENT_BYTES_MAX, STATUS_RUNS_MAX } from './limits.ts';
 import { Outbox } from './outbox.ts';
 import * as nbd from './protocol.ts';
@@ -54,7 +54,7 @@ export interface ExecutorOptions {
 export class Executor {
   readonly outbox: Outbox;
   readonly #device: BlockDevice;
-  readonly #contexts: readonly SelectedContext[];
+  readonly #contexts: readonly FixedContext[];
   readonly #bounds: RequestBounds;
   readonly #counters: Counters;
   readonly #structured: boolean;
@@ -176,8 +176,8 @@ export class Executor {
     const offset = byteOffset(request.offset ?? 0);
     const most = runsMax(request);
     let at = start;
-    for (const [index, { id, name }] of this.#contexts.entries()) {
-      const runs = await this.#device.status(name, offset, byteCount(length), most);
+    for (const [index, { id, fixed }] of this.#contexts.entries()) {
+      const runs = await this.#device.status(fixed, offset, byteCount(length), most);
       assert(runs.length <= most, 'no more status runs than were asked for');
       const done = index === this.#contexts.length - 1;
       at = putStatus(store.bytes, at, request, { id, runs, done });

@@ -62,11 +62,16 @@ export interface SelectedContext {
   readonly name: string;
 }
 
+/** A context as the device is asked for it; see `OpenExport.fixContext`. */
+export interface FixedContext extends SelectedContext {
+  readonly fixed: string;
+}
+
 /** What the two sides agreed on. */
 export interface Session {
   readonly opened: OpenExport;
   readonly structured: boolean;
-  readonly contexts: readonly SelectedContext[];
+  readonly contexts: readonly FixedContext[];
 }
 
 /** Bytes of a LIST answer that are gathered before they are sent. */
@@ -105,7 +110,7 @@ class Handshake {
   #noZeroes = false;
   #structured = false;
   /** What SET_META_CONTEXT selected last, and for which export name. */
-  #selected: { name: string; contexts: readonly SelectedContext[] } | undefined;
+  #selected: { name: string; contexts: readonly FixedContext[] } | undefined;
   #replies: Buffer[] = [];
 
   constructor(stream: HandshakeStream, context: HandshakeContext) {
@@ -274,12 +279,13 @@ class Handshake {
     this.#selected = undefined;
     const { name, queries } = decodeContextQuery(data);
     if (!this.#structured) throw protocolError('structured replies come before contexts');
-    const { device } = await this.#exports.open(name);
-    const contexts: SelectedContext[] = [];
+    const { device, fixContext } = await this.#exports.open(name);
+    const contexts: FixedContext[] = [];
     for (const query of new Set(queries)) {
       // A wildcard lists contexts; only a full name selects one.
       if (!(await device.contexts(query)).includes(query)) continue;
-      contexts.push({ id: contexts.length + 1, name: query });
+      const fixed = fixContext?.(query) ?? query;
+      contexts.push({ id: contexts.length + 1, name: query, fixed });
     }
     if (contexts.length > CONTEXTS_MAX) {
       this.#reply(option, nbd.NBD_REP_ERR_TOO_BIG, `at most ${CONTEXTS_MAX} contexts`);

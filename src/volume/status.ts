@@ -56,6 +56,13 @@ export class Status {
     return [];
   }
 
+  /** A name that goes on to mean what this one means now. */
+  fixed(context: string): string {
+    if (!context.startsWith(DIRTY_BITMAP) && !context.startsWith(CHANGED_SINCE)) return context;
+    const since = this.#sinceOf(context, this.#core.head);
+    return since === undefined ? context : `${CHANGED_SINCE}gen=${since}`;
+  }
+
   #sinceOf(name: string, at: Generation): Generation | undefined {
     const prefix = name.startsWith(DIRTY_BITMAP) ? DIRTY_BITMAP : CHANGED_SINCE;
     try {

@@ -219,6 +219,11 @@ export class Volume {
     return new MomentDevice(this.core, this.#reader, this.#status, { generation, onUnpin });
   }
 
+  /** A name of a metadata context that goes on to mean what this one means now. */
+  fixedContext(context: string): string {
+    return this.#status.fixed(context);
+  }
+
   info(): Promise<VolumeInfo> {
     return describe(this.core, this.#moments, this.#destager.failure);
   }

@@ -156,6 +156,22 @@ describeWith(['python3-nbd'], 'libnbd', () => {
     await varve(data, ['snapshot', 'delete', 'disk', 'before']);
   });
 
+  it('keeps to the moment that a context named when it was selected', async () => {
+    const offset = 170 * MIB;
+    await disk.fill({ offset, length: MIB }, Buffer.alloc(8, 1));
+    await disk.flush();
+    const moving = 'varve:changed-since:flush-1';
+    const other = await client.open(server.uri(), [moving]);
+    expect(other.about.contexts).toEqual([moving]);
+    await disk.fill({ offset: offset + 4096, length: 4096 }, Buffer.alloc(8, 2));
+    // The last flush is another one now; a client that asks on is told of the same one as before.
+    await disk.flush();
+    const answers = await other.status({ offset, length: MIB });
+    expect(flagsAt(answers, moving, offset)).toBe(0);
+    expect(flagsAt(answers, moving, offset + 4096)).toBe(1);
+    await other.close();
+  });
+
   it('opens moments by generation, time, age and flush, under their canonical name', async () => {
     const offset = 200 * MIB;
     const at = async (name: string): Promise<number> => {
