@@ -109,5 +109,7 @@ export function historyOf(core: Core, query: HistoryQuery): readonly HistoryInte
   const fromWallUs = micros(Math.max(first, query.fromWallUs ?? first));
   const head = core.timeline.wallAt(core.head);
   const toWallUs = query.toWallUs ?? micros(Math.max(head + 1, fromWallUs + 1));
+  // All of it lies before the window.
+  if (toWallUs < fromWallUs) return [];
   return core.timeline.intervals({ fromWallUs, toWallUs, count: query.intervals });
 }
