@@ -2,7 +2,7 @@
  * Times to generations: which generation was the newest at a time, and the window's history.
  *
  * Invariants:
- *   - Points are in generation order; elapsed time, payload bytes and requests never decrease along
+ *   - Points are in generation order; elapsed time and all that is counted never decrease along
  *     them. A point holds the values as of its generation.
  *   - Within POINT_US, by both clocks, there is one point, that of the newest generation: so times
  *     resolve to within POINT_US, always to a state that was the newest at some instant.
@@ -30,6 +30,10 @@ export interface TimePoint {
   readonly payloadBytes: ByteCount;
   /** Cumulative count of mutating requests, since any fixed start. */
   readonly requests: number;
+  /** Of those, the ones that made a range zeros: trims and zeroes. */
+  readonly trims: number;
+  /** What these covered, cumulative. */
+  readonly trimmedBytes: ByteCount;
 }
 
 export interface IntervalsAsked {
@@ -45,6 +49,8 @@ export interface Interval {
   readonly generation: Generation;
   readonly writes: number;
   readonly bytes: ByteCount;
+  readonly trims: number;
+  readonly trimmedBytes: ByteCount;
   readonly flushes: number;
 }
 
@@ -55,7 +61,9 @@ const WALL = 1;
 const ELAPSED = 2;
 const BYTES = 3;
 const REQUESTS = 4;
-const COLUMNS = 5;
+const TRIMS = 5;
+const TRIMMED = 6;
+const COLUMNS = 7;
 
 export class Timeline {
   readonly #points = new RowDeque(COLUMNS);
@@ -92,6 +100,8 @@ export class Timeline {
     assert(point.elapsedUs >= points.get(row, ELAPSED), 'elapsed time does not decrease');
     assert(point.payloadBytes >= points.get(row, BYTES), 'payload is cumulative');
     assert(point.requests >= points.get(row, REQUESTS), 'requests are cumulative');
+    assert(point.trims >= points.get(row, TRIMS), 'trims are cumulative');
+    assert(point.trimmedBytes >= points.get(row, TRIMMED), 'trimmed bytes are cumulative');
     const wallLast = points.get(row, WALL);
     const isSetBack = point.wallUs < wallLast - POINT_US;
     const wallUs = isSetBack ? point.wallUs : micros(Math.max(point.wallUs, wallLast));
@@ -162,12 +172,17 @@ export class Timeline {
     let before = this.#rowAtWall(fromWallUs);
     for (let part = 0; part < count; part++) {
       const row = this.#rowAtWall(edge(part + 1));
+      const grown = (column: number): number =>
+        this.#points.get(row, column) - this.#points.get(before, column);
       intervals.push({
         fromWallUs: edge(part),
         toWallUs: edge(part + 1),
         generation: this.#generationAt(row),
-        writes: this.#points.get(row, REQUESTS) - this.#points.get(before, REQUESTS),
-        bytes: byteCount(this.#points.get(row, BYTES) - this.#points.get(before, BYTES)),
+        writes: grown(REQUESTS) - grown(TRIMS),
+        bytes: byteCount(grown(BYTES)),
+        trims: grown(TRIMS),
+        // Trims of a huge disk may add up to more than a number holds.
+        trimmedBytes: byteCount(Math.min(grown(TRIMMED), Number.MAX_SAFE_INTEGER)),
         flushes:
           this.#flushes.firstAbove(0, this.#generationAt(row)) -
           this.#flushes.firstAbove(0, this.#generationAt(before)),
@@ -205,7 +220,7 @@ export class Timeline {
   check(): void {
     const points = this.#points;
     for (let row = points.first + 1; row < points.end; row++) {
-      for (const column of [GENERATION, ELAPSED, BYTES, REQUESTS]) {
+      for (const column of [GENERATION, ELAPSED, BYTES, REQUESTS, TRIMS, TRIMMED]) {
         assert(points.get(row, column) >= points.get(row - 1, column), 'points are in order');
       }
       if (!this.#stretches.includes(row)) {
@@ -254,6 +269,8 @@ export class Timeline {
       elapsedUs: micros(this.#points.get(row, ELAPSED)),
       payloadBytes: byteCount(this.#points.get(row, BYTES)),
       requests: this.#points.get(row, REQUESTS),
+      trims: this.#points.get(row, TRIMS),
+      trimmedBytes: byteCount(this.#points.get(row, TRIMMED)),
     };
   }
 
@@ -269,5 +286,7 @@ export class Timeline {
     this.#points.set(row, ELAPSED, point.elapsedUs);
     this.#points.set(row, BYTES, point.payloadBytes);
     this.#points.set(row, REQUESTS, point.requests);
+    this.#points.set(row, TRIMS, point.trims);
+    this.#points.set(row, TRIMMED, point.trimmedBytes);
   }
 }

@@ -78,8 +78,9 @@ function checkIntervals(timeline: Timeline, writes: readonly Write[]): void {
   for (const interval of intervals) {
     assert(interval.generation >= before, 'history goes forward');
     assert(interval.writes >= 0 && interval.bytes >= 0 && interval.flushes >= 0, 'nothing undone');
+    assert(interval.trims >= 0 && interval.trimmedBytes >= 0, 'nothing undone');
     before = interval.generation;
-    count += interval.writes;
+    count += interval.writes + interval.trims;
   }
   assert(before === writes.at(-1)?.generation, 'history ends at the newest generation');
   // The horizon's point may have been inside a merged one.
@@ -106,6 +107,8 @@ export const fuzzer: Fuzzer = {
             elapsedUs: micros(now.elapsedUs),
             payloadBytes: byteCount(now.generation * 4096),
             requests: now.generation,
+            trims: Math.floor(now.generation / 3),
+            trimmedBytes: byteCount(Math.floor(now.generation / 3) * 8192),
           });
         };
         write();

@@ -5,26 +5,94 @@ import { micros, type Micros } from '../base/units.ts';
 import { sizeText } from '../control/size-text.ts';
 import { parseMoment, timeText } from '../volume/moment.ts';
 import type { HistoryInterval } from '../volume/report.ts';
-import { contextOf, shared, type Setup } from './context.ts';
+import { contextOf, shared, type Context, type Setup } from './context.ts';
+import { historyBars } from './history-bars.ts';
 import { snapshotTable } from './info-text.ts';
-import { say, sayJson, sparkline, tableText } from './output.ts';
+import { say, sayJson, tableText } from './output.ts';
 
 const INTERVALS_DEFAULT = '24';
 const INTERVALS_MAX = 1000;
+
+const SPAN_DEFAULT = '10m';
+const CLOCK = /^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$/;
+const DAY_US = 86_400_000_000;
+const WIDTH_DEFAULT = 100;
 
 interface HistoryFlags {
   readonly intervals: string;
   readonly from?: string;
   readonly to?: string;
+  readonly around?: string;
+  readonly span?: string;
+}
+
+interface TimeSpan {
+  readonly fromWallUs: Micros | undefined;
+  readonly toWallUs: Micros | undefined;
+  readonly aroundUs?: Micros | undefined;
 }
 
 /** A time, or a duration ago by the wall clock. */
 function wallUsOf(text: string | undefined): Micros | undefined {
   if (text === undefined) return undefined;
+  if (CLOCK.test(text)) return lastClock(text);
   const moment = parseMoment(text);
   if (moment.kind === 'time') return moment.wallUs;
   if (moment.kind === 'ago') return micros(Math.max(0, Date.now() * 1000 - moment.agoUs));
   throw new VarveError('MOMENT_BAD', `"${text}": a time or a duration ago is needed here`);
+}
+
+/** The last time that the clock showed this, in UTC. */
+function lastClock(text: string): Micros {
+  const nowUs = Date.now() * 1000;
+  const dayUs = nowUs - (nowUs % DAY_US);
+  const [hours = 0, minutes = 0, seconds = 0] = text.split(':').map(Number);
+  const today = dayUs + ((hours * 60 + minutes) * 60 + seconds) * 1_000_000;
+  return micros(today <= nowUs ? today : today - DAY_US);
+}
+
+/** @throws VarveError USAGE */
+function spanUsOf(text: string): number {
+  try {
+    const span = parseMoment(`-${text}`);
+    if (span.kind === 'ago' && span.agoUs > 0) return span.agoUs;
+  } catch {
+    // It is told below.
+  }
+  throw new VarveError('USAGE', `--span: got "${text}", not a duration such as 10m or 90s`);
+}
+
+/** @throws VarveError USAGE, MOMENT_* */
+async function timeSpanOf(context: Context, name: string, flags: HistoryFlags): Promise<TimeSpan> {
+  const { from, to, around, span } = flags;
+  if (around === undefined) {
+    if (span !== undefined) throw new VarveError('USAGE', '--span belongs to --around');
+    const [fromWallUs, toWallUs] = [wallUsOf(from), wallUsOf(to)];
+    if (fromWallUs !== undefined && toWallUs !== undefined && fromWallUs >= toWallUs) {
+      throw new VarveError('USAGE', `--from comes before --to; got ${from} and ${to}`);
+    }
+    return { fromWallUs, toWallUs };
+  }
+  if (from !== undefined || to !== undefined) {
+    throw new VarveError('USAGE', 'give --around, or --from and --to');
+  }
+  const half = spanUsOf(span ?? SPAN_DEFAULT) / 2;
+  const aroundUs = await aroundUsOf(context, name, around);
+  return {
+    fromWallUs: micros(Math.max(0, Math.floor(aroundUs - half))),
+    toWallUs: micros(Math.ceil(aroundUs + half)),
+    aroundUs,
+  };
+}
+
+/** When a moment was; a time may also lie outside the window. */
+async function aroundUsOf(context: Context, name: string, text: string): Promise<Micros> {
+  const kind = CLOCK.test(text) ? 'time' : parseMoment(text).kind;
+  const known = kind === 'time' || kind === 'ago' ? wallUsOf(text) : undefined;
+  if (known !== undefined) return known;
+  return await context.withOperator((operator) =>
+    operator.withPast(name, async (past) => (await past.point(text)).wallUs),
+  );
 }
 
 function intervalsOf(text: string): number {
@@ -43,6 +111,8 @@ async function historyText(name: string, intervals: readonly HistoryInterval[]):
     { head: 'TO' },
     { head: 'WRITES', align: 'right' },
     { head: 'WRITTEN', align: 'right' },
+    { head: 'TRIMS', align: 'right' },
+    { head: 'TRIMMED', align: 'right' },
     { head: 'FLUSHES', align: 'right' },
     { head: 'MOMENT AT THE END' },
   ] as const;
@@ -51,35 +121,46 @@ async function historyText(name: string, intervals: readonly HistoryInterval[]):
     timeText(interval.toWallUs),
     String(interval.writes),
     sizeText(interval.bytes),
+    String(interval.trims),
+    sizeText(interval.trimmedBytes),
     String(interval.flushes),
     `${name}@gen=${interval.generation}`,
   ]);
-  const table = await tableText(columns, rows);
-  if (!process.stdout.isTTY) return table;
-  return `${table}\n\nwrites  |${sparkline(intervals.map(({ writes }) => writes))}|`;
+  return await tableText(columns, rows);
 }
+
+const HISTORY_HELP = `
+Writes, trims and flushes of each interval, and the moment at its end. TRIMS are requests that made
+whole blocks zeros: trims (a file system mounted with discard sends them for what is deleted) and
+zeroes. On a terminal the counts are drawn as bars, in which a burst is seen; elsewhere they are a
+table. --around takes any moment, and a clock such as 14:03, the last one in UTC.
+`;
 
 function addHistory(program: Command, setup: Setup): void {
   const command = program
     .command('history <name>')
-    .description('count writes, bytes and flushes over the window, to find the moment')
+    .description('show writes, trims and flushes over the window, to find the moment')
     .option('--intervals <count>', 'into how many intervals', INTERVALS_DEFAULT)
     .option('--from <time>', 'from this time on, or so long ago (default: the whole window)')
-    .option('--to <time>', 'up to this time, or so long ago');
+    .option('--to <time>', 'up to this time, or so long ago')
+    .option('--around <moment>', 'around this time or moment; marked with > on a terminal')
+    .option('--span <duration>', `with --around: how much in all (default: ${SPAN_DEFAULT})`)
+    .addHelpText('after', HISTORY_HELP);
   shared(command, [
     'varve history disk',
     'varve history disk --from -10m --intervals 60',
+    'varve history disk --around 14:03 --span 4m',
     'varve history disk --from 2026-11-21T14:00:00Z --to 2026-11-21T14:05:00Z --json',
   ]).action(async (name: string, flags: HistoryFlags) => {
-    const range = {
-      intervals: intervalsOf(flags.intervals),
-      fromWallUs: wallUsOf(flags.from),
-      toWallUs: wallUsOf(flags.to),
-    };
+    const count = intervalsOf(flags.intervals);
     const context = await contextOf(command, setup);
+    const { aroundUs, ...span } = await timeSpanOf(context, name, flags);
+    const range = { intervals: count, ...span };
     const intervals = await context.withOperator((operator) => operator.history(name, range));
     if (context.isJson) return sayJson(intervals);
-    say(await historyText(name, intervals));
+    if (!process.stdout.isTTY) return say(await historyText(name, intervals));
+    const width = process.stdout.columns || WIDTH_DEFAULT;
+    say(historyBars({ name, intervals, width, aroundUs }));
   });
 }
 

@@ -113,20 +113,6 @@ export async function tableText(
     .join('\n');
 }
 
-const SPARKS = '▁▂▃▄▅▆▇█';
-
-/** One character a value; zero is a space, so that quiet times are seen. */
-export function sparkline(values: readonly number[]): string {
-  const most = Math.max(1, ...values);
-  return values
-    .map((value) => {
-      if (value <= 0) return ' ';
-      const at = Math.min(SPARKS.length - 1, Math.floor((value / most) * SPARKS.length));
-      return SPARKS[at] ?? ' ';
-    })
-    .join('');
-}
-
 /** A word as a shell takes it. */
 export function shellQuoted(word: string): string {
   return /^[A-Za-z0-9@%+=:,./_-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;

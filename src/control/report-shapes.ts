@@ -70,6 +70,8 @@ export const historyShape: Shape<HistoryInterval> = fields({
   generation: generationShape,
   writes: count,
   bytes: count,
+  trims: count,
+  trimmedBytes: count,
   flushes: count,
 });
 

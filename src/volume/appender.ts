@@ -93,6 +93,9 @@ export class Appender {
   #markOwed = false;
   #crcs = new Uint32Array(64);
   payloadBytes = 0;
+  /** Requests with a range, and what the ranges covered. */
+  trims = 0;
+  trimmedBytes = 0;
 
   constructor(
     core: Core,
@@ -298,6 +301,8 @@ export class Appender {
     if (range !== undefined) {
       stream.putRange(range.kind, range.start, range.count, true, fua);
       core.index.putRange(range.start, range.count, generation, rangeKindOf(range.kind));
+      this.trims += 1;
+      this.trimmedBytes += range.count * BLOCK_BYTES;
     }
     this.payloadBytes += (bodyCount + merged.length) * BLOCK_BYTES;
   }

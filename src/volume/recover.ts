@@ -62,6 +62,8 @@ export class Recovery implements ReplayHandler {
   requests = 0;
   #timed: Generation | undefined;
   payloadBytes = 0;
+  trims = 0;
+  trimmedBytes = 0;
   lastWallUs: number;
   lastElapsedUs: number;
 
@@ -77,7 +79,9 @@ export class Recovery implements ReplayHandler {
     const { horizon } = superblock;
     this.lastWallUs = horizon.wallUs;
     this.lastElapsedUs = horizon.elapsedUs;
-    this.timeline.add({ ...horizon, payloadBytes: byteCount(0), requests: horizon.generation });
+    const none = byteCount(0);
+    const requests = horizon.generation;
+    this.timeline.add({ ...horizon, payloadBytes: none, requests, trims: 0, trimmedBytes: none });
   }
 
   segment(segment: ReadSegmentHeader): void {
@@ -141,6 +145,8 @@ export class Recovery implements ReplayHandler {
       elapsedUs: micros(this.lastElapsedUs),
       payloadBytes: byteCount(this.payloadBytes),
       requests: this.generation,
+      trims: this.trims,
+      trimmedBytes: byteCount(this.trimmedBytes),
     });
   }
 
@@ -172,9 +178,13 @@ export class Recovery implements ReplayHandler {
 
   #apply(): void {
     this.requests += 1;
+    let trimmedBlocks = 0;
     for (const { entry } of this.#pending) {
       if (entry.kind === KIND_DATA) this.payloadBytes += BLOCK_BYTES;
+      else trimmedBlocks += entry.count;
     }
+    this.trimmedBytes += trimmedBlocks * BLOCK_BYTES;
+    if (trimmedBlocks > 0) this.trims += 1;
     if (this.generation <= this.#superblock.settled) return;
     for (const { entry, lsn } of this.#pending) {
       if (entry.block >= this.blocks) {

@@ -118,6 +118,9 @@ export interface HistoryInterval {
   readonly generation: Generation;
   readonly writes: number;
   readonly bytes: number;
+  /** Requests that made whole blocks zeros: trims and zeroes. */
+  readonly trims: number;
+  readonly trimmedBytes: number;
   readonly flushes: number;
 }
 

@@ -123,6 +123,8 @@ export class Volume {
         ...sealed.times,
         payloadBytes: byteCount(hooks.payloadBytes + this.#appender.payloadBytes),
         requests: sealed.generation,
+        trims: hooks.trims + this.#appender.trims,
+        trimmedBytes: byteCount(hooks.trimmedBytes + this.#appender.trimmedBytes),
       });
     };
     hooks.onDurable = () => {
@@ -351,10 +353,14 @@ class Hooks {
   timed: Generation;
   /** Written in the window before this opening. */
   readonly payloadBytes: number;
+  readonly trims: number;
+  readonly trimmedBytes: number;
 
   constructor(recovery: Recovery) {
     this.timed = recovery.generation;
     this.payloadBytes = recovery.payloadBytes;
+    this.trims = recovery.trims;
+    this.trimmedBytes = recovery.trimmedBytes;
   }
 }
 

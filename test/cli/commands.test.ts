@@ -163,6 +163,43 @@ describe('the command line', () => {
     expect(history.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(2 * MIB);
     const table = await varve(path, ['history', 'disk', '--intervals', '3']);
     expect(table).toContain(`disk@gen=${head.generation}`);
+    expect(table).toMatch(
+      /^FROM +TO +WRITES +WRITTEN +TRIMS +TRIMMED +FLUSHES +MOMENT AT THE END\n/,
+    );
+  });
+
+  test('shows the history around a moment', async () => {
+    using directory = temporaryDirectory();
+    const { path } = directory;
+    const file = join(path, 'in.raw');
+    writeFileSync(file, Buffer.alloc(2 * MIB, 'x'));
+    await makeVolume(path);
+    await varve(path, ['import', file, 'disk']);
+    const { head } = JSON.parse(await varve(path, ['info', 'disk', '--json']));
+    type Part = { fromWallUs: number; toWallUs: number; bytes: number };
+    const around = async (...words: readonly string[]): Promise<readonly Part[]> =>
+      JSON.parse(await varve(path, ['history', 'disk', '--json', '--around', ...words]));
+    const clock = new Date(head.wallUs / 1000).toISOString().slice(11, 19);
+    for (const when of [`gen=${head.generation}`, clock]) {
+      const parts = await around(when, '--span', '90s');
+      expect(parts).toHaveLength(24);
+      expect(parts.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(2 * MIB);
+      const [from, to] = [parts[0]?.fromWallUs ?? 0, parts.at(-1)?.toWallUs ?? 0];
+      expect(from).toBeLessThan(head.wallUs);
+      expect(to - head.wallUs).toBeGreaterThan(43e6);
+      expect(to - head.wallUs).toBeLessThanOrEqual(45e6);
+    }
+    expect(await around('-1w')).toEqual([]);
+    for (const words of [
+      ['--around', '14:99'],
+      ['--around', '14:03', '--span', 'soon'],
+      ['--around', '14:03', '--from', '-1m'],
+      ['--span', '3m'],
+      ['--from', '-1m', '--to', '-2m'],
+    ]) {
+      const { code } = await varveToEnd(path, ['history', 'disk', ...words]);
+      expect(code, words.join(' ')).toBe(2);
+    }
   });
 
   test('checks a volume, and ends with 1 when it is damaged', async () => {

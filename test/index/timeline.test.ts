@@ -5,14 +5,19 @@ import { byteCount, generation, micros, type Generation } from '../../src/base/u
 
 const SECOND = 1_000_000;
 
-/** One write of 4096 bytes at this second of elapsed time; the wall clock is 1000 s ahead. */
+/**
+ * One request at this second of elapsed time, the wall clock being 1000 s ahead: every fifth is a
+ * trim of two blocks, the others are writes of 4096 bytes.
+ */
 function write(timeline: Timeline, at: number, second: number, wallSecond = second + 1000): void {
   timeline.add({
     generation: generation(at),
     wallUs: micros(wallSecond * SECOND),
     elapsedUs: micros(second * SECOND),
-    payloadBytes: byteCount(at * 4096),
+    payloadBytes: byteCount((at - Math.floor(at / 5)) * 4096),
     requests: at,
+    trims: Math.floor(at / 5),
+    trimmedBytes: byteCount(Math.floor(at / 5) * 8192),
   });
 }
 
@@ -157,8 +162,12 @@ describe('history', () => {
       count: 4,
     });
     expect(intervals.map(({ generation: newest }) => newest)).toEqual([10, 20, 30, 40]);
-    expect(intervals.map(({ writes }) => writes)).toEqual([10, 10, 10, 10]);
-    expect(intervals.map(({ bytes }) => bytes)).toEqual([40_960, 40_960, 40_960, 40_960]);
+    expect(intervals.map(({ writes }) => writes)).toEqual([8, 8, 8, 8]);
+    expect(intervals.map(({ bytes }) => bytes)).toEqual([32_768, 32_768, 32_768, 32_768]);
+    expect(intervals.map(({ trims }) => trims)).toEqual([2, 2, 2, 2]);
+    expect(intervals.map((interval) => interval.trimmedBytes)).toEqual([
+      16_384, 16_384, 16_384, 16_384,
+    ]);
     expect(intervals.map(({ flushes }) => flushes)).toEqual([1, 2, 0, 0]);
     expect(intervals[3]?.toWallUs).toBe(1040 * SECOND);
   });
@@ -172,7 +181,8 @@ describe('history', () => {
       count: 2,
     });
     expect(intervals.map(({ generation: newest }) => newest)).toEqual([50, 60]);
-    expect(intervals.map(({ writes }) => writes)).toEqual([0, 10]);
+    expect(intervals.map(({ writes }) => writes)).toEqual([0, 8]);
+    expect(intervals.map(({ trims }) => trims)).toEqual([0, 2]);
     expect(
       new Timeline().intervals({ fromWallUs: micros(0), toWallUs: micros(1), count: 3 }),
     ).toEqual([]);

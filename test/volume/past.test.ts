@@ -1,5 +1,9 @@
 /** What changed and when, as a volume tells it, against the model and by single stories. */
 import { describe, expect, test } from 'vitest';
+import { BLOCK_BYTES, byteCount, byteOffset, micros } from '../../src/base/units.ts';
+import type { HistoryInterval } from '../../src/volume/report.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { Bench, blocksOf, put } from '../crash/bench.ts';
 import { runPast, type PastCounts } from './past-run.ts';
 
 describe('the past of a volume', () => {
@@ -13,5 +17,59 @@ describe('the past of a volume', () => {
     }
     expect(total.diffs).toBeGreaterThan(50);
     expect(total.straddling).toBeGreaterThan(50);
+  });
+});
+
+describe('a history', () => {
+  const NO = { fua: false };
+
+  function countsOf(volume: Volume): Partial<HistoryInterval> | undefined {
+    const [whole] = volume.history({ intervals: 1 });
+    if (whole === undefined) return undefined;
+    const { writes, bytes, trims, trimmedBytes, flushes } = whole;
+    return { writes, bytes: byteCount(bytes), trims, trimmedBytes, flushes };
+  }
+
+  test('tells writes from trims and zeroes, also after the next opening', async () => {
+    const bench = await Bench.create(3);
+    const expected = {
+      writes: 4,
+      bytes: 6 * BLOCK_BYTES,
+      trims: 3,
+      trimmedBytes: 9 * BLOCK_BYTES,
+      flushes: 1,
+    };
+    await bench.use(async (volume) => {
+      const live = volume.live();
+      for (const block of [1, 2, 3]) await put(volume, block, blocksOf(block));
+      await bench.world.sleep(2_000_000);
+      await live.trim(byteOffset(0), byteCount(4 * BLOCK_BYTES), NO);
+      // Three whole blocks, and the edges of two others.
+      await live.zero(byteOffset(100), byteCount(4 * BLOCK_BYTES), { fua: false, allocate: false });
+      // All of it inside one block: that block is written.
+      await live.zero(byteOffset(8 * BLOCK_BYTES), byteCount(100), { fua: true, allocate: true });
+      await live.zero(byteOffset(0), byteCount(2 * BLOCK_BYTES), { fua: false, allocate: true });
+      await live.flush();
+      await bench.world.sleep(1000);
+      expect(countsOf(volume)).toEqual(expected);
+    });
+    await bench.use(async (volume) => {
+      expect(countsOf(volume)).toEqual(expected);
+      await volume.live().trim(byteOffset(0), byteCount(BLOCK_BYTES), NO);
+      await bench.world.sleep(1000);
+      expect(countsOf(volume)).toMatchObject({ writes: 4, trims: 4 });
+    });
+  });
+
+  // A request for a time before the window ended the server: `varve history disk --to -1w`.
+  test('of a time before the window is empty', async () => {
+    const bench = await Bench.create(4);
+    await bench.use(async (volume) => {
+      await put(volume, 1, blocksOf(1));
+      expect(volume.history({ intervals: 3, toWallUs: micros(1) })).toEqual([]);
+      expect(volume.history({ intervals: 3, fromWallUs: micros(0), toWallUs: micros(1) })).toEqual(
+        [],
+      );
+    });
   });
 });
