@@ -8,6 +8,7 @@ import { addHistoryCommands } from './history-commands.ts';
 import { sayError } from './output.ts';
 import { addServe } from './serve-command.ts';
 import type { LoadTools } from './tools.ts';
+import { addTop } from './top-command.ts';
 import { addTransferCommands } from './transfer-commands.ts';
 import { addVolumeCommands } from './volume-commands.ts';
 
@@ -36,6 +37,7 @@ function makeProgram(version: string, setup: Setup): Command {
   addVolumeCommands(program, setup);
   addHistoryCommands(program, setup);
   addChangesCommands(program, setup);
+  addTop(program, setup);
   addTransferCommands(program, setup);
   addExplore(program, setup);
   return program;

@@ -22,6 +22,7 @@ const COMMANDS = [
   ['diff'],
   ['blame'],
   ['find'],
+  ['top'],
   ['export'],
   ['import'],
 ];
