@@ -3,6 +3,7 @@ import { CATALOGUE_MUTANTS } from './catalogue.ts';
 import { INDEX_MUTANTS } from './index.ts';
 import type { Mutant } from './mutant.ts';
 import { NBD_MUTANTS } from './nbd.ts';
+import { PAST_MUTANTS } from './past.ts';
 import { READ_MUTANTS } from './reads.ts';
 import { REPLAY_MUTANTS } from './replay.ts';
 import { ROUND_MUTANTS } from './rounds.ts';
@@ -17,5 +18,6 @@ export const MUTANTS: readonly Mutant[] = [
   ...ROUND_MUTANTS,
   ...CATALOGUE_MUTANTS,
   ...INDEX_MUTANTS,
+  ...PAST_MUTANTS,
   ...NBD_MUTANTS,
 ];

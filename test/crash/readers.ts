@@ -8,13 +8,13 @@ import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
-import type { LowerDevice } from '../../src/device/lower-device.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { VolumeModel } from '../model/volume-model.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { slowReads } from './slow-reads.ts';
 
 export interface ReadersOptions {
   readonly seed: number;
@@ -53,7 +53,7 @@ class ReadersRun {
   async run(): Promise<void> {
     await this.#world.run(async () => {
       await this.#sim.format(this.#power.life);
-      this.#slow();
+      slowReads(this.#sim, this.#world, this.#random.fork('slow'));
       const cacheBytes = byteCount(BLOCK_BYTES);
       const volume = await this.#sim.open(this.#power.life, { cacheBytes });
       const readers = Array.from({ length: READERS }, (_, i) => this.#reader(volume, i));
@@ -64,33 +64,6 @@ class ReadersRun {
       volume.core.check();
       await volume.close();
     });
-  }
-
-  /** Some reads take so long that a round passes, before they look or after. */
-  #slow(): void {
-    const random = this.#random.fork('slow');
-    const pause = async (): Promise<void> => {
-      if (random.chance(0.1)) await this.#world.sleep(random.below(200_000));
-    };
-    const slow = (device: LowerDevice): LowerDevice => ({
-      name: device.name,
-      size: device.size,
-      read: async (offset, target) => {
-        await pause();
-        await device.read(offset, target);
-        await pause();
-      },
-      write: (offset, sources) => device.write(offset, sources),
-      punch: (offset, length) => device.punch(offset, length),
-      sync: (point) => device.sync(point),
-      allocated: () => device.allocated(),
-      close: () => device.close(),
-    });
-    const devices = this.#sim.devices.bind(this.#sim);
-    this.#sim.devices = () => {
-      const { log, final, sums } = devices();
-      return { log: slow(log), final: slow(final), sums: slow(sums) };
-    };
   }
 
   async #write(volume: Volume): Promise<void> {

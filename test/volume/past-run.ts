@@ -16,6 +16,7 @@ import {
 } from '../../src/base/units.ts';
 import type { SearchQuery, VersionInfo } from '../../src/volume/past-report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
+import { slowReads } from '../crash/slow-reads.ts';
 import { VolumeModel } from '../model/volume-model.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
@@ -34,6 +35,7 @@ const SIZE = byteCount(BLOCKS * BLOCK_BYTES - 1500);
 const LIVES = 3;
 const STEPS = 90;
 const NO = { fua: false };
+const CHANGES_BESIDE = 60;
 /** The second one is found within itself, the third one is longer than most writes. */
 const WORDS = ['needle', 'ababab', `long ${'word '.repeat(60)}`].map((word) => Buffer.from(word));
 
@@ -44,6 +46,13 @@ export interface PastCounts {
   searches: number;
   spells: number;
   straddling: number;
+}
+
+/** Versions of a block, as they were listed. */
+interface BlockPast {
+  readonly block: number;
+  readonly at: Generation;
+  readonly versions: VersionInfo[];
 }
 
 class PastRun {
@@ -71,6 +80,7 @@ class PastRun {
       slots: 14,
       requestBytesMax: kibibytes(32),
     });
+    slowReads(this.#sim, this.#world, this.#random.fork('slow'));
     this.#onStep = onStep;
   }
 
@@ -201,22 +211,58 @@ class PastRun {
     const [, newest] = this.#moments(volume);
     const at = random.chance(0.3) ? undefined : newest;
     const offset = byteOffset(Math.min(SIZE - 1, block * BLOCK_BYTES + random.below(BLOCK_BYTES)));
-    const versions: VersionInfo[] = [];
-    for (let next: Generation | undefined = at ?? volume.core.head; next !== undefined;) {
+    const whole: BlockPast = { block, at: at ?? volume.core.head, versions: [] };
+    if (random.chance(0.5)) {
+      await this.#list(volume, { ...whole, offset, versionsMax });
+      this.#checkVersions(volume, whole);
+      return;
+    }
+    // Rounds come meanwhile: what was listed is of some horizon from before to after.
+    const before = volume.core.horizon.generation;
+    let isOver = false;
+    const list = this.#list(volume, { ...whole, offset, versionsMax }).finally(() => {
+      isOver = true;
+    });
+    const write = async (): Promise<void> => {
+      for (let i = 0; i < CHANGES_BESIDE && !isOver; i++) await this.#change(volume);
+    };
+    const [ended] = await Promise.allSettled([list, write()]);
+    if (ended.status === 'rejected') {
+      assert(isVarveError(ended.reason, 'MOMENT_OUTSIDE'), 'a page is refused because it left');
+      return;
+    }
+    const horizons: number[] = [];
+    for (let one: number = before; one <= volume.core.horizon.generation; one++) horizons.push(one);
+    const fits = horizons.some((horizon) => this.#fits(whole, horizon));
+    assert(fits, `versions of ${block} are those of one horizon, ${before} or later`);
+  }
+
+  async #list(
+    volume: Volume,
+    { at, versions, offset, versionsMax }: BlockPast & { offset: ByteOffset; versionsMax: number },
+  ): Promise<void> {
+    for (let next: Generation | undefined = at; next !== undefined;) {
       const page = await volume.past.versions({ offset, at: next, versionsMax });
-      assert(page.offset === block * BLOCK_BYTES, 'it is the block that was asked for');
+      assert(page.offset === offset - (offset % BLOCK_BYTES), 'it is the block that was asked for');
       assert(page.versions.length <= versionsMax, 'a page is within its limit');
       versions.push(...page.versions);
       next = page.next;
     }
-    this.#checkVersions(volume, block, { versions, at: at ?? volume.core.head });
   }
 
-  #checkVersions(
-    volume: Volume,
-    block: number,
-    { versions, at }: { readonly versions: readonly VersionInfo[]; readonly at: Generation },
-  ): void {
+  /** Whether the versions are those down to that horizon, and what the block held there. */
+  #fits({ block, at, versions }: BlockPast, horizon: number): boolean {
+    const made = this.#model.generationsOf(block).filter((one) => one > horizon && one <= at);
+    const got = versions.slice(0, -1).map((version) => version.generation ?? -1);
+    const base = versions.at(-1);
+    if (base === undefined || got.join() !== made.toReversed().join()) return false;
+    const isHole = this.#model.isHoleAt(block, horizon);
+    if (base.kind === 'data' ? isHole : !isZeros(this.#model.blockAt(block, horizon))) return false;
+    const isUnknown = base.generation === undefined;
+    return isUnknown || base.generation === this.#model.generationAt(block, horizon);
+  }
+
+  #checkVersions(volume: Volume, { block, versions, at }: BlockPast): void {
     const { horizon, head } = volume.core;
     const model = this.#model;
     const made = model.generationsOf(block).filter((one) => one > horizon.generation && one <= at);
