@@ -159,6 +159,13 @@ export class BlockIndex {
     return FOUND_DATA;
   }
 
+  /** Blocks from `start` up to this one, at most `end`, have no version but of ranges. */
+  bareUntil(start: Block, end: Block): Block {
+    let at = start;
+    while (at < end && this.#regions.isEmptyAt(at)) at = this.#regions.endOf(at);
+    return at < end ? at : end;
+  }
+
   /** Runs of blocks that are found in the same way at `at`, from `start`; see `Runs`. */
   runs(start: Block, count: BlockCount, at: Generation, limits: WalkLimits): Runs {
     return walkRuns(this.#walked(start, count, at), limits);

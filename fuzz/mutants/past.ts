@@ -27,8 +27,8 @@ export const PAST_MUTANTS: readonly Mutant[] = [
     law: 3,
     story: 'asked backwards, what ranges became is told of the newer moment',
     file: 'src/volume/past.ts',
-    find: 'at: query.to, max: query.rangesMax',
-    replace: 'at, max: query.rangesMax',
+    find: 'const [to, max] = [query.to, query.rangesMax];',
+    replace: 'const [to, max] = [at, query.rangesMax];',
     fuzzers: PAST,
   },
   {

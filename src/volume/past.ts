@@ -41,6 +41,16 @@ import { BASE_ALLOCATION, type Status } from './status.ts';
 
 /** Blocks looked at for one page: some milliseconds. */
 const PROBES_MAX = 65_536;
+/** A page ends after so long, wherever it is then. */
+const PAGE_US = 20_000;
+
+interface BecameQuery {
+  readonly from: ByteOffset;
+  readonly end: number;
+  readonly at: Generation;
+  readonly max: number;
+  readonly untilUs: number;
+}
 
 export interface PastParts {
   readonly moments: Moments;
@@ -96,13 +106,15 @@ export class VolumePast {
     const limits = { runsMax: query.rangesMax, probesMax: PROBES_MAX };
     const { runs, next } = core.index.changed(first, count, since, at, limits);
     const ranges: ChangedRange[] = [];
+    const untilUs = core.world.clock.monotonicUs() + PAGE_US;
     let reached: number = next * BLOCK_BYTES;
     for (const run of runs) {
       if (!run.changed) continue;
       const from = byteOffset(run.start * BLOCK_BYTES);
       const end = Math.min(core.size, (run.start + run.count) * BLOCK_BYTES);
-      const stopped = await this.#became(ranges, { from, end, at: query.to, max: query.rangesMax });
-      if (stopped < end) {
+      const [to, max] = [query.to, query.rangesMax];
+      const stopped = await this.#became(ranges, { from, end, at: to, max, untilUs });
+      if (stopped < end || core.world.clock.monotonicUs() > untilUs) {
         reached = stopped;
         break;
       }
@@ -136,14 +148,14 @@ export class VolumePast {
       throw new VarveError('REQUEST_BAD', `bytes ${offset} to ${end} of ${this.#core.size}`);
     }
     this.#needWindow(query.from, query.to);
-    const { reader, onUnpin } = this.#parts;
-    return await new Search(this.#core, reader, query, progress).run(onUnpin);
+    const { reader, status, onUnpin } = this.#parts;
+    return await new Search({ core: this.#core, reader, status, query, progress }).run(onUnpin);
   }
 
-  /** Adds what [from, end) became. @returns where it stopped: at `end`, or at `max` ranges */
+  /** Adds what [from, end) became. @returns where it stopped: at `end`, for `max` or for the time */
   async #became(
     ranges: ChangedRange[],
-    { from, end, at, max }: { from: ByteOffset; end: number; at: Generation; max: number },
+    { from, end, at, max, untilUs }: BecameQuery,
   ): Promise<number> {
     for (let offset: number = from; offset < end;) {
       const left = byteCount(end - offset);
@@ -160,6 +172,7 @@ export class VolumePast {
         } else return offset;
         offset += length;
       }
+      if (this.#core.world.clock.monotonicUs() > untilUs) return offset;
     }
     return end;
   }

@@ -15,12 +15,14 @@ import {
   block as blockOf,
   BLOCK_BYTES,
   blockCount,
+  byteCount,
   byteOffset,
   generation as generationOf,
   type Block,
   type Generation,
 } from '../base/units.ts';
 import { isUnreadable, UnreadableError } from '../base/unreadable.ts';
+import { STATE_ZERO } from '../device/block-device.ts';
 import { FOUND_ZERO } from '../../index/found.ts';
 import type { PinHandle } from '../../index/pins.ts';
 import type { Core, PinReason } from './core.ts';
@@ -29,6 +31,7 @@ import { Pattern } from './pattern.ts';
 import type { Reader } from './reader.ts';
 import type { PointInTime, Progress } from './report.ts';
 import { common, Spells, type Span } from './spells.ts';
+import { BASE_ALLOCATION, type Status } from './status.ts';
 
 /** Blocks read at once. */
 const CHUNK_BLOCKS = 64;
@@ -36,6 +39,8 @@ const CHUNK_BLOCKS = 64;
 const BLOCK_SPELLS_MAX = 1000;
 const VERSIONS_MAX = 256;
 const WALK = { runsMax: 1000, probesMax: 65_536 };
+/** Blocks of which it is asked at once whether they are zeros. */
+const ZEROS_BLOCKS_MAX = 4096;
 /** Others get a turn after so long. */
 const TURN_US = 8000;
 
@@ -61,9 +66,18 @@ interface Before {
   readonly tails: Spells;
 }
 
+export interface SearchOptions {
+  readonly core: Core;
+  readonly reader: Reader;
+  readonly status: Status;
+  readonly query: SearchQuery;
+  readonly progress: Progress;
+}
+
 export class Search {
   readonly #core: Core;
   readonly #reader: Reader;
+  readonly #status: Status;
   readonly #query: SearchQuery;
   readonly #progress: Progress;
   readonly #pattern: Pattern;
@@ -71,6 +85,8 @@ export class Search {
   readonly #single = Buffer.alloc(BLOCK_BYTES);
   readonly #spells: Spell[] = [];
   #before: Before | undefined;
+  /** Blocks before this one are known to hold data at the older moment. */
+  #solidUntil = 0;
   #gone = false;
   #turnUs = 0;
   #versions = 0;
@@ -78,9 +94,10 @@ export class Search {
   #unreadable = 0;
   #left = 0;
 
-  constructor(core: Core, reader: Reader, query: SearchQuery, progress: Progress) {
+  constructor({ core, reader, status, query, progress }: SearchOptions) {
     this.#core = core;
     this.#reader = reader;
+    this.#status = status;
     this.#query = query;
     this.#progress = progress;
     this.#pattern = new Pattern(query.pattern);
@@ -135,9 +152,14 @@ export class Search {
   /** @returns the block that the next page begins with, when this one is full */
   async #run({ start, end, changed, throughout }: Run): Promise<number | undefined> {
     if (changed || throughout) {
-      for (let at = start; at < end; at += CHUNK_BLOCKS) {
-        const full = await this.#chunk(at, Math.min(end, at + CHUNK_BLOCKS), changed);
+      for (let at = start; at < end;) {
+        const zerosEnd = await this.#zerosFrom(at, end);
+        // Of blocks that were nothing but zeros the first and the last one are edges.
+        const skips = zerosEnd - at > 2;
+        const stop = skips ? at + 1 : Math.min(end, at + CHUNK_BLOCKS);
+        const full = await this.#chunk(at, stop, changed);
         if (full !== undefined) return full;
+        at = skips ? zerosEnd - 1 : stop;
       }
       return undefined;
     }
@@ -145,6 +167,27 @@ export class Search {
     await this.#chunk(start, start + 1, changed);
     if (end - 1 > start) await this.#chunk(end - 1, end, changed);
     return undefined;
+  }
+
+  /**
+   * Making a file system trims all of a disk: what was blank before, and was never written, holds no
+   * pattern at any moment.
+   * @returns the end of the blocks that were zeros all the time; `start` when it was not
+   */
+  async #zerosFrom(start: number, end: number): Promise<number> {
+    if (this.#pattern.isZeros || start < this.#solidUntil) return start;
+    const { index } = this.#core;
+    const bare = index.bareUntil(blockOf(start), blockOf(Math.min(end, start + ZEROS_BLOCKS_MAX)));
+    if (bare <= start) return start;
+    const offset = byteOffset(start * BLOCK_BYTES);
+    const length = byteCount((bare - start) * BLOCK_BYTES);
+    const [run] = await this.#status.runs(BASE_ALLOCATION, offset, length, 1, this.#query.from);
+    await this.#turn();
+    if (run === undefined) return start;
+    const runEnd = start + Math.floor(run.length / BLOCK_BYTES);
+    if ((run.flags & STATE_ZERO) !== 0) return runEnd;
+    this.#solidUntil = runEnd;
+    return start;
   }
 
   /** @returns the block that the next page begins with, when this one is full */

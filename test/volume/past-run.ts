@@ -11,9 +11,11 @@ import {
   byteOffset,
   generation,
   kibibytes,
+  type ByteCount,
   type ByteOffset,
   type Generation,
 } from '../../src/base/units.ts';
+import type { BlockDevice } from '../../src/device/block-device.ts';
 import type { SearchQuery, VersionInfo } from '../../src/volume/past-report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { slowReads } from '../crash/slow-reads.ts';
@@ -29,15 +31,23 @@ export interface PastOptions {
   readonly onStep?: () => void;
 }
 
-const BLOCKS = 24;
-/** The last block is a partial one. */
-const SIZE = byteCount(BLOCKS * BLOCK_BYTES - 1500);
+/** Blocks that are used, at the beginning of the disk and at its end; the last one is partial. */
+const USED_BLOCKS = 24;
+const LOW_BLOCKS = 12;
+const USED_BYTES = USED_BLOCKS * BLOCK_BYTES - 1500;
+/** Some disks have blocks between the two that are hardly used: at regions of the index, and trimmed. */
+const GAP_BLOCKS = 1000;
+const ISLAND_BLOCKS: readonly number[] = [256, 512];
+/** No write is longer. */
+const WRITE_BLOCKS_MAX = 9;
 const LIVES = 3;
 const STEPS = 90;
 const NO = { fua: false };
 const CHANGES_BESIDE = 60;
 /** The second one is found within itself, the third one is longer than most writes. */
 const WORDS = ['needle', 'ababab', `long ${'word '.repeat(60)}`].map((word) => Buffer.from(word));
+/** Blocks of zeros beside it are part of what is found. */
+const ISLAND = Buffer.from('\0\0\0island\0\0\0');
 
 export interface PastCounts {
   diffs: number;
@@ -67,15 +77,20 @@ class PastRun {
   readonly #world: SimWorld;
   readonly #sim: SimVolume;
   readonly #random: SeededRandom;
-  readonly #model = new VolumeModel(SIZE);
+  readonly #model: VolumeModel;
+  readonly #gapBytes: number;
+  readonly #size: ByteCount;
   readonly #onStep: (() => void) | undefined;
 
   constructor({ seed, onStep }: PastOptions) {
     this.#world = new SimWorld(seed);
     this.#random = this.#world.random.fork('past');
     const power = new PowerSupply(this.#world);
+    this.#gapBytes = this.#random.chance(0.3) ? GAP_BLOCKS * BLOCK_BYTES : 0;
+    this.#size = byteCount(USED_BYTES + this.#gapBytes);
+    this.#model = new VolumeModel(this.#size);
     this.#sim = new SimVolume(power, {
-      size: SIZE,
+      size: this.#size,
       segmentBytes: kibibytes(32),
       slots: 14,
       requestBytesMax: kibibytes(32),
@@ -111,9 +126,12 @@ class PastRun {
     const random = this.#random;
     const live = volume.live();
     const kind = random.below(10);
-    const length = byteCount(1 + random.below(kind < 2 ? 9 * BLOCK_BYTES : 2 * BLOCK_BYTES));
-    const offset = byteOffset(random.below(SIZE - length));
-    if (kind === 0) {
+    const length = byteCount(1 + random.below((kind < 2 ? WRITE_BLOCKS_MAX : 2) * BLOCK_BYTES));
+    const offset = this.#place(random.below(USED_BYTES - length));
+    if (kind === 0 && random.chance(0.3)) {
+      this.#model.trim(0, this.#size);
+      await live.trim(byteOffset(0), this.#size, NO);
+    } else if (kind === 0) {
       this.#model.trim(offset, length);
       await live.trim(offset, length, NO);
     } else if (kind === 1) {
@@ -124,13 +142,33 @@ class PastRun {
       this.#model.write(offset, content);
       await live.write(offset, content, NO);
     } else {
+      if (this.#gapBytes > 0 && random.chance(0.2)) return await this.#changeIsland(live);
       const word = random.pick(WORDS);
       // Often over the edge of two blocks.
-      const edge = (1 + random.below(BLOCKS - 1)) * BLOCK_BYTES - random.below(word.length + 1);
-      const at = Math.min(random.chance(0.7) ? edge : offset, SIZE - word.length);
-      this.#model.write(at, word);
-      await live.write(byteOffset(at), word, NO);
+      const edge =
+        (1 + random.below(USED_BLOCKS - 1)) * BLOCK_BYTES - random.below(word.length + 1);
+      const at = random.chance(0.7)
+        ? this.#place(Math.min(edge, USED_BYTES - word.length))
+        : offset;
+      const part = word.subarray(0, this.#size - at);
+      this.#model.write(at, part);
+      await live.write(at, part, NO);
     }
+  }
+
+  /** A word over the edge of a region of the index, or just behind or before it, among zeros. */
+  async #changeIsland(live: BlockDevice): Promise<void> {
+    const random = this.#random;
+    const part = random.pick([ISLAND, ISLAND.subarray(3), ISLAND.subarray(0, -3)]);
+    const before = random.pick([0, part.length, random.below(part.length)]);
+    const at = byteOffset(random.pick(ISLAND_BLOCKS) * BLOCK_BYTES - before);
+    this.#model.write(at, part);
+    await live.write(at, part, NO);
+  }
+
+  /** A byte of the disk, from one of those that are used. */
+  #place(used: number): ByteOffset {
+    return byteOffset(used < LOW_BLOCKS * BLOCK_BYTES ? used : used + this.#gapBytes);
   }
 
   /** Two moments of the window, in order. */
@@ -179,9 +217,9 @@ class PastRun {
         assert(page.next === undefined || page.next > next, 'a page gets somewhere');
         for (const range of page.ranges) {
           const end = range.offset + range.length;
-          assert(range.offset >= next && end <= (page.next ?? SIZE), 'ranges ascend');
+          assert(range.offset >= next && end <= (page.next ?? this.#size), 'ranges ascend');
           assert(range.offset % BLOCK_BYTES === 0, 'ranges are of whole blocks');
-          assert(end % BLOCK_BYTES === 0 || end === SIZE, 'ranges are of whole blocks');
+          assert(end % BLOCK_BYTES === 0 || end === this.#size, 'ranges are of whole blocks');
           for (let at: number = range.offset; at < end; at += BLOCK_BYTES) {
             became.set(at / BLOCK_BYTES, range.became);
           }
@@ -192,7 +230,7 @@ class PastRun {
     });
     if (whole === undefined) return;
     this.counts.diffs += 1;
-    for (let block = 0; block < BLOCKS; block++) {
+    for (let block = 0; block < this.#model.blocks; block++) {
       const isChanged = this.#model.generationAt(block, newer) > older;
       const got = became.get(block);
       assert((got !== undefined) === isChanged, `block ${block}: changed in (${older}, ${newer}]`);
@@ -206,11 +244,13 @@ class PastRun {
 
   async #blame(volume: Volume): Promise<void> {
     const random = this.#random;
-    const block = random.below(BLOCKS);
+    const block = Math.floor(this.#place(random.below(USED_BYTES)) / BLOCK_BYTES);
     const versionsMax = random.pick([1, 2, 5, 1000]);
     const [, newest] = this.#moments(volume);
     const at = random.chance(0.3) ? undefined : newest;
-    const offset = byteOffset(Math.min(SIZE - 1, block * BLOCK_BYTES + random.below(BLOCK_BYTES)));
+    const offset = byteOffset(
+      Math.min(this.#size - 1, block * BLOCK_BYTES + random.below(BLOCK_BYTES)),
+    );
     const whole: BlockPast = { block, at: at ?? volume.core.head, versions: [] };
     if (random.chance(0.5)) {
       await this.#list(volume, { ...whole, offset, versionsMax });
@@ -299,18 +339,19 @@ class PastRun {
   /** Where a place may begin: the whole disk, or some part of it. */
   #region(): readonly [number, number] {
     const random = this.#random;
-    if (random.chance(0.6)) return [0, SIZE];
-    const from = random.below(SIZE);
-    const to = from + 1 + random.below(SIZE - from);
+    const size = this.#size;
+    if (random.chance(0.6)) return [0, size];
+    const from = this.#place(random.below(USED_BYTES));
+    const to = from + 1 + random.below(size - from);
     // Places at the edge of a block need the block behind the last one.
     const edge = Math.ceil(to / BLOCK_BYTES) * BLOCK_BYTES;
-    return [from, Math.min(SIZE, random.chance(0.5) ? edge : to)];
+    return [from, Math.min(size, random.chance(0.5) ? edge : to)];
   }
 
   async #search(volume: Volume, throughout: boolean): Promise<void> {
     const random = this.#random;
     const [from, to] = this.#moments(volume);
-    const pattern = random.chance(0.9) ? random.pick(WORDS) : Buffer.from('e');
+    const pattern = random.chance(0.9) ? random.pick([...WORDS, ISLAND]) : Buffer.from('e');
     const [offset, end] = this.#region();
     const query: Omit<SearchQuery, 'next'> = {
       pattern,
@@ -362,7 +403,7 @@ class PastRun {
     const spells: string[] = [];
     const constant: string[] = [];
     for (let at: number = from; at <= to; at++) {
-      const found = placesOf(this.#model.bytesAt(0, SIZE, at), pattern);
+      const found = this.#placesOf(pattern, at);
       for (const [place, since] of open) {
         if (found.has(place)) continue;
         spells.push(`${place}: ${since ?? 'first'} to ${at}`);
@@ -378,15 +419,27 @@ class PastRun {
     }
     return { spells, constant };
   }
-}
 
-function placesOf(bytes: Uint8Array, pattern: Uint8Array): Set<number> {
-  const places = new Set<number>();
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let at = buffer.indexOf(pattern); at >= 0; at = buffer.indexOf(pattern, at + 1)) {
-    places.add(at);
+  /** What lies between the parts that are used, and further than a write reaches, is zeros. */
+  #placesOf(pattern: Uint8Array, at: number): Set<number> {
+    const model = this.#model;
+    const places = new Set<number>();
+    const lowBytes = Math.min(this.#size, (LOW_BLOCKS + WRITE_BLOCKS_MAX + 1) * BLOCK_BYTES);
+    const highFrom = Math.max(0, this.#place(LOW_BLOCKS * BLOCK_BYTES) - BLOCK_BYTES);
+    const islands = this.#gapBytes === 0 ? [] : ISLAND_BLOCKS;
+    const parts: readonly (readonly [number, number])[] = [
+      [0, lowBytes],
+      ...islands.map((at): [number, number] => [(at - 2) * BLOCK_BYTES, (at + 2) * BLOCK_BYTES]),
+      [highFrom, this.#size],
+    ];
+    for (const [from, to] of parts) {
+      const bytes = Buffer.from(model.bytesAt(from, to - from, at));
+      for (let i = bytes.indexOf(pattern); i >= 0; i = bytes.indexOf(pattern, i + 1)) {
+        places.add(from + i);
+      }
+    }
+    return places;
   }
-  return places;
 }
 
 function isZeros(content: Uint8Array): boolean {
