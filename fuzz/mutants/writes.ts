@@ -123,7 +123,7 @@ export const WRITE_MUTANTS: readonly Mutant[] = [
     law: 3,
     story: 'the timeline is not told of a flush, so `flush-1` names an older one',
     file: 'src/volume/appender.ts',
-    find: '      core.timeline.addFlush(head);\n',
+    find: '    core.timeline.addFlush(core.head);\n',
     replace: '',
     fuzzers: LIVES,
   },
