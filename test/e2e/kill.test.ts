@@ -17,7 +17,7 @@ import { killRounds, type KillOptions, type KillReport } from '../support/kill-r
 import { varve, VARVE } from '../support/run.ts';
 import { Server } from '../support/server.ts';
 
-const ROUNDS = Number(process.env['VARVE_KILL_ROUNDS'] ?? 3);
+const ROUNDS = Number(process.env['VARVE_KILL_ROUNDS'] ?? 2);
 const SEED = Number(process.env['VARVE_KILL_SEED'] ?? 1);
 const ROUND_MS_MAX = 20_000;
 

@@ -75,7 +75,7 @@ describe('the planted bugs', () => {
 });
 
 describe('the runner', () => {
-  const SAMPLE = ['reads-give-zeros', 'older-range-wins', 'fua-flag-dropped'];
+  const SAMPLE = ['reads-give-zeros', 'fua-flag-dropped'];
   const folder = mkdtempSync(join(tmpdir(), 'varve-mutants-'));
 
   /** Apart from `dist/`, which other tests use meanwhile; packages are found from there all the same. */
@@ -98,7 +98,7 @@ describe('the runner', () => {
     const run = join(built, 'fuzz/mutants/run.js');
     const options = ['--jobs', '1', '--seconds', '10', '--control-seconds', '1', '--json', json];
     const text = execFileSync(process.execPath, [run, ...options, ...names], { encoding: 'utf8' });
-    expect(text).toContain('mutants: 3 of 3 found');
+    expect(text).toContain('mutants: 2 of 2 found');
     const results: unknown = JSON.parse(readFileSync(json, 'utf8'));
     expect(results).toMatchObject(
       SAMPLE.map((name) => ({ mutant: { name }, verdict: { kind: 'found' } })),
