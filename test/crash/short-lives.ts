@@ -187,12 +187,14 @@ class ShortLives {
   async #flush(volume: Volume): Promise<void> {
     const { head } = this.#model;
     const { core } = volume;
-    // A flush with nothing new before it is no boundary of its own.
-    const isNoted = head > this.#opened && core.log.stream.room(0, 1, false) === 'yes';
+    // A flush with nothing new before it is no boundary of its own; where a mark finds no room, the
+    // next request brings it.
+    const isNew = head > this.#opened;
+    const isNoted = isNew && core.log.stream.room(0, 1, false) === 'yes';
     this.#flushesUnsure.add(head);
     await volume.live().flush();
     this.#promised(head);
-    this.#flushesUnsure.delete(head);
+    if (isNoted || !isNew) this.#flushesUnsure.delete(head);
     if (!isNoted || head <= core.horizon.generation) return;
     this.#flushes.add(head);
     const { generation } = await volume.resolve('flush-1');
