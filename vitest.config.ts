@@ -21,10 +21,8 @@ export default defineConfig({
           name: 'parts',
           include: ['test/**/*.test.ts'],
           exclude: ['test/e2e/**'],
-          // One for each core: these wait for nothing but the processor. They keep nothing in modules
-          // that another file could trip over, so a process runs many of them.
+          // One for each core: these wait for nothing but the processor.
           maxWorkers: '100%',
-          isolate: false,
           testTimeout: 60_000,
           hookTimeout: 30_000,
           sequence: { groupOrder: 0 },
