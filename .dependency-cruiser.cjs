@@ -5,6 +5,18 @@
  */
 'use strict';
 
+const UP_TO_NBD = [
+  'base',
+  'format',
+  'device',
+  'explore',
+  'log',
+  'index',
+  'volume',
+  'replica',
+  'nbd',
+];
+
 /** Every folder of the product, with the folders it may see beside itself. */
 const FLOORS = {
   base: { at: 'src/base', sees: [] },
@@ -20,37 +32,15 @@ const FLOORS = {
   nbd: { at: 'src/nbd', sees: ['base', 'device'] },
   control: {
     at: 'src/control',
-    sees: ['base', 'format', 'device', 'explore', 'log', 'index', 'volume', 'replica', 'nbd'],
+    sees: UP_TO_NBD,
   },
   http: {
     at: 'src/http',
-    sees: [
-      'base',
-      'format',
-      'device',
-      'explore',
-      'log',
-      'index',
-      'volume',
-      'replica',
-      'nbd',
-      'control',
-    ],
+    sees: [...UP_TO_NBD, 'control'],
   },
   cli: {
     at: 'src/cli',
-    sees: [
-      'base',
-      'format',
-      'device',
-      'explore',
-      'log',
-      'index',
-      'volume',
-      'replica',
-      'nbd',
-      'control',
-    ],
+    sees: [...UP_TO_NBD, 'control'],
   },
 };
 

@@ -26,7 +26,7 @@ import {
   type Slot,
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
-import { FLAG_FUA, KIND_FLUSH } from '../src/format/layouts.ts';
+import { FLAG_START, FLAG_FUA, KIND_FLUSH } from '../src/format/layouts.ts';
 import { endOf, entryOf, type Batch } from './batch.ts';
 import { Branches } from './branches.ts';
 import { slotOffset } from './geometry.ts';
@@ -234,7 +234,7 @@ export class Replay {
     found.lastGeneration = header.generation;
     this.#elapsedUs = header.elapsedUs;
     for (let i = 0; i < header.entryCount; i++) {
-      if ((entryOf(batch, i).flags & 1) !== 0) found.lastGeneration += 1;
+      if ((entryOf(batch, i).flags & FLAG_START) !== 0) found.lastGeneration += 1;
     }
     this.#batches += 1;
     return true;

@@ -18,7 +18,7 @@ import type { PointInTime } from '../volume/report.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
 import { addFind } from './find-command.ts';
 import { ListOutput } from './list-output.ts';
-import { parseCount, parseOffset } from './numbers.ts';
+import { parseOffset, parseWhole } from './numbers.ts';
 
 const RANGE_COLUMNS = [
   { head: 'OFFSET', width: 16, align: 'right' },
@@ -181,7 +181,7 @@ function addBlame(program: Command, setup: Setup): void {
   ]).action(async (text: string, where: string, flags: { readonly limit: string }) => {
     const { volume: name, moment } = parseExportName(text);
     const offset = byteOffset(parseOffset(where, '<offset>'));
-    const limit = parseCount(flags.limit, '--limit', VERSIONS_LIMIT_MAX);
+    const limit = parseWhole(flags.limit, '--limit', { max: VERSIONS_LIMIT_MAX });
     const context = await contextOf(command, setup);
     await context.withOperator((operator) =>
       operator.withPast(name, (past) => sayBlame(context, past, { name, moment, offset, limit })),

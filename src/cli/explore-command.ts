@@ -7,7 +7,9 @@ import type { DeviceFile, NodeJudge } from '../control/node-judge.ts';
 import { parseSize } from '../control/size-text.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
 import { reportText } from './explore-text.ts';
+import { parseWhole } from './numbers.ts';
 import { say, sayJson } from './output.ts';
+import { untilSignal } from './signals.ts';
 
 interface ExploreFlags {
   readonly from: string;
@@ -39,13 +41,6 @@ It ends with 0 where the disk is in order. What it writes to a state is forgotte
 
 Exit status: 0 no state fails, 3 one does, 1 it could not be done, 2 asked wrongly.`;
 
-/** @throws VarveError USAGE */
-function wholeNumber(flag: string, text: string, [min, max]: readonly [number, number]): number {
-  const value = Number(text);
-  if (/^\d+$/.test(text) && value >= min && value <= max) return value;
-  throw new VarveError('USAGE', `${flag}: got "${text}", not ${min} to ${max}`);
-}
-
 function deviceFileOf(text: string): DeviceFile {
   const found = DEVICE_FILES.find((known) => known === text);
   if (found !== undefined) return found;
@@ -54,27 +49,13 @@ function deviceFileOf(text: string): DeviceFile {
 
 function optionsOf(flags: ExploreFlags): ExploreOptions {
   return {
-    statesMax: wholeNumber('--max-states', flags.maxStates, [1, STATES_MAX]),
-    seed: wholeNumber('--seed', flags.seed, [0, 2 ** 32 - 1]),
+    statesMax: parseWhole(flags.maxStates, '--max-states', { max: STATES_MAX }),
+    seed: parseWhole(flags.seed, '--seed', { min: 0, max: 2 ** 32 - 1 }),
     torn: flags.torn === true,
-    jobs: wholeNumber('--jobs', flags.jobs, [1, 256]),
-    findingsMax: wholeNumber('--max-findings', flags.maxFindings, [1, 1000]),
+    jobs: parseWhole(flags.jobs, '--jobs', { max: 256 }),
+    findingsMax: parseWhole(flags.maxFindings, '--max-findings', { max: 1000 }),
     scratchBytes: parseSize(flags.scratch),
   };
-}
-
-/** The first signal ends the exploration in order; there is nothing to hurry with a second one. */
-async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const controller = new AbortController();
-  const onSignal = (): void => controller.abort();
-  process.on('SIGINT', onSignal);
-  process.on('SIGTERM', onSignal);
-  try {
-    return await work(controller.signal);
-  } finally {
-    process.off('SIGINT', onSignal);
-    process.off('SIGTERM', onSignal);
-  }
 }
 
 async function run(
@@ -85,7 +66,7 @@ async function run(
   const { explore } = await import('../control/explorer.ts');
   const { clock } = context.tools.serverPorts.world;
   const ends = { from: flags.from, to: flags.to };
-  return await interruptible((signal) =>
+  return await untilSignal((signal) =>
     context.withOperator((operator) =>
       operator.withHistory(name, ends, (history) =>
         context.withProgress(`exploring ${name}`, (progress) =>
@@ -99,7 +80,7 @@ async function run(
 async function act(setup: Setup, command: Command, name: string): Promise<void> {
   const flags = command.opts<ExploreFlags>();
   const options = optionsOf(flags);
-  const timeoutMs = wholeNumber('--timeout', flags.timeout, [1, TIMEOUT_S_MAX]) * 1000;
+  const timeoutMs = parseWhole(flags.timeout, '--timeout', { max: TIMEOUT_S_MAX }) * 1000;
   const deviceFile = deviceFileOf(flags.device);
   const context = await contextOf(command, setup);
   const { NodeJudge: Runner } = await import('../control/node-judge.ts');

@@ -16,7 +16,7 @@ import {
 import type { PointInTime } from '../volume/report.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
 import { ListOutput } from './list-output.ts';
-import { parseCount, parseOffset } from './numbers.ts';
+import { parseOffset, parseWhole } from './numbers.ts';
 
 const CHANGE_COLUMNS = [
   { head: 'TIME', width: 27 },
@@ -297,7 +297,7 @@ export function addFind(program: Command, setup: Setup): void {
     if (parseExportName(name).moment !== undefined) {
       throw new VarveError('USAGE', `"${name}": give the moments by --from and --to`);
     }
-    const limit = parseCount(flags.limit, '--limit', LIMIT_MAX);
+    const limit = parseWhole(flags.limit, '--limit', { max: LIMIT_MAX });
     const pattern = flags.bytes === undefined ? undefined : parsePattern(flags.bytes);
     const where = flags.changedAt === undefined ? 0 : parseOffset(flags.changedAt, '--changed-at');
     const context = await contextOf(command, setup);

@@ -8,6 +8,7 @@ import type { HistoryInterval } from '../volume/report.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
 import { historyBars } from './history-bars.ts';
 import { snapshotTable } from './info-text.ts';
+import { durationUs, parseWhole } from './numbers.ts';
 import { say, sayJson, tableText } from './output.ts';
 
 const INTERVALS_DEFAULT = '24';
@@ -53,12 +54,8 @@ function lastClock(text: string): Micros {
 
 /** @throws VarveError USAGE */
 function spanUsOf(text: string): number {
-  try {
-    const span = parseMoment(`-${text}`);
-    if (span.kind === 'ago' && span.agoUs > 0) return span.agoUs;
-  } catch {
-    // It is told below.
-  }
+  const span = durationUs(text);
+  if (span !== undefined && span > 0) return span;
   throw new VarveError('USAGE', `--span: got "${text}", not a duration such as 10m or 90s`);
 }
 
@@ -93,14 +90,6 @@ async function aroundUsOf(context: Context, name: string, text: string): Promise
   return await context.withOperator((operator) =>
     operator.withPast(name, async (past) => (await past.point(text)).wallUs),
   );
-}
-
-function intervalsOf(text: string): number {
-  const intervals = Number(text);
-  if (Number.isSafeInteger(intervals) && intervals >= 1 && intervals <= INTERVALS_MAX) {
-    return intervals;
-  }
-  throw new VarveError('USAGE', `--intervals: got "${text}", not 1 to ${INTERVALS_MAX}`);
 }
 
 async function historyText(name: string, intervals: readonly HistoryInterval[]): Promise<string> {
@@ -152,7 +141,7 @@ function addHistory(program: Command, setup: Setup): void {
     'varve history disk --around 14:03 --span 4m',
     'varve history disk --from 2026-11-21T14:00:00Z --to 2026-11-21T14:05:00Z --json',
   ]).action(async (name: string, flags: HistoryFlags) => {
-    const count = intervalsOf(flags.intervals);
+    const count = parseWhole(flags.intervals, '--intervals', { max: INTERVALS_MAX });
     const context = await contextOf(command, setup);
     const { aroundUs, ...span } = await timeSpanOf(context, name, flags);
     const range = { intervals: count, ...span };

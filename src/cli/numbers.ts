@@ -1,7 +1,8 @@
 /** Numbers on the command line. */
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import { byteOffset, type ByteOffset } from '../base/units.ts';
 import { parseSize } from '../control/size-text.ts';
+import { parseMoment } from '../volume/moment.ts';
 
 const HEX = /^0x[0-9a-f]+$/i;
 
@@ -21,19 +22,35 @@ export function parseOffset(text: string, what: string): ByteOffset {
 }
 
 function sizeOf(text: string): number | undefined {
+  return known(() => parseSize(text));
+}
+
+/** What was not understood is told by the caller, in its own words. */
+function known<T>(parse: () => T): T | undefined {
   try {
-    return parseSize(text);
-  } catch {
+    return parse();
+  } catch (error) {
+    if (!isVarveError(error)) throw error;
     return undefined;
   }
 }
 
 /**
- * A count from 1 to `max`.
+ * A whole number from `min` to `max`.
  * @throws VarveError USAGE
  */
-export function parseCount(text: string, what: string, max: number): number {
-  const count = Number(text);
-  if (/^\d+$/.test(text) && count >= 1 && count <= max) return count;
-  throw new VarveError('USAGE', `${what}: got "${text}", not 1 to ${max}`);
+export function parseWhole(
+  text: string,
+  what: string,
+  { min = 1, max }: { readonly min?: number; readonly max: number },
+): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value >= min && value <= max) return value;
+  throw new VarveError('USAGE', `${what}: got "${text}", not ${min} to ${max}`);
+}
+
+/** A duration such as `90s`, as in a moment that is so long ago; undefined: it is none. */
+export function durationUs(text: string): number | undefined {
+  const moment = known(() => parseMoment(`-${text}`));
+  return moment?.kind === 'ago' ? moment.agoUs : undefined;
 }

@@ -4,10 +4,12 @@ import type { Command } from 'commander';
 import { VarveError } from '../base/errors.ts';
 import { micros } from '../base/units.ts';
 import type { Operator } from '../control/operations.ts';
-import { parseMoment, timeText } from '../volume/moment.ts';
+import { timeText } from '../volume/moment.ts';
 import { contextOf, shared, type Setup } from './context.ts';
+import { durationUs } from './numbers.ts';
 import { say, tableText } from './output.ts';
 import { LOAD_COLUMNS, loadCells, loadOf, type Load, type Look } from './rates.ts';
+import { untilSignal } from './signals.ts';
 
 const INTERVAL_DEFAULT = '1s';
 const INTERVAL_MS_MIN = 100;
@@ -26,13 +28,7 @@ interface TopFlags {
 }
 
 function intervalMsOf(text: string): number {
-  let ms = NaN;
-  try {
-    const moment = parseMoment(`-${text}`);
-    if (moment.kind === 'ago') ms = moment.agoUs / 1000;
-  } catch {
-    // It is told below.
-  }
+  const ms = (durationUs(text) ?? NaN) / 1000;
   if (ms >= INTERVAL_MS_MIN && ms <= INTERVAL_MS_MAX) return ms;
   throw new VarveError('USAGE', `--interval: got "${text}", not a duration from 100ms to 1h`);
 }
@@ -90,29 +86,19 @@ async function watch(
   operator: Operator,
   { name, intervalMs, once, say: tell }: Watch,
 ): Promise<void> {
-  const ending = new AbortController();
-  const end = (): void => ending.abort();
-  process.once('SIGINT', end);
-  process.once('SIGTERM', end);
-  try {
+  await untilSignal(async (signal) => {
     let before = await look(operator, name);
     do {
-      try {
-        await delay(intervalMs, undefined, { signal: ending.signal });
-      } catch {
-        return;
-      }
+      await delay(intervalMs, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return;
       const now = await look(operator, name);
       const loads: Load[] = [];
       // One that was made since the last look has no rates yet.
       for (const one of now.values()) loads.push(loadOf(before.get(one.name) ?? one, one));
       await tell(loads);
       before = now;
-    } while (!once && !ending.signal.aborted);
-  } finally {
-    process.off('SIGINT', end);
-    process.off('SIGTERM', end);
-  }
+    } while (!once && !signal.aborted);
+  });
 }
 
 const TOP_HELP = `

@@ -7,6 +7,7 @@
  *     what is below. Zeroed ranges are ascending and do not touch.
  *   - What is held is bounded: a write beyond it is refused, and nothing of it applied.
  */
+import { bisect } from '../base/bisect.ts';
 import { VarveError } from '../base/errors.ts';
 import {
   BLOCK_BYTES,
@@ -214,13 +215,6 @@ export class ScratchDevice implements BlockDevice {
 
   /** The first range that begins after the block. */
   #rangeAfter(block: number): number {
-    let low = 0;
-    let high = this.#zeroed.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((this.#zeroed[middle]?.start ?? 0) <= block) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return bisect(this.#zeroed.length, (at) => (this.#zeroed[at]?.start ?? 0) <= block);
   }
 }

@@ -8,6 +8,7 @@
  *     blocks are equal.
  */
 import { assert } from '../base/assert.ts';
+import { bisect } from '../base/bisect.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { BLOCK_BYTES, block, blockCount, type Block, type BlockCount } from '../base/units.ts';
 import type { RequestPart, RequestRecord } from '../device/request-record.ts';
@@ -79,41 +80,22 @@ export class Coverage {
   /** The newest request before position `end` that covers the piece, or UNTOUCHED. */
   newestBefore(piece: number, end: number): number {
     const versions = this.#versions[piece] ?? [];
-    let low = 0;
-    let high = versions.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((versions[middle] ?? 0) < end) low = middle + 1;
-      else high = middle;
-    }
-    return versions[low - 1] ?? UNTOUCHED;
+    const before = bisect(versions.length, (at) => (versions[at] ?? 0) < end);
+    return versions[before - 1] ?? UNTOUCHED;
   }
 
   /** The first request after `position` that covers the piece, or undefined. */
   nextAfter(piece: number, position: number): number | undefined {
     const versions = this.#versions[piece] ?? [];
-    let low = 0;
-    let high = versions.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((versions[middle] ?? 0) <= position) low = middle + 1;
-      else high = middle;
-    }
-    return versions[low];
+    return versions[bisect(versions.length, (at) => (versions[at] ?? 0) <= position)];
   }
 
   contentOf(position: number, piece: number): number {
     if (position === UNTOUCHED) return CONTENT_UNKNOWN;
     const pieces = this.piecesOf(position);
-    let low = 0;
-    let high = pieces.length - 1;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((pieces[middle] ?? 0) < piece) low = middle + 1;
-      else high = middle;
-    }
-    assert(pieces[low] === piece, 'the request covers the piece');
-    return this.contentsOf(position)[low] ?? CONTENT_UNKNOWN;
+    const found = bisect(pieces.length, (at) => (pieces[at] ?? 0) < piece);
+    assert(pieces[found] === piece, 'the request covers the piece');
+    return this.contentsOf(position)[found] ?? CONTENT_UNKNOWN;
   }
 
   #cover(position: number, parts: readonly RequestPart[]): void {
@@ -146,13 +128,6 @@ export class Coverage {
 
   /** The last edge at or before; -1 when there is none. */
   #lastAtOrBefore(wanted: number): number {
-    let low = 0;
-    let high = this.#edges.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((this.#edges[middle] ?? 0) <= wanted) low = middle + 1;
-      else high = middle;
-    }
-    return low - 1;
+    return bisect(this.#edges.length, (at) => (this.#edges[at] ?? 0) <= wanted) - 1;
   }
 }

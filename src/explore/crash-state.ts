@@ -8,6 +8,7 @@
  * Requests are called by their position in the stretch of history that is explored.
  */
 import { assert } from '../base/assert.ts';
+import { scramble } from '../base/mix.ts';
 import type { Generation } from '../base/units.ts';
 import type { RequestRecord } from '../device/request-record.ts';
 import { Coverage } from './coverage.ts';
@@ -113,13 +114,6 @@ export function closure(
 
 export function isAllowed(stretch: Stretch, state: CrashState): boolean {
   return closure(stretch, state.epoch, state.present).length === state.present.length;
-}
-
-function scramble(value: number): number {
-  let mixed = value;
-  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b);
-  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
-  return mixed ^ (mixed >>> 16);
 }
 
 /** Sums of pieces with their content, in two halves of 32 bits. */

@@ -8,18 +8,12 @@
  */
 import { crc32c } from '../base/crc32c.ts';
 import { uuidBytes, type Uuid } from '../base/identity.ts';
+import { scramble } from '../base/mix.ts';
 import { checksum, type Checksum } from '../base/units.ts';
 
 /** 32 bits of the volume's identity, computed once. */
 export function volumeSeed(volume: Uuid): number {
   return crc32c(uuidBytes(volume));
-}
-
-function scramble(value: number): number {
-  let mixed = value;
-  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b);
-  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
-  return mixed ^ (mixed >>> 16);
 }
 
 /**

@@ -107,12 +107,16 @@ export class RequestHistory {
   }
 
   async #batchAt(position: Lsn): Promise<Batch> {
-    const { ring } = this.#core.log;
-    const bytes = ring.holds(position)
-      ? ring.blockAt(position).slice()
-      : await this.#readSlot(position);
-    const batch = decodeBatch(bytes, this.#volumeBytes);
-    if (batch?.header.lsn === position) return batch;
+    const { ring, segments } = this.#core.log;
+    // A second look: a device may have answered with what lies elsewhere.
+    for (let look = 0; look < 2; look++) {
+      const bytes = ring.holds(position)
+        ? ring.blockAt(position).slice()
+        : await this.#readSlot(position);
+      const batch = decodeBatch(bytes, this.#volumeBytes);
+      const { sequence } = segments.find(position);
+      if (batch?.header.lsn === position && batch.header.segment === sequence) return batch;
+    }
     throw new VarveError('VOLUME_CORRUPT', `the batch header at LSN ${position} is damaged`);
   }
 

@@ -2,6 +2,7 @@
  * What final storage has to hold, by the log: for some blocks, the newest settled version that the
  * log device still tells of, with proof that none is newer.
  */
+import { bisect } from '../base/bisect.ts';
 import {
   block as blockOf,
   checksum as checksumOf,
@@ -97,12 +98,5 @@ function truthOf({ entry, generation, payloadAt }: SettledEntry): Truth {
 }
 
 function firstAtLeast(ascending: readonly number[], value: number): number {
-  let low = 0;
-  let high = ascending.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((ascending[middle] ?? 0) < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  return bisect(ascending.length, (at) => (ascending[at] ?? 0) < value);
 }
