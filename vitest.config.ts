@@ -1,12 +1,13 @@
 /**
- * How the tests run: everything in test/ side by side, then the end-to-end tests with real clients
- * two at a time, then alone those that measure memory and waiting.
+ * How the tests run. `npm test`: everything in test/ side by side, then the end-to-end tests with
+ * real clients two at a time. `npm run test:endurance`: what goes on for as long as it is told to,
+ * one after the other, since some of it measures memory.
  *
  * VARVE_TEST_REPORT names a file for vitest's JSON report, from which .ci/run takes its counts.
  */
 import { defineConfig } from 'vitest/config';
 
-const ALONE = ['hostile', 'memory', 'still-clients'].map((name) => `test/e2e/${name}.test.ts`);
+const ENDURANCE = 'test/endurance/**';
 
 const report = process.env['VARVE_TEST_REPORT'];
 
@@ -20,7 +21,7 @@ export default defineConfig({
         test: {
           name: 'parts',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/e2e/**'],
+          exclude: ['test/e2e/**', ENDURANCE],
           // One for each core: these wait for nothing but the processor.
           maxWorkers: '100%',
           testTimeout: 60_000,
@@ -33,7 +34,6 @@ export default defineConfig({
         test: {
           name: 'clients',
           include: ['test/e2e/**/*.test.ts'],
-          exclude: ALONE,
           maxWorkers: 2,
           testTimeout: 300_000,
           hookTimeout: 60_000,
@@ -43,8 +43,8 @@ export default defineConfig({
       {
         extends: true,
         test: {
-          name: 'alone',
-          include: ALONE,
+          name: 'endurance',
+          include: [`${ENDURANCE}/*.test.ts`],
           fileParallelism: false,
           testTimeout: 300_000,
           hookTimeout: 60_000,

@@ -18,8 +18,8 @@ interface Step {
 
 const FUZZ_MINUTES = 240;
 
-function e2e(name: string, environment: Step['environment'] = {}): Step {
-  const file = `test/e2e/${name}.test.ts`;
+function endurance(name: string, environment: Step['environment'] = {}): Step {
+  const file = `test/endurance/${name}.test.ts`;
   return { name, command: ['npx', 'vitest', 'run', file], environment };
 }
 
@@ -28,13 +28,14 @@ function steps(minutes: number): readonly Step[] {
   return [
     { name: 'check', command: ['npm', 'run', 'check'] },
     { name: 'test', command: ['npm', 'test'] },
+    { name: 'endurance', command: ['npm', 'run', 'test:endurance'] },
     { name: 'mutants', command: ['npm', 'run', 'fuzz:mutants'] },
-    e2e('kill', { VARVE_KILL_ROUNDS: '100' }),
-    e2e('power-cut', { VARVE_CUT_ROUNDS: '50' }),
-    e2e('wrap', { VARVE_WRAPS: '10' }),
-    e2e('memory', { VARVE_SQUEEZE_ROUNDS: '20' }),
-    e2e('hostile', { VARVE_HOSTILE_SECONDS: '600' }),
-    e2e('still-clients', { VARVE_PATIENT: '1' }),
+    endurance('kill', { VARVE_KILL_ROUNDS: '100' }),
+    endurance('power-cut', { VARVE_CUT_ROUNDS: '50' }),
+    endurance('wrap', { VARVE_WRAPS: '10' }),
+    endurance('memory', { VARVE_SQUEEZE_ROUNDS: '20' }),
+    endurance('hostile', { VARVE_HOSTILE_SECONDS: '600' }),
+    endurance('still-clients', { VARVE_PATIENT: '1' }),
     { name: 'fuzz', command: ['npm', 'run', 'fuzz', '--', '--minutes', String(minutes)] },
   ];
 }

@@ -1,13 +1,10 @@
 /**
- * The planted bugs fit the present source, compile, and stay out of the product; the runner tells
- * a bug that is found from one that is not, with a few that are found at once. All of them run by
- * hand: `npm run fuzz:mutants`.
+ * The planted bugs fit the present source, compile, and stay out of the product. All of them run
+ * by hand, `npm run fuzz:mutants`; a few in test/endurance/.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { emitted, sourceOf, TypeCheck } from '../../fuzz/mutants/emit.ts';
 import { MUTANTS } from '../../fuzz/mutants/list.ts';
 import { patched } from '../../fuzz/mutants/mutant.ts';
@@ -72,36 +69,4 @@ describe('the planted bugs', () => {
     expect(text).toContain(`0 of ${MUTANTS.length} found`);
     for (const { name } of MUTANTS) expect(text).toContain(`\`${name}\``);
   });
-});
-
-describe('the runner', () => {
-  const SAMPLE = ['reads-give-zeros', 'fua-flag-dropped'];
-  const folder = mkdtempSync(join(tmpdir(), 'varve-mutants-'));
-
-  /** Apart from `dist/`, which other tests use meanwhile; packages are found from there all the same. */
-  const built = join(REPOSITORY, 'dist', `mutants-${process.pid}`);
-
-  beforeAll(() => {
-    const compiler = join(REPOSITORY, 'node_modules/typescript/bin/tsc');
-    const options = ['-p', 'tsconfig.tools.json', '--outDir', built, '--sourceMap', 'false'];
-    execFileSync(process.execPath, [compiler, ...options], { cwd: REPOSITORY });
-  }, 240_000);
-
-  afterAll(() => {
-    rmSync(folder, { recursive: true });
-    rmSync(built, { recursive: true });
-  });
-
-  it('finds a few of them in no time', () => {
-    const json = join(folder, 'found.json');
-    const names = SAMPLE.map((name) => `--name=${name}`);
-    const run = join(built, 'fuzz/mutants/run.js');
-    const options = ['--jobs', '1', '--seconds', '10', '--control-seconds', '1', '--json', json];
-    const text = execFileSync(process.execPath, [run, ...options, ...names], { encoding: 'utf8' });
-    expect(text).toContain('mutants: 2 of 2 found');
-    const results: unknown = JSON.parse(readFileSync(json, 'utf8'));
-    expect(results).toMatchObject(
-      SAMPLE.map((name) => ({ mutant: { name }, verdict: { kind: 'found' } })),
-    );
-  }, 240_000);
 });
