@@ -36,7 +36,7 @@ import {
   superblock,
 } from '../../src/format/layouts.ts';
 import { viewOf } from '../../src/format/record.ts';
-import { isSector, readSum, sealSector, writeSum } from '../../src/format/sums.ts';
+import { isSector, readSum, sealSector, sinceOf, writeSum } from '../../src/format/sums.ts';
 import { decodeBatch, endOf, entryOf, sealBatch, usedBytes, writeEntry } from '../../log/batch.ts';
 import { isGeometry, planGeometry } from '../../log/geometry.ts';
 import {
@@ -186,18 +186,24 @@ function sums(random: SeededRandom): void {
       checksum: checksum(random.next32()),
     });
   }
-  sealSector(bytes, 0, seed);
-  assert(isSector(bytes, 0, seed), 'what was sealed is believed');
+  const sector = random.below(2 ** 30);
+  const place = { sector, seed, since: generation(random.below(2 ** 40)) };
+  sealSector(bytes, place);
+  assert(isSector(bytes, sector, seed), 'what was sealed is believed');
+  assert(!isSector(bytes, sector + 1, seed), 'and nowhere else');
+  const sum = (): number => crc32c(bytes.subarray(8, SUMS_SECTOR_BYTES));
+  // What its checksum is mixed with, to forge one.
+  const mix = sum() ^ viewOf(bytes).getUint32(4, true);
   const at = sumsHeader.size + random.below(31) * sumsEntry.size;
   if (random.chance(0.5)) mutateFields(random, sumsHeader, bytes);
   else mutateFields(random, sumsEntry, bytes.subarray(at, at + sumsEntry.size));
   if (random.chance(0.9)) {
-    viewOf(bytes).setUint32(4, (crc32c(bytes.subarray(8)) ^ seed) >>> 0, true);
+    viewOf(bytes).setUint32(4, (sum() ^ mix) >>> 0, true);
   }
-  if (!isSector(bytes, 0, seed)) return;
+  if (!isSector(bytes, sector, seed)) return;
   const again = new Uint8Array(SUMS_SECTOR_BYTES);
   for (let n = 0; n < 31; n += 1) writeSum(again, block(n), readSum(bytes, block(n)));
-  sealSector(again, 0, seed);
+  sealSector(again, { ...place, since: sinceOf(bytes) });
   assert(Buffer.compare(again, bytes) === 0, 'a sector has one form');
 }
 

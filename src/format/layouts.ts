@@ -7,7 +7,7 @@
 import { layout, type Field, type FieldType, type RecordLayout } from './record.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 
 /**
  * No volume ever gets here, so a structure that says so is not believed, and what is counted on
@@ -255,11 +255,11 @@ export const sumsHeader = table(
   'Begins each 512-byte sector of final.sums; 31 entries follow. One sector, because a torn write' +
     ' leaves sectors whole: the checksums of neighbours survive it. Eight of them are one page of' +
     ' 4 KiB, which is written whole. A page of zeros: never written; a sector of zeros beside others:' +
-    ' damage, or torn in a round that is made again.',
+    ' damage, unless all those are of a round that is made again, which may have torn the page.',
   [
     ['magic', 'magic', 4, 'ascii', `"${SUMS_MAGIC}"`],
-    ['checksum', 'u32', 4, 'crc32c', 'of bytes 8 to 511, XOR a mix of the volume'],
-    ['sector', 'u48', 6, 'sector', 'its own number'],
+    ['checksum', 'u32', 4, 'crc32c', 'of bytes 8 to 511, XOR a mix of volume and sector number'],
+    ['since', 'u48', 6, 'generation', 'where the round ended that wrote the page first'],
     ['version', 'u16', 2, 'version', 'format version'],
   ],
 );

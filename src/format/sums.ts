@@ -17,6 +17,7 @@ import {
   type Checksum,
   type Generation,
 } from '../base/units.ts';
+import { bindChecksum } from './block-checksum.ts';
 import {
   FORMAT_VERSION,
   LOST_TEXT,
@@ -82,24 +83,38 @@ export function writeSum(bytes: Uint8Array, block: Block, sum: Sum): void {
   view.setUint32(at + 8, sum.checksum, true);
 }
 
-/** Completes a sector after its entries were changed. */
-export function sealSector(bytes: Uint8Array, sector: number, seed: number): void {
+/** Of the volume and the place, so that a sector of another one is no sector here. */
+function sectorSum(bytes: Uint8Array, sector: number, seed: number): Checksum {
+  return bindChecksum(crc32c(bytes.subarray(8, SUMS_SECTOR_BYTES)), seed, sector, 0);
+}
+
+/**
+ * Completes a sector after its entries were changed.
+ * @param place - `since`: where the round ended, or ends, that wrote the page first
+ */
+export function sealSector(
+  bytes: Uint8Array,
+  place: { readonly sector: number; readonly seed: number; readonly since: Generation },
+): void {
   const view = viewOf(bytes);
   bytes.set(Buffer.from(SUMS_MAGIC, 'latin1'), 0);
-  writeU48(view, 8, sector);
+  writeU48(view, 8, place.since);
   view.setUint16(14, FORMAT_VERSION, true);
-  view.setUint32(4, (crc32c(bytes.subarray(8, SUMS_SECTOR_BYTES)) ^ seed) >>> 0, true);
+  view.setUint32(4, sectorSum(bytes, place.sector, place.seed), true);
+}
+
+/** @param bytes - one sector that `isSector` accepted, not blank */
+export function sinceOf(bytes: Uint8Array): Generation {
+  return generation(readU48(viewOf(bytes), 8));
 }
 
 /** Whether these 512 bytes are sector `sector` of this volume, or were never written. */
 export function isSector(bytes: Uint8Array, sector: number, seed: number): boolean {
   const view = viewOf(bytes);
   if (view.getUint32(0, true) === 0) return bytes.every((byte) => byte === 0);
-  const sum = (crc32c(bytes.subarray(8, SUMS_SECTOR_BYTES)) ^ seed) >>> 0;
   return (
     Buffer.from(bytes.subarray(0, 4)).toString('latin1') === SUMS_MAGIC &&
-    view.getUint32(4, true) === sum &&
-    readU48(view, 8) === sector &&
+    view.getUint32(4, true) === sectorSum(bytes, sector, seed) &&
     view.getUint16(14, true) === FORMAT_VERSION &&
     areEntries(view)
   );

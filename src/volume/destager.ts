@@ -212,7 +212,7 @@ export class Destager {
     if (!isVarveError(error)) throw error;
     this.#failure = error;
     this.#failures += 1;
-    this.#core.final.sidecar.mayBeTorn = true;
+    this.#core.final.sidecar.unfinishedAfter = this.#core.log.superblock.settled;
     this.#onRoom();
     if (this.#closing) return;
     await new Promise<void>((resume) => {
@@ -281,6 +281,7 @@ export class Destager {
     const [attempt, copies] = [this.#attempt, this.#copies];
     await core.home.run(async () => {
       core.roundEpoch += 1;
+      core.final.sidecar.round = target;
       const givesUp = (first: Block): boolean => {
         const times = (this.#unread.get(first) ?? 0) + 1;
         this.#unread.set(first, times);
@@ -290,7 +291,7 @@ export class Destager {
       await this.#finish(target, settledBlocks);
     });
     core.counters.rounds += 1;
-    core.final.sidecar.mayBeTorn = false;
+    core.final.sidecar.unfinishedAfter = undefined;
     this.#unread.clear();
   }
 

@@ -4,8 +4,9 @@
  * Invariants:
  *   - Pages in the cache are never changed in place: a round replaces them.
  *   - What is damaged or blank is read a second time before anything goes on from it.
- *   - A page is written whole: none of its sectors is blank, or all are. A blank one beside others was
- *     torn in a round that is made again, or it is damaged; it does not say "never written".
+ *   - A page is written whole: none of its sectors is blank, or all are. A blank one beside others is
+ *     damaged, and does not say "never written"; only a page that was first written by a round which
+ *     is made again may be torn instead.
  */
 import { LRUCache } from 'lru-cache';
 import { isVarveError, VarveError } from '../base/errors.ts';
@@ -18,10 +19,19 @@ import {
   generation,
   type Block,
   type ByteCount,
+  type Generation,
 } from '../base/units.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
 import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUM_LOST, SUM_ZERO } from '../format/layouts.ts';
-import { isSector, readSum, sealSector, sectorOf, writeSum, type Sum } from '../format/sums.ts';
+import {
+  isSector,
+  readSum,
+  sealSector,
+  sectorOf,
+  sinceOf,
+  writeSum,
+  type Sum,
+} from '../format/sums.ts';
 
 const PAGE_SECTORS = BLOCK_BYTES / SUMS_SECTOR_BYTES;
 const ALL_SECTORS = 2 ** PAGE_SECTORS - 1;
@@ -32,6 +42,8 @@ interface Page {
   readonly bytes: Uint8Array;
   /** Bit i: sector i of the page failed its check. */
   readonly damaged: number;
+  /** Where the round ended that wrote the page first; undefined where nothing says so. */
+  readonly since: Generation | undefined;
 }
 
 /** What a look at one sector of the sidecar finds. */
@@ -53,8 +65,10 @@ export class Sidecar {
   readonly #blocks: number;
   readonly #seed: number;
   readonly #pages: LRUCache<number, Page>;
-  /** A round was cut or failed, and was not made again yet: a page may hold a part of a write. */
-  mayBeTorn = false;
+  /** Where the round ends that writes, or the last one ended. */
+  round = generation(0);
+  /** A round after this generation was cut or failed, and was not made again yet. */
+  unfinishedAfter: Generation | undefined;
   /** Grows before and after each change. */
   #version = 0;
 
@@ -116,7 +130,7 @@ export class Sidecar {
     // A round may have replaced it meanwhile; what it put there is newer.
     const newer = this.#pages.get(number);
     if (newer !== undefined) return newer;
-    const page = { bytes, damaged: this.#damagedIn(bytes, number) };
+    const page = { bytes, ...this.#judge(bytes, number) };
     // What was read beside a change may be old: it serves this read, which is verified, no other.
     if (version === this.#version) this.#pages.set(number, page);
     return page;
@@ -142,16 +156,19 @@ export class Sidecar {
     }
   }
 
-  /** Bit i: sector i of the page says nothing. */
-  #damagedIn(page: Uint8Array, number: number): number {
+  /** What says nothing in a page, or is blank although the page was written whole. */
+  #judge(page: Uint8Array, number: number): Pick<Page, 'damaged' | 'since'> {
     let damaged = 0;
     let blank = 0;
+    let since: Generation | undefined;
     for (const i of SECTORS_OF_A_PAGE) {
+      const at = i * SUMS_SECTOR_BYTES;
       if (!this.#isSector(page, number, i)) damaged |= 1 << i;
-      else if (page[i * SUMS_SECTOR_BYTES] === 0) blank |= 1 << i;
+      else if (page[at] === 0) blank |= 1 << i;
+      else since = generation(Math.min(since ?? Infinity, sinceOf(page.subarray(at))));
     }
-    const isWritten = (damaged | blank) !== ALL_SECTORS;
-    return isWritten && !this.mayBeTorn ? damaged | blank : damaged;
+    const isWhole = since !== undefined && since <= (this.unfinishedAfter ?? Infinity);
+    return { damaged: isWhole ? damaged | blank : damaged, since };
   }
 
   #isSector(page: Uint8Array, number: number, i: number): boolean {
@@ -176,11 +193,12 @@ export class Sidecar {
         const at = (sectorOf(change.block) % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
         writeSum(bytes.subarray(at, at + SUMS_SECTOR_BYTES), change.block, change.sum);
       }
-      this.#sealPage(bytes, number, 0);
+      const since = before.since ?? this.round;
+      this.#sealPage(bytes, number, { damaged: 0, since });
       this.#version += 1;
       await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
       this.#version += 1;
-      this.#pages.set(number, { bytes, damaged: 0 });
+      this.#pages.set(number, { bytes, damaged: 0, since });
     }
   }
 
@@ -211,7 +229,7 @@ export class Sidecar {
       isRefused = true;
     }
     const known = this.#pages.peek(number);
-    const damaged = isRefused ? ALL_SECTORS : this.#damagedIn(bytes, number);
+    const damaged = isRefused ? ALL_SECTORS : this.#judge(bytes, number).damaged;
     const states: SectorState[] = [];
     for (let i = 0; i < PAGE_SECTORS; i++) {
       const [from, to] = [i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES];
@@ -246,11 +264,12 @@ export class Sidecar {
       sums.forEach((sum, entry) => writeSum(sector, blockOf(first + entry), sum));
       damaged &= ~(1 << i);
     }
-    this.#sealPage(bytes, number, damaged);
+    const since = before.since ?? this.round;
+    this.#sealPage(bytes, number, { damaged, since });
     this.#version += 1;
     await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
     this.#version += 1;
-    this.#pages.set(number, { bytes, damaged });
+    this.#pages.set(number, { bytes, damaged, since });
   }
 
   /** A page that the device refuses is damaged in all its sectors, and has no bytes. */
@@ -259,7 +278,7 @@ export class Sidecar {
       return await this.#load(number);
     } catch (error) {
       if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      return { bytes: new Uint8Array(0), damaged: ALL_SECTORS };
+      return { bytes: new Uint8Array(0), damaged: ALL_SECTORS, since: undefined };
     }
   }
 
@@ -316,12 +335,16 @@ export class Sidecar {
   }
 
   /** @param damaged - sectors that stay as they are */
-  #sealPage(page: Uint8Array, number: number, damaged: number): void {
+  #sealPage(
+    page: Uint8Array,
+    number: number,
+    { damaged, since }: { readonly damaged: number; readonly since: Generation },
+  ): void {
     if (page.every((byte) => byte === 0)) return;
     for (const i of SECTORS_OF_A_PAGE) {
       if ((damaged & (1 << i)) !== 0) continue;
       const bytes = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
-      sealSector(bytes, number * PAGE_SECTORS + i, this.#seed);
+      sealSector(bytes, { sector: number * PAGE_SECTORS + i, seed: this.#seed, since });
     }
   }
 

@@ -166,8 +166,10 @@ export class Volume {
     });
     const { index, catalogue } = recovery;
     const { witnesses } = catalogue;
+    const { settled } = opened.superblock;
     const horizon = opened.superblock.horizon.generation;
-    home.sidecar.mayBeTorn = opened.superblock.settled < horizon;
+    home.sidecar.round = horizon;
+    if (settled < horizon) home.sidecar.unfinishedAfter = settled;
     await compareWitnesses({ final: home, index, witnesses, horizon });
     const lasting = options.readOnly ? opened : await Log.settleRecovery(opened, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
