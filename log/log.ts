@@ -15,6 +15,7 @@ import {
   lsn,
   segmentSequence,
   type ByteCount,
+  type Checksum,
   type Generation,
   type Lsn,
   type SegmentSequence,
@@ -100,9 +101,6 @@ export class Log {
     this.segments = new SegmentTable(superblock.geometry, segments, nextSequence);
     this.ring = new Ring(options.ringBytes, endLsn);
     const durable = { generation: options.generation, lsn: endLsn };
-    const newest = segments.at(-1);
-    // Of a segment that has nothing but its header, the header itself is in doubt with the rest.
-    const chain = newest?.firstLsn === endLsn ? newest.chain : replayed.chain;
     this.writer = new LogWriter({
       volume: superblock.volume,
       device,
@@ -110,7 +108,7 @@ export class Log {
       segments: this.segments,
       timers: options.timers,
       durable,
-      chain,
+      chain: chainAtEnd(replayed),
       onDurable: options.onDurable,
       onReslot: options.onReslot,
       onFail: options.onFail,
@@ -154,11 +152,17 @@ export class Log {
   /**
    * What replay accepted becomes lasting before anybody is told of it. Where nothing states that
    * it was durable it is written again: an earlier life's sync may have failed, and then the page
-   * cache shows what the device does not hold, and the next sync finds nothing to do.
+   * cache shows what the device does not hold, and the next sync finds nothing to do. The superblock
+   * states that it is durable before anything is erased, which may have been all that stated it.
+   * @param head - the newest request that is whole
    * @param keepAside - given the bytes of a cut that reached flush marks, before they are erased
    * @returns the same, with the superblock that was written last
    */
-  static async settleRecovery(opened: OpenedLog, keepAside?: KeepAside): Promise<OpenedLog> {
+  static async settleRecovery(
+    opened: OpenedLog,
+    head: { readonly generation: Generation; readonly lineage: Uuid },
+    keepAside?: KeepAside,
+  ): Promise<OpenedLog> {
     const { cut } = opened.replayed;
     if (cut !== undefined && cut.flushMarks > 0 && keepAside !== undefined) {
       for (const { offset, length } of cut.regions) {
@@ -169,14 +173,28 @@ export class Log {
     }
     const { device, superblock, replayed } = opened;
     const { geometry, volume } = superblock;
+    const sync = (): Promise<void> => device.sync('recovery');
     await writeAgain({ device, geometry, volume }, replayed);
     await writeSuperblock(device, superblock);
+    await sync();
+    let last = superblock;
     // A crash may have come between the two copies of a horizon; its round is made again now.
     const isRedone = superblock.settled < superblock.horizon.generation;
-    const last = isRedone ? { ...superblock, sequence: superblock.sequence + 1 } : superblock;
-    if (isRedone) await writeSuperblock(device, last);
+    if (isRedone || replayed.endLsn > superblock.durableLsn) {
+      last = {
+        ...superblock,
+        clean: false,
+        sequence: superblock.sequence + 1,
+        durable: head.generation,
+        durableLsn: replayed.endLsn,
+        headLineage: head.lineage,
+        chain: chainAtEnd(replayed),
+      };
+      await writeSuperblock(device, last);
+      await sync();
+    }
     await erase(device, geometry, replayed);
-    await device.sync('recovery');
+    await sync();
     return { ...opened, superblock: last };
   }
 
@@ -266,6 +284,12 @@ export class Log {
     await this.writer.close();
     if (this.writer.failure === undefined) await this.publish({ clean: true }, 'close');
   }
+}
+
+/** Of a segment that has nothing but its header, the header itself is in doubt with the rest. */
+function chainAtEnd({ segments, endLsn, chain }: Replayed): Checksum {
+  const newest = segments.at(-1);
+  return newest?.firstLsn === endLsn ? newest.chain : chain;
 }
 
 export interface FormatOptions {

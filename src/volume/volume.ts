@@ -171,7 +171,9 @@ export class Volume {
     home.sidecar.round = horizon;
     if (settled < horizon) home.sidecar.unfinishedAfter = settled;
     await compareWitnesses({ final: home, index, witnesses, horizon });
-    const lasting = options.readOnly ? opened : await Log.settleRecovery(opened, options.keepAside);
+    const lasting = options.readOnly
+      ? opened
+      : await Log.settleRecovery(opened, recovery, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
     const hooks = new Hooks(recovery);
     const core = new Core({
