@@ -24,6 +24,7 @@ import { fuzzer as volumePast } from './volume/past.fuzz.ts';
 import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
+import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
 import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
 import { fuzzer as volumeShortLives } from './volume/short-lives.fuzz.ts';
 import { fuzzer as volumeTornRequests } from './volume/torn-requests.fuzz.ts';
@@ -51,6 +52,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumePendingRecords,
   volumePowerCuts,
   volumeReaders,
+  volumeRottenHeaders,
   volumeRoundCuts,
   volumeShortLives,
   volumeTornRequests,

@@ -159,4 +159,13 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     replace: 'listed.has(inside)',
     fuzzers: ['volume-astray-reads'],
   },
+  {
+    name: 'cut-erased-before-it-is-stated',
+    law: 1,
+    story: 'recovery erases the torn batch that alone states what was durable before it',
+    file: 'log/log.ts',
+    find: 'if (isRedone || replayed.endLsn > superblock.durableLsn) {',
+    replace: 'if (isRedone) {',
+    fuzzers: ['volume-rotten-headers', 'volume-lives'],
+  },
 ];

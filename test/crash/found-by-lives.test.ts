@@ -6,6 +6,7 @@ import { UnreadableError } from '../../src/base/unreadable.ts';
 import { SEGMENT_MAGIC, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, get, holds, put, unreadable } from './bench.ts';
+import { runRottenHeader } from './rotten-header.ts';
 
 /** Writes to a few blocks until so many rounds more have run. */
 async function pushRounds(volume: Volume, count: number): Promise<void> {
@@ -365,5 +366,15 @@ describe('the first write into a slot is lost, and later ones are not', () => {
       for (let i = 0; i < 4; i++) await put(volume, 30 + i, blocksOf(3000 + i), true);
     });
     expect(await bench.openError()).toMatchObject({ code: 'VOLUME_CORRUPT' });
+  });
+});
+
+describe('what an opening has shown', () => {
+  // A torn batch was all that stated what was durable before it. The opening that cut it off went by
+  // that; the next one took a rotten header for a torn tail, and flushed requests were gone.
+  test('is there at the next one, or that one refuses', async () => {
+    let openings = 0;
+    for (let seed = 1; seed <= 120; seed++) openings += await runRottenHeader({ seed });
+    expect(openings).toBeGreaterThan(60);
   });
 });
