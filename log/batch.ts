@@ -37,8 +37,10 @@ import {
   FLAG_START,
   FORMAT_VERSION,
   GENERATION_END,
+  KIND_BEFORE_DATA,
   KIND_DATA,
   KIND_RECORD,
+  KIND_SPAN,
   batchHeader as shape,
 } from '../src/format/layouts.ts';
 import { offsetOf, readU48, readU64, viewOf, writeU48, writeU64 } from '../src/format/record.ts';
@@ -159,12 +161,26 @@ export interface Entry {
   readonly count: BlockCount;
 }
 
+/** Kinds of entry that a device's batches have: from the first to the last. */
+export interface EntryKinds {
+  readonly first: number;
+  readonly last: number;
+}
+
+export const LOG_KINDS: EntryKinds = { first: KIND_DATA, last: KIND_RECORD };
+export const UNDO_KINDS: EntryKinds = { first: KIND_BEFORE_DATA, last: KIND_SPAN };
+
 /**
  * @param bytes - the header block, or its used part as it stands in a summary; borrowed and kept
  * @param volume - headers of another volume are not returned
+ * @param kinds - a header with an entry of another kind is not returned
  * @returns undefined when these are not the bytes of a whole batch header of this volume
  */
-export function decodeBatch(bytes: Uint8Array, volume: Uint8Array): Batch | undefined {
+export function decodeBatch(
+  bytes: Uint8Array,
+  volume: Uint8Array,
+  kinds: EntryKinds = LOG_KINDS,
+): Batch | undefined {
   if (bytes.length < BATCH_PREFIX_BYTES || !startsWithBatchMagic(bytes)) return undefined;
   const view = viewOf(bytes);
   const entryCount = view.getUint16(AT.entryCount, true);
@@ -192,7 +208,7 @@ export function decodeBatch(bytes: Uint8Array, volume: Uint8Array): Batch | unde
     chain: checksum(view.getUint32(AT.chain, true)),
     payloadBlocks: view.getUint16(AT.payloadBlocks, true),
   };
-  if (!entriesAgree(bytes, view, header)) return undefined;
+  if (!entriesAgree(bytes, view, header, kinds)) return undefined;
   return { header, checksum: checksum(stored), bytes: bytes.subarray(0, used) };
 }
 
@@ -212,14 +228,19 @@ function isInRange(view: DataView): boolean {
 }
 
 /** Kinds and flags are known, and the payload count is what the entries say. */
-function entriesAgree(bytes: Uint8Array, view: DataView, header: BatchHeader): boolean {
+function entriesAgree(
+  bytes: Uint8Array,
+  view: DataView,
+  header: BatchHeader,
+  { first, last }: EntryKinds,
+): boolean {
   let payloads = 0;
   for (let i = 0; i < header.entryCount; i++) {
     const at = BATCH_PREFIX_BYTES + i * ENTRY_BYTES;
     const kind = bytes[at + 6] ?? 0;
-    if (kind < KIND_DATA || kind > KIND_RECORD) return false;
+    if (kind < first || kind > last) return false;
     if (((bytes[at + 7] ?? 0) & ~FLAGS_KNOWN) !== 0) return false;
-    if (kind === KIND_DATA || kind === KIND_RECORD) {
+    if (kind === KIND_DATA || kind === KIND_RECORD || kind === KIND_BEFORE_DATA) {
       payloads += 1;
       if (view.getUint32(at + 12, true) !== 0) return false;
     }

@@ -17,7 +17,7 @@ import {
   type Slot,
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
-import { decodeBatch, usedBytes, type Batch } from './batch.ts';
+import { decodeBatch, LOG_KINDS, usedBytes, type Batch, type EntryKinds } from './batch.ts';
 import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
 import {
   decodeSegmentHeader,
@@ -77,12 +77,14 @@ export class Slots {
   readonly #geometry: LogGeometry;
   readonly #volume: Uuid;
   readonly #volumeBytes: Uint8Array;
+  readonly #kinds: EntryKinds;
 
-  constructor(read: ReadBytes, geometry: LogGeometry, volume: Uuid) {
+  constructor(read: ReadBytes, geometry: LogGeometry, volume: Uuid, kinds = LOG_KINDS) {
     this.#read = read;
     this.#geometry = geometry;
     this.#volume = volume;
     this.#volumeBytes = uuidBytes(volume);
+    this.#kinds = kinds;
   }
 
   all(): readonly Slot[] {
@@ -103,7 +105,7 @@ export class Slots {
   /** The batch header that lies there. */
   async batch(at: number): Promise<Batch | undefined> {
     const bytes = await this.#read(at, BLOCK_BYTES);
-    return bytes === undefined ? undefined : decodeBatch(bytes, this.#volumeBytes);
+    return bytes === undefined ? undefined : decodeBatch(bytes, this.#volumeBytes, this.#kinds);
   }
 
   /** At the slot's end, whichever segment it is of. */
@@ -117,7 +119,7 @@ export class Slots {
     if (body === undefined || crc32c(body) !== footer.bodyChecksum) return undefined;
     const batches: Batch[] = [];
     for (let at = 0; at < body.length;) {
-      const batch = decodeBatch(body.subarray(at), this.#volumeBytes);
+      const batch = decodeBatch(body.subarray(at), this.#volumeBytes, this.#kinds);
       if (batch === undefined) break;
       batches.push(batch);
       at += usedBytes(batch.header.entryCount);

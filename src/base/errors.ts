@@ -183,6 +183,12 @@ export const ERRORS = {
     text: 'the log is full, and a snapshot keeps it from being recycled',
     next: 'delete the snapshot that `varve info NAME` names as the reason',
   },
+  UNDO_FULL: {
+    errno: 'ENOSPC',
+    exit: 1,
+    text: 'the space for what snapshots keep is full',
+    next: 'delete the snapshot that `varve info NAME` names as the largest',
+  },
   DISK_FULL: {
     errno: 'ENOSPC',
     exit: 1,

@@ -194,6 +194,10 @@ export const KIND_ZERO = 3;
 export const KIND_ALLOCATE = 4;
 export const KIND_FLUSH = 5;
 export const KIND_RECORD = 6;
+/** The following are of the undo device alone. */
+export const KIND_BEFORE_DATA = 7;
+export const KIND_BEFORE_ZERO = 8;
+export const KIND_SPAN = 9;
 export const FLAG_START = 1;
 export const FLAG_END = 2;
 export const FLAG_FUA = 4;
@@ -204,13 +208,20 @@ export const batchEntry = table(
   'A request is the entries from one with the start flag to one with the end flag, over as many' +
     ' batches as it takes; each start raises the generation by one.',
   [
-    ['block', 'u48', 6, 'block', 'block, or first block of a range; 0 for flush and record'],
+    [
+      'block',
+      'u48',
+      6,
+      'block',
+      'block, or first block of a range; 0 for flush and record; span: generation of the image',
+    ],
     [
       'kind',
       'u8',
       1,
       'kind',
-      '1 data, 2 trim, 3 zero, 4 zero and stay allocated, 5 flush, 6 record',
+      '1 data, 2 trim, 3 zero, 4 zero and stay allocated, 5 flush, 6 record; on the undo device' +
+        ' 7 before-image with data, 8 with zeros, each followed by 9 its span',
     ],
     ['flags', 'u8', 1, 'bits', '1 the request starts here, 2 it ends here, 4 FUA'],
     [
@@ -218,9 +229,10 @@ export const batchEntry = table(
       'u32',
       4,
       'crc32c or count',
-      'data and record: checksum of the payload; range: low half of the count',
+      'data and record: checksum of the payload; range: low half of the count; span: low half of' +
+        ' the generation that replaced the image',
     ],
-    ['extra', 'u32', 4, 'blocks', 'range: high half of the count; else 0'],
+    ['extra', 'u32', 4, 'blocks', 'range and span: high half of that; else 0'],
   ],
 );
 

@@ -1,0 +1,452 @@
+/**
+ * The undo device: before-images in slots, with the headers, batches and summaries of the log.
+ * Images are facts that don't depend on each other, so segments have no order and no tail.
+ *
+ * Invariants:
+ *   - An image is stated here after its batch was written, and durable after the next `sync`.
+ *   - A slot is free, or holds one segment; only one segment is written to, and it was begun by this
+ *     opening.
+ *   - What a failed sync leaves in doubt is put again elsewhere by its round; the newer of two equal
+ *     images is read first.
+ */
+import { crc32c } from '../src/base/crc32c.ts';
+import { assert } from '../src/base/assert.ts';
+import { VarveError } from '../src/base/errors.ts';
+import { NIL_UUID, uuidBytes, type Uuid } from '../src/base/identity.ts';
+import {
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  checksum as checksumOf,
+  generation as generationOf,
+  lsn as lsnOf,
+  segmentSequence,
+  type Block,
+  type ByteCount,
+  type ByteOffset,
+  type Checksum,
+  type Generation,
+  type SegmentSequence,
+  type Slot,
+} from '../src/base/units.ts';
+import { LRUCache } from 'lru-cache';
+import type { LowerDevice } from '../src/device/lower-device.ts';
+import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
+import { batchChecksum, decodeBatch, endOf, UNDO_KINDS, usedBytes } from './batch.ts';
+import {
+  decodeImages,
+  encodeImages,
+  endOfImage,
+  IMAGES_MAX,
+  payloadOf,
+  type BeforeImage,
+} from './before-image.ts';
+import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
+import { readStrictly, Slots } from './slots.ts';
+import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.ts';
+import type { Times } from './stream.ts';
+import { UndoRuns } from './undo-runs.ts';
+
+/** An image with what it was; content is undefined for zeros. */
+export interface StatedImage {
+  readonly image: BeforeImage;
+  readonly content: Uint8Array | undefined;
+}
+
+/** One that was found, and where its payload lies. */
+export interface FoundImage {
+  readonly image: BeforeImage;
+  readonly segment: SegmentSequence;
+  /** Of its payload; of its header for zeros. */
+  readonly place: ByteOffset;
+}
+
+export interface UndoSegment {
+  readonly sequence: SegmentSequence;
+  readonly slot: Slot;
+  readonly runs: UndoRuns;
+}
+
+/** Told of each image that is stated, also of those that were there. */
+export type OnImage = (segment: SegmentSequence, image: BeforeImage) => void;
+
+export interface UndoOptions {
+  readonly volume: Uuid;
+  readonly segmentBytes: ByteCount;
+  /** For headers of batches. */
+  readonly cacheBytes: ByteCount;
+  /** Random, of this opening. */
+  readonly opening: number;
+  readonly now: () => Times;
+  readonly onImage: OnImage;
+}
+
+interface OpenSegment extends UndoSegment {
+  /** Where the next batch goes, from the slot's beginning. */
+  at: number;
+  chain: Checksum;
+  header: Uint8Array | undefined;
+  /** Used parts of its batch headers; undefined: they would not fit any more. */
+  summary: Uint8Array[] | undefined;
+  summaryBytes: number;
+}
+
+/** Slots on an undo device of that size. */
+export function undoGeometry(size: ByteCount, segmentBytes: ByteCount): LogGeometry {
+  const slotCount = Math.max(0, Math.floor((size - SLOTS_OFFSET) / segmentBytes));
+  return {
+    size,
+    logBytes: size,
+    segmentBytes,
+    slotCount,
+    checkpointBytes: byteCount(0),
+    requestBytesMax: byteCount(BLOCK_BYTES),
+  };
+}
+
+const SLOTS_OFFSET = 64 * 1024;
+const WINDOW_BYTES = 1024 * 1024;
+
+export class UndoLog {
+  readonly geometry: LogGeometry;
+  readonly #device: LowerDevice;
+  readonly #options: UndoOptions;
+  readonly #seed: number;
+  readonly #segments = new Map<SegmentSequence, UndoSegment>();
+  readonly #free: Slot[] = [];
+  readonly #headers: LRUCache<number, readonly BeforeImage[]>;
+  /** Where in a segment begins what was written since the last good sync, from the slot's beginning. */
+  readonly #unsynced = new Map<SegmentSequence, number>();
+  /** The same for what a sync failed for: it may be there, or not. */
+  readonly #doubtful = new Map<SegmentSequence, number>();
+  #nextSequence = segmentSequence(1);
+  #open: OpenSegment | undefined;
+  /** Full ones: a summary is written once all that it lists is durable. */
+  readonly #closed = new Set<OpenSegment>();
+
+  private constructor(device: LowerDevice, options: UndoOptions) {
+    this.#device = device;
+    this.#options = options;
+    this.#seed = volumeSeed(options.volume);
+    this.geometry = undoGeometry(device.size, options.segmentBytes);
+    this.#headers = new LRUCache({
+      maxSize: Math.max(options.cacheBytes, IMAGES_MAX),
+      sizeCalculation: (images) => 64 + images.length * 64,
+    });
+  }
+
+  /** @throws VarveError DEVICE_IO */
+  static async open(device: LowerDevice, options: UndoOptions): Promise<UndoLog> {
+    const undo = new UndoLog(device, options);
+    await undo.#survey();
+    return undo;
+  }
+
+  get segments(): ReadonlyMap<SegmentSequence, UndoSegment> {
+    return this.#segments;
+  }
+
+  get freeSlots(): number {
+    return this.#free.length;
+  }
+
+  async #survey(): Promise<void> {
+    const { volume } = this.#options;
+    const slots = new Slots(readStrictly(this.#device), this.geometry, volume, UNDO_KINDS);
+    for (const slot of slots.all()) {
+      const header = await slots.header(slot);
+      if (header === undefined) {
+        this.#free.push(slot);
+        continue;
+      }
+      if (header.sequence >= this.#nextSequence) {
+        this.#nextSequence = segmentSequence(header.sequence + 1);
+      }
+      const segment = { sequence: header.sequence, slot, runs: new UndoRuns() };
+      this.#segments.set(header.sequence, segment);
+      const summary = await slots.summary(slot);
+      if (summary?.footer.sequence === header.sequence) {
+        for (const batch of summary.batches) {
+          if (batch.header.segment !== header.sequence) continue;
+          this.#state(segment, this.#placeOf(segment, batch.header.lsn), decodeImages(batch));
+        }
+      } else await this.#scan(segment);
+    }
+  }
+
+  /** A segment without a summary: batch headers at any block of it. */
+  async #scan(segment: UndoSegment): Promise<void> {
+    const { segmentBytes } = this.geometry;
+    const volume = uuidBytes(this.#options.volume);
+    const start = slotOffset(this.geometry, segment.slot);
+    const window = new Uint8Array(Math.min(WINDOW_BYTES, segmentBytes));
+    let windowAt = -1;
+    for (let inside = BLOCK_BYTES; inside < segmentBytes;) {
+      if (windowAt < 0 || inside + BLOCK_BYTES > windowAt + window.length) {
+        windowAt = Math.min(inside, segmentBytes - window.length);
+        await this.#device.read(byteOffset(start + windowAt), window);
+      }
+      const from = inside - windowAt;
+      const batch = decodeBatch(window.slice(from, from + BLOCK_BYTES), volume, UNDO_KINDS);
+      const position = this.#lsnOf(segment.sequence, inside);
+      if (batch?.header.segment !== segment.sequence || batch.header.lsn !== position) {
+        inside += BLOCK_BYTES;
+        continue;
+      }
+      this.#state(segment, byteOffset(start + inside), decodeImages(batch));
+      inside += endOf(batch) - position;
+    }
+  }
+
+  #state(
+    segment: UndoSegment,
+    place: ByteOffset,
+    images: readonly BeforeImage[] | undefined,
+  ): void {
+    if (images === undefined) return;
+    segment.runs.add(place, images);
+    for (const image of images) this.#options.onImage(segment.sequence, image);
+  }
+
+  /** Positions follow from the sequence: no two batches ever have the same one. */
+  #lsnOf(sequence: SegmentSequence, inside: number): ReturnType<typeof lsnOf> {
+    return lsnOf(sequence * this.geometry.segmentBytes + inside);
+  }
+
+  #placeOf(segment: UndoSegment, position: number): ByteOffset {
+    const inside = position - segment.sequence * this.geometry.segmentBytes;
+    return byteOffset(slotOffset(this.geometry, segment.slot) + inside);
+  }
+
+  /**
+   * Writes one batch; durable after the next `sync`. When it fails nothing of it is stated, and it
+   * may be put again.
+   * @param stated - in order of block and `until`, at most IMAGES_MAX
+   * @throws VarveError UNDO_FULL when no slot is free; DISK_FULL, DEVICE_IO
+   */
+  async put(stated: readonly StatedImage[], generation: Generation): Promise<void> {
+    if (stated.length === 0) return;
+    const images = stated.map(({ image }) => image);
+    const payloads = stated.flatMap(({ content }) => (content === undefined ? [] : [content]));
+    const segment = await this.#withRoom(1 + payloads.length, images.length);
+    const position = this.#lsnOf(segment.sequence, segment.at);
+    const times = this.#options.now();
+    const header = encodeImages(images, this.#options.volume, {
+      ...times,
+      lineage: NIL_UUID,
+      segment: segment.sequence,
+      lsn: position,
+      generation,
+      durable: generationOf(0),
+      durableLsn: lsnOf(0),
+      chain: segment.chain,
+    });
+    const sources = [header, ...payloads];
+    const at = slotOffset(this.geometry, segment.slot) + segment.at;
+    if (!this.#unsynced.has(segment.sequence)) this.#unsynced.set(segment.sequence, segment.at);
+    if (segment.header === undefined) await this.#device.write(byteOffset(at), sources);
+    else {
+      await this.#device.write(byteOffset(at - BLOCK_BYTES), [segment.header, ...sources]);
+      segment.header = undefined;
+    }
+    segment.at += sources.length * BLOCK_BYTES;
+    segment.chain = batchChecksum(header);
+    const used = usedBytes(images.length * 2);
+    segment.summary?.push(header.slice(0, used));
+    segment.summaryBytes += used;
+    this.#state(segment, byteOffset(at), images);
+  }
+
+  async #withRoom(blocks: number, images: number): Promise<OpenSegment> {
+    const open = this.#open;
+    if (open !== undefined && this.#fits(open, blocks, images)) return open;
+    if (open?.summary !== undefined) this.#closed.add(open);
+    this.#open = undefined;
+    const slot = this.#free.shift();
+    if (slot === undefined) {
+      throw new VarveError('UNDO_FULL', `${this.#segments.size} segments are in use`);
+    }
+    const sequence = this.#nextSequence;
+    this.#nextSequence = segmentSequence(sequence + 1);
+    const header = encodeSegmentHeader(this.#options.volume, {
+      sequence,
+      slot,
+      chain: checksumOf(0),
+      opening: this.#options.opening,
+      firstLsn: this.#lsnOf(sequence, BLOCK_BYTES),
+      generation: generationOf(0),
+      durableLsn: lsnOf(0),
+    });
+    const segment: OpenSegment = {
+      sequence,
+      slot,
+      runs: new UndoRuns(),
+      at: BLOCK_BYTES,
+      chain: segmentChecksum(header),
+      header,
+      summary: [],
+      summaryBytes: 0,
+    };
+    assert(this.#fits(segment, blocks, images), 'a slot takes a batch and its summary');
+    this.#segments.set(sequence, segment);
+    this.#open = segment;
+    return segment;
+  }
+
+  /** Batches with many zeros have long headers: a summary that has no place is left out. */
+  #fits(segment: OpenSegment, blocks: number, images: number): boolean {
+    const { segmentBytes } = this.geometry;
+    const bytes = segment.summaryBytes + usedBytes(images * 2);
+    const summaryMax = summaryBlocksMax(this.geometry) * BLOCK_BYTES;
+    if (bytes > summaryMax) segment.summary = undefined;
+    const summary =
+      segment.summary === undefined ? 0 : (1 + Math.ceil(bytes / BLOCK_BYTES)) * BLOCK_BYTES;
+    return segment.at + blocks * BLOCK_BYTES + summary <= segmentBytes;
+  }
+
+  /** Derived, so that it is no harm when a cut takes it. */
+  async #summarise(segment: OpenSegment): Promise<void> {
+    const { summary, sequence, slot } = segment;
+    if (summary === undefined) return;
+    const end = this.#lsnOf(sequence, segment.at);
+    const bytes = encodeSummary(this.#options.volume, sequence, end, summary);
+    const slotEnd = slotOffset(this.geometry, slot) + this.geometry.segmentBytes;
+    segment.summary = undefined;
+    await this.#device.write(byteOffset(slotEnd - bytes.length), [bytes]);
+  }
+
+  /**
+   * Makes durable what was put.
+   * @throws VarveError DEVICE_IO; what was put since the last good one has to be put again then
+   */
+  async sync(): Promise<void> {
+    if (this.#unsynced.size === 0) return;
+    try {
+      await this.#device.sync('undo');
+    } catch (error) {
+      for (const [sequence, from] of this.#unsynced) {
+        this.#doubtful.set(sequence, Math.min(from, this.#doubtful.get(sequence) ?? from));
+      }
+      this.#open = undefined;
+      this.#closed.clear();
+      throw error;
+    } finally {
+      this.#unsynced.clear();
+    }
+    for (const segment of this.#closed) await this.#summarise(segment);
+    this.#closed.clear();
+  }
+
+  /**
+   * For each of `count` blocks from `first` on the image whose span holds `at`, the newest copy
+   * first. Empty: there is none.
+   * @throws VarveError DEVICE_IO, VOLUME_CORRUPT when a batch is damaged that may have one of them
+   */
+  async find(first: Block, count: number, at: Generation): Promise<readonly FoundImage[][]> {
+    const found: FoundImage[][] = Array.from({ length: count }, () => []);
+    const end = first + count;
+    for (const segment of this.#segments.values()) {
+      for (const place of segment.runs.overlapping(first, end, at)) {
+        const images = await this.#imagesAt(segment, place);
+        images.forEach((image, i) => {
+          if (image.until <= at || image.from > at) return;
+          const payload = image.checksum === undefined ? 0 : payloadOf(images, i);
+          const one: FoundImage = {
+            image,
+            segment: segment.sequence,
+            place: byteOffset(place + payload * BLOCK_BYTES),
+          };
+          const to = Math.min(end, endOfImage(image));
+          for (let block = Math.max(first, image.block); block < to; block++) {
+            found[block - first]?.push(one);
+          }
+        });
+      }
+    }
+    for (const copies of found) copies.sort((one, other) => other.segment - one.segment);
+    return found;
+  }
+
+  /** Whether a sync failed for it: it may not be there after a power cut. */
+  isDoubtful({ segment, place }: FoundImage): boolean {
+    const known = this.#segments.get(segment);
+    const from = this.#doubtful.get(segment);
+    if (known === undefined || from === undefined) return false;
+    return place >= slotOffset(this.geometry, known.slot) + from;
+  }
+
+  async #imagesAt(segment: UndoSegment, place: ByteOffset): Promise<readonly BeforeImage[]> {
+    const key = place / BLOCK_BYTES;
+    const cached = this.#headers.get(key);
+    if (cached !== undefined) return cached;
+    const volume = uuidBytes(this.#options.volume);
+    // A second look: a device may have answered with what lies elsewhere.
+    for (let look = 0; look < 2; look++) {
+      const bytes = new Uint8Array(BLOCK_BYTES);
+      await this.#device.read(place, bytes);
+      const batch = decodeBatch(bytes, volume, UNDO_KINDS);
+      const inside = place - slotOffset(this.geometry, segment.slot);
+      if (batch?.header.segment !== segment.sequence) continue;
+      if (batch.header.lsn !== this.#lsnOf(segment.sequence, inside)) continue;
+      const images = decodeImages(batch);
+      if (images === undefined) continue;
+      this.#headers.set(key, images);
+      return images;
+    }
+    throw new VarveError(
+      'VOLUME_CORRUPT',
+      `the before-images at byte ${place} of ${this.#device.name}, segment ${segment.sequence}, are damaged`,
+    );
+  }
+
+  /**
+   * What the block was.
+   * @param block - one of the image's
+   * @returns undefined when the payload fails its checksum
+   * @throws VarveError DEVICE_IO
+   */
+  async read({ image, place }: FoundImage, block: Block): Promise<Uint8Array | undefined> {
+    const content = new Uint8Array(BLOCK_BYTES);
+    const { checksum, from } = image;
+    if (checksum === undefined) return content;
+    for (let look = 0; look < 2; look++) {
+      await this.#device.read(place, content);
+      if (bindChecksum(crc32c(content), this.#seed, block, from) === checksum) return content;
+    }
+    return undefined;
+  }
+
+  /** Nobody needs its images: its slot is free, and takes no space where the platform can. */
+  async free(sequence: SegmentSequence): Promise<void> {
+    const segment = this.#segments.get(sequence);
+    assert(segment !== undefined, 'a segment is freed once');
+    this.#segments.delete(sequence);
+    this.#unsynced.delete(sequence);
+    this.#doubtful.delete(sequence);
+    for (const closed of this.#closed)
+      if (closed.sequence === sequence) this.#closed.delete(closed);
+    if (this.#open?.sequence === sequence) this.#open = undefined;
+    const { segmentBytes } = this.geometry;
+    const at = slotOffset(this.geometry, segment.slot);
+    for (let inside = BLOCK_BYTES; inside < segmentBytes; inside += BLOCK_BYTES) {
+      this.#headers.delete((at + inside) / BLOCK_BYTES);
+    }
+    await this.#device.punch(at, segmentBytes);
+    this.#free.push(segment.slot);
+  }
+
+  /** RAM, without the cache. */
+  get bytes(): number {
+    let bytes = 0;
+    for (const { runs } of this.#segments.values()) bytes += 200 + runs.bytes;
+    return bytes;
+  }
+
+  check(): void {
+    const slots = [...this.#free, ...[...this.#segments.values()].map(({ slot }) => slot)];
+    assert(
+      slots.length === this.geometry.slotCount && new Set(slots).size === slots.length,
+      'every slot is either free or of one segment',
+    );
+  }
+}
