@@ -69,6 +69,7 @@ type Patch = Partial<
     Superblock,
     | 'clean'
     | 'horizon'
+    | 'kept'
     | 'settled'
     | 'tailSequence'
     | 'tailLsn'
@@ -214,12 +215,13 @@ export class Log {
   /**
    * Writes and syncs the next superblock with these changes. A horizon goes into one copy and then
    * into the other: should either rot, what is left still knows which moments final storage is
-   * about to pass, and none of them is served from there.
+   * about to pass, and none of them is served from there. The same for what was kept: who looked
+   * for it at home after that was overwritten would keep the wrong thing.
    */
   async publish(patch: Patch, point: SyncPoint): Promise<void> {
     await this.#publishing.run(async () => {
       await this.#write(patch, point);
-      if (point === 'horizon') await this.#write(patch, point);
+      if (point === 'horizon' || point === 'kept') await this.#write(patch, point);
     });
   }
 
@@ -326,6 +328,7 @@ export async function formatLog(
     tailLsn: lsn(0),
     tailChain: checksum(0),
     horizon: { generation: generation(0), lineage, ...times },
+    kept: generation(0),
     settled: generation(0),
     durable: generation(0),
     durableLsn: lsn(0),

@@ -114,11 +114,10 @@ export class UndoLog {
   readonly #seed: number;
   readonly #segments = new Map<SegmentSequence, UndoSegment>();
   readonly #free: Slot[] = [];
+  /** Their holes are being punched. */
+  readonly #freeing = new Set<Slot>();
   readonly #headers: LRUCache<number, readonly BeforeImage[]>;
-  /** Where in a segment begins what was written since the last good sync, from the slot's beginning. */
-  readonly #unsynced = new Map<SegmentSequence, number>();
-  /** The same for what a sync failed for: it may be there, or not. */
-  readonly #doubtful = new Map<SegmentSequence, number>();
+  #isDirty = false;
   #nextSequence = segmentSequence(1);
   #open: OpenSegment | undefined;
   /** Full ones: a summary is written once all that it lists is durable. */
@@ -144,6 +143,19 @@ export class UndoLog {
 
   get segments(): ReadonlyMap<SegmentSequence, UndoSegment> {
     return this.#segments;
+  }
+
+  /** What `put` takes at once: a slot has room for a batch of it, with its summary. */
+  get imagesMax(): number {
+    return Math.min(IMAGES_MAX, this.geometry.segmentBytes / BLOCK_BYTES - 4);
+  }
+
+  get size(): ByteCount {
+    return this.#device.size;
+  }
+
+  async allocated(): Promise<ByteCount> {
+    return await this.#device.allocated();
   }
 
   get freeSlots(): number {
@@ -221,7 +233,7 @@ export class UndoLog {
   /**
    * Writes one batch; durable after the next `sync`. When it fails nothing of it is stated, and it
    * may be put again.
-   * @param stated - in order of block and `until`, at most IMAGES_MAX
+   * @param stated - in order of block and `until`, at most `imagesMax`
    * @throws VarveError UNDO_FULL when no slot is free; DISK_FULL, DEVICE_IO
    */
   async put(stated: readonly StatedImage[], generation: Generation): Promise<void> {
@@ -243,7 +255,7 @@ export class UndoLog {
     });
     const sources = [header, ...payloads];
     const at = slotOffset(this.geometry, segment.slot) + segment.at;
-    if (!this.#unsynced.has(segment.sequence)) this.#unsynced.set(segment.sequence, segment.at);
+    this.#isDirty = true;
     if (segment.header === undefined) await this.#device.write(byteOffset(at), sources);
     else {
       await this.#device.write(byteOffset(at - BLOCK_BYTES), [segment.header, ...sources]);
@@ -320,18 +332,16 @@ export class UndoLog {
    * @throws VarveError DEVICE_IO; what was put since the last good one has to be put again then
    */
   async sync(): Promise<void> {
-    if (this.#unsynced.size === 0) return;
+    if (!this.#isDirty) return;
     try {
       await this.#device.sync('undo');
     } catch (error) {
-      for (const [sequence, from] of this.#unsynced) {
-        this.#doubtful.set(sequence, Math.min(from, this.#doubtful.get(sequence) ?? from));
-      }
+      // It may be there, or not: what is put again goes elsewhere, and is found first.
       this.#open = undefined;
       this.#closed.clear();
       throw error;
     } finally {
-      this.#unsynced.clear();
+      this.#isDirty = false;
     }
     for (const segment of this.#closed) await this.#summarise(segment);
     this.#closed.clear();
@@ -367,12 +377,13 @@ export class UndoLog {
     return found;
   }
 
-  /** Whether a sync failed for it: it may not be there after a power cut. */
-  isDoubtful({ segment, place }: FoundImage): boolean {
-    const known = this.#segments.get(segment);
-    const from = this.#doubtful.get(segment);
-    if (known === undefined || from === undefined) return false;
-    return place >= slotOffset(this.geometry, known.slot) + from;
+  /** All that is stated, segment by segment. @throws VarveError DEVICE_IO, VOLUME_CORRUPT */
+  async *images(): AsyncGenerator<readonly [SegmentSequence, BeforeImage]> {
+    for (const segment of [...this.#segments.values()]) {
+      for (const place of segment.runs.places()) {
+        for (const image of await this.#imagesAt(segment, place)) yield [segment.sequence, image];
+      }
+    }
   }
 
   async #imagesAt(segment: UndoSegment, place: ByteOffset): Promise<readonly BeforeImage[]> {
@@ -421,8 +432,6 @@ export class UndoLog {
     const segment = this.#segments.get(sequence);
     assert(segment !== undefined, 'a segment is freed once');
     this.#segments.delete(sequence);
-    this.#unsynced.delete(sequence);
-    this.#doubtful.delete(sequence);
     for (const closed of this.#closed)
       if (closed.sequence === sequence) this.#closed.delete(closed);
     if (this.#open?.sequence === sequence) this.#open = undefined;
@@ -431,8 +440,13 @@ export class UndoLog {
     for (let inside = BLOCK_BYTES; inside < segmentBytes; inside += BLOCK_BYTES) {
       this.#headers.delete((at + inside) / BLOCK_BYTES);
     }
-    await this.#device.punch(at, segmentBytes);
-    this.#free.push(segment.slot);
+    this.#freeing.add(segment.slot);
+    try {
+      await this.#device.punch(at, segmentBytes);
+    } finally {
+      this.#freeing.delete(segment.slot);
+      this.#free.push(segment.slot);
+    }
   }
 
   /** RAM, without the cache. */
@@ -443,7 +457,8 @@ export class UndoLog {
   }
 
   check(): void {
-    const slots = [...this.#free, ...[...this.#segments.values()].map(({ slot }) => slot)];
+    const used = [...this.#segments.values()].map(({ slot }) => slot);
+    const slots = [...this.#free, ...this.#freeing, ...used];
     assert(
       slots.length === this.geometry.slotCount && new Set(slots).size === slots.length,
       'every slot is either free or of one segment',

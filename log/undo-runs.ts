@@ -54,6 +54,13 @@ export class UndoRuns {
     }
   }
 
+  /** Headers of all batches. */
+  *places(): Generator<ByteOffset> {
+    for (const { places } of this.#runs) {
+      for (const place of places) yield byteOffset(place * BLOCK_BYTES);
+    }
+  }
+
   get bytes(): number {
     return this.#runs.reduce((sum, { firsts }) => sum + 64 + firsts.length * 24, 0);
   }

@@ -78,6 +78,7 @@ function superblocks(random: SeededRandom): void {
     tailLsn: position,
     tailChain: checksum(random.next32()),
     horizon: { generation: now, lineage: volume, wallUs: micros(1e15), elapsedUs: micros(1e9) },
+    kept: now,
     settled: now,
     durable: now,
     durableLsn: position,

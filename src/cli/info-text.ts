@@ -19,10 +19,6 @@ function limitLines(info: VolumeInfo): readonly (readonly [string, string])[] {
   const { failure, logFault, counters } = info;
   if (failure !== undefined) lines.push([info.readOnly ? 'read-only because' : 'failing', failure]);
   if (logFault !== undefined) lines.push(['log faults', `${counters.logFaults}; ${logFault}`]);
-  if (info.writableBytes !== undefined) {
-    const reason = info.writableReason === undefined ? '' : `: snapshot ${info.writableReason}`;
-    lines.push(['still writable', `${sizeText(info.writableBytes)}${reason}`]);
-  }
   return lines;
 }
 
@@ -92,7 +88,7 @@ export function snapshotTable(snapshots: readonly SnapshotInfo[]): Promise<strin
     String(snapshot.generation),
     timeText(snapshot.momentWallUs),
     timeText(snapshot.createdWallUs),
-    sizeText(snapshot.holdsBytes),
+    sizeText(snapshot.exclusiveBytes),
   ]);
   return tableText(columns, rows);
 }

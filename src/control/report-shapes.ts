@@ -55,7 +55,7 @@ export const snapshotShape: Shape<SnapshotInfo> = fields({
   lineage: text,
   momentWallUs: microsShape,
   createdWallUs: microsShape,
-  holdsBytes: bytes,
+  exclusiveBytes: bytes,
 });
 
 export const markShape: Shape<MarkInfo> = fields({
@@ -132,8 +132,7 @@ export const infoShape: Shape<VolumeInfo> = fields({
   ring: fill,
   log: fill,
   final: fill,
-  writableBytes: optional(bytes),
-  writableReason: optional(text),
+  undo: fill,
   versions: count,
   indexBytes: bytes,
   snapshots: list(snapshotShape),

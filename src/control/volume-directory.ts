@@ -29,6 +29,8 @@ import {
   RECORD_FILE,
   RING_BYTES_DEFAULT,
   SUMS_FILE,
+  UNDO_FILE,
+  undoSizeDefault,
   UNFINISHED_FILE,
   checkRingSize,
   checkVolumeName,
@@ -182,6 +184,7 @@ export class VolumeDirectory {
         log: await device(record.log, record.logSize),
         final: await device(record.final, finalBytes(size)),
         sums: await device(record.sums, sumsBytes(size)),
+        undo: await device(record.undo, record.undoSize),
       };
       if (!readOnly) await dropSecondNames(files, folder, record);
       const options = { uuid, name, size, ringBytes, writeMode, readOnly };
@@ -247,6 +250,8 @@ export class VolumeDirectory {
       log: logPath ?? LOG_FILE,
       final: finalPath ?? FINAL_FILE,
       sums: SUMS_FILE,
+      undo: UNDO_FILE,
+      undoSize: undoSizeDefault(size),
     };
   }
 
@@ -276,7 +281,7 @@ export class VolumeDirectory {
     folder: string,
     { record, progress }: { readonly record: VolumeRecord; readonly progress: Progress },
   ): Promise<void> {
-    const { size, logSize, uuid } = record;
+    const { size, logSize, uuid, undoSize } = record;
     const made = (stored: string, bytes: ByteCount, part: 'log' | 'final'): Promise<MadeDevice> => {
       const path = pathOf(folder, stored);
       return maker.device(path, bytes, secondNameOf(folder, path, { uuid, part }));
@@ -285,7 +290,13 @@ export class VolumeDirectory {
     const final = await made(record.final, finalBytes(size), 'final');
     const sums = await maker.device(pathOf(folder, record.sums), sumsBytes(size));
     if (final.isRaw) await blank(final.device, progress);
-    const devices = { log: log.device, final: final.device, sums: sums.device };
+    const undo = await maker.device(pathOf(folder, record.undo), undoSize);
+    const devices = {
+      log: log.device,
+      final: final.device,
+      sums: sums.device,
+      undo: undo.device,
+    };
     const geometry = planGeometry({ size, logSize });
     await formatVolume(devices, { uuid, geometry }, this.#around.world, progress);
   }

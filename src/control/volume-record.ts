@@ -19,6 +19,11 @@ export const LOCK_FILE = 'lock';
 export const LOG_FILE = 'log';
 export const FINAL_FILE = 'final.raw';
 export const SUMS_FILE = 'final.sums';
+export const UNDO_FILE = 'undo';
+
+/** A sparse file takes what is in it; some file systems end files at 16 TiB. */
+const UNDO_BYTES_MAX: ByteCount = gibibytes(4096);
+const UNDO_BYTES_MIN: ByteCount = gibibytes(1);
 
 export const LOG_BYTES_DEFAULT_MIN: ByteCount = mebibytes(256);
 export const LOG_BYTES_DEFAULT_MAX: ByteCount = gibibytes(4);
@@ -40,6 +45,8 @@ export interface VolumeRecord {
   readonly log: string;
   readonly final: string;
   readonly sums: string;
+  readonly undo: string;
+  readonly undoSize: ByteCount;
 }
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -62,6 +69,12 @@ export function isVolumeName(name: string): boolean {
 /** The volume's own size, within bounds: a small log for a small disk. */
 export function logSizeDefault(size: ByteCount): ByteCount {
   return byteCount(Math.min(LOG_BYTES_DEFAULT_MAX, Math.max(LOG_BYTES_DEFAULT_MIN, size)));
+}
+
+/** What history may take at most: four times the volume. */
+export function undoSizeDefault(size: ByteCount): ByteCount {
+  const whole = Math.ceil((4 * size) / 4096) * 4096;
+  return byteCount(Math.min(UNDO_BYTES_MAX, Math.max(UNDO_BYTES_MIN, whole)));
 }
 
 /** @throws VarveError RING_BAD */
@@ -90,6 +103,8 @@ const recordShape = fields({
   log: text,
   final: text,
   sums: text,
+  undo: text,
+  undoSize: unit(byteCount),
 });
 
 /**

@@ -12,12 +12,14 @@ export type SyncPoint =
   | 'create-log' // the formatted log, before the volume is said to exist
   | 'create-final'
   | 'create-sums'
+  | 'create-undo'
   | 'recovery' // what replay accepted, before the first reply
   | 'commit' // batches of the stream
   | 'reslot' // those that a failed write or sync left in doubt, in other slots
   | 'checkpoint' // the catalogue, before the superblock names it
   | 'horizon' // before the first overwrite of a round
   | 'undo' // before-images, before the first overwrite of what they tell of
+  | 'kept' // that they are complete, before the first overwrite
   | 'final' // blocks of a round, before settled moves
   | 'sums' // their checksums, before settled moves
   | 'settled' // before segments are recycled
@@ -29,11 +31,14 @@ export const SYNC_POINTS: readonly SyncPoint[] = [
   'create-log',
   'create-final',
   'create-sums',
+  'create-undo',
   'recovery',
   'commit',
   'reslot',
   'checkpoint',
   'horizon',
+  'undo',
+  'kept',
   'final',
   'sums',
   'settled',

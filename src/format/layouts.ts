@@ -64,6 +64,13 @@ export const superblock = table(
     ['horizon_lineage', 'uuid', 16, 'uuid', 'lineage of the horizon'],
     ['horizon_wall_us', 'u64', 8, 'us', 'wall clock at the horizon'],
     ['horizon_elapsed_us', 'u64', 8, 'us', 'elapsed time at the horizon'],
+    [
+      'kept',
+      'u64',
+      8,
+      'generation',
+      'the undo device has what pins need of all that the round up to here replaces',
+    ],
     ['settled', 'u64', 8, 'generation', 'final storage holds everything up to here'],
     ['durable', 'u64', 8, 'generation', 'durable when this was written'],
     ['durable_lsn', 'u64', 8, 'bytes', 'the stream was durable up to here'],

@@ -243,12 +243,7 @@ export class Appender {
   #full(): VarveError {
     const failure = this.#failedRound();
     if (failure !== undefined) return failure;
-    const snapshot = this.#core.oldestSnapshot;
-    if (snapshot === undefined) return new VarveError('LOG_FULL', 'no segment can be recycled');
-    return new VarveError(
-      'LOG_FULL',
-      `snapshot "${snapshot.label}" at generation ${snapshot.generation} stops recycling`,
-    );
+    return new VarveError('LOG_FULL', 'no segment can be recycled');
   }
 
   #newest(block: Block): Generation {

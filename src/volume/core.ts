@@ -7,7 +7,7 @@
  *   - Between rounds settled equals the horizon.
  */
 import { assert } from '../base/assert.ts';
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import { Mutex } from '../base/mutex.ts';
 import {
@@ -22,7 +22,7 @@ import {
 } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
-import type { Pins } from '../../index/pins.ts';
+import type { PinHandle, Pins } from '../../index/pins.ts';
 import type { SegmentReferences } from '../../index/segment-references.ts';
 import type { Timeline } from '../../index/timeline.ts';
 import type { CheckpointContent, Log } from '../../log/log.ts';
@@ -34,6 +34,7 @@ import type { Catalogue } from './catalogue.ts';
 import type { FinalStorage } from './final-storage.ts';
 import type { ReadCache } from './read-cache.ts';
 import type { RecoveryReport, WriteMode } from './report.ts';
+import type { Undo } from './undo.ts';
 
 /** Why a moment is kept. */
 export type PinReason =
@@ -76,6 +77,9 @@ export interface CoreParts {
   readonly segmentHeaders: Map<SegmentSequence, ReadSegmentHeader>;
   readonly timeline: Timeline;
   readonly pins: Pins<PinReason>;
+  /** Of the snapshots, by label. */
+  readonly snapshotPins: Map<string, PinHandle<PinReason>>;
+  readonly undo: Undo;
   readonly catalogue: Catalogue;
   readonly final: FinalStorage;
   readonly cache: ReadCache;
@@ -98,6 +102,9 @@ export class Core {
   readonly segmentHeaders: Map<SegmentSequence, ReadSegmentHeader>;
   readonly timeline: Timeline;
   readonly pins: Pins<PinReason>;
+  /** Of the snapshots, by label. */
+  readonly snapshotPins: Map<string, PinHandle<PinReason>>;
+  readonly undo: Undo;
   readonly catalogue: Catalogue;
   readonly final: FinalStorage;
   readonly cache: ReadCache;
@@ -114,6 +121,7 @@ export class Core {
   /** Positions of catalogue records that are put and not yet applied. */
   readonly pendingRecords = new Set<Lsn>();
   #closed = false;
+  #collecting: Promise<void> | undefined;
 
   constructor(parts: CoreParts) {
     this.uuid = parts.uuid;
@@ -126,6 +134,8 @@ export class Core {
     this.segmentHeaders = parts.segmentHeaders;
     this.timeline = parts.timeline;
     this.pins = parts.pins;
+    this.snapshotPins = parts.snapshotPins;
+    this.undo = parts.undo;
     this.catalogue = parts.catalogue;
     this.final = parts.final;
     this.cache = parts.cache;
@@ -189,17 +199,37 @@ export class Core {
     return { entries: this.catalogue.entries(), streamLsn: this.recordedLsn };
   }
 
-  /** The snapshot that stops settling first, or undefined. */
-  get oldestSnapshot(): { readonly generation: Generation; readonly label: string } | undefined {
-    let pin = this.pins.smallest();
-    while (pin !== undefined) {
-      const { generation } = pin;
-      for (const reason of pin.reasons) {
-        if (reason.kind === 'snapshot') return { generation, label: reason.label };
-      }
-      pin = this.pins.smallestAbove(generation);
-    }
-    return undefined;
+  /** Whether reads at this generation find all that they need: it is in the window, or pinned. */
+  isOpenable(generation: Generation): boolean {
+    if (generation > this.head) return false;
+    return generation >= this.horizon.generation || this.pins.isPinned(generation);
+  }
+
+  /** A reason to keep a moment is gone; what only it needed is given back in the background. */
+  unpin(handle: PinHandle<PinReason>): void {
+    this.pins.remove(handle);
+    if (this.pins.isPinned(handle.generation)) return;
+    this.undo.unpinned(handle.generation);
+    this.collect();
+  }
+
+  /** Gives back segments of the undo device that nobody needs, when no round is under way. */
+  collect(): void {
+    if (this.readOnly || !this.undo.hasGarbage || this.#collecting !== undefined) return;
+    const work = this.home.run(async () => {
+      this.#collecting = undefined;
+      await this.undo.collect();
+    });
+    this.#collecting = work.catch((error: unknown) => {
+      // What can't be given back now is given back with what comes next.
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+    });
+  }
+
+  /** What is being given back has been. */
+  async collected(): Promise<void> {
+    await this.#collecting;
+    await this.home.run(() => Promise.resolve());
   }
 
   check(): void {

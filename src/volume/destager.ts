@@ -7,7 +7,8 @@
  *
  * Invariants:
  *   - A round ends at a request boundary that is durable, and never behind the horizon.
- *   - It never passes a snapshot. Open moments stop it only until space is short; then they end.
+ *   - Before it overwrites anything, what pins below its end need is kept on the undo device. Where
+ *     that is full, open moments end, and then snapshots stop it.
  *   - Where the file system below is full, a round waits in its place, and goes on by itself.
  */
 import { assert } from '../base/assert.ts';
@@ -29,8 +30,6 @@ import { settleBlocks, type Attempt } from './settle.ts';
 export const HIGH_WATER = 0.75;
 /** and frees down to this. */
 export const LOW_WATER = 0.5;
-/** From here on open moments no longer stop rounds. */
-export const CRITICAL_WATER = 0.875;
 /** Stream that one round settles at most: bounds its memory. */
 const ROUND_BYTES_MAX = gibibytes(1);
 /** Versions that are dropped in one go. */
@@ -73,7 +72,7 @@ export class Destager {
   /** Called after appends and syncs: starts a round when the log or the index is past its mark. */
   poke(): void {
     if (!this.#pressed()) return;
-    if (this.#target(false) !== undefined) this.#start();
+    if (this.#target() !== undefined) this.#start();
     else if (this.#core.index.rangeRecords >= RANGE_RECORDS_MAX / 2) this.#waitsForSync();
   }
 
@@ -86,8 +85,8 @@ export class Destager {
     // The first failures may pass; then who waits is told.
     if (this.#failure !== undefined) return this.#failures < FAILURES_MAX;
     if (this.running) return true;
-    const possible = this.#target(true) !== undefined;
-    if (possible) this.#start(true);
+    const possible = this.#target() !== undefined;
+    if (possible) this.#start();
     // What is not durable yet, or still read, frees itself.
     const recording = this.#core.pendingRecords.size > 0;
     return possible || recording || this.#retireable() || this.#waitsForSync();
@@ -127,18 +126,15 @@ export class Destager {
   }
 
   #waitsForSync(): boolean {
-    const { log, oldestSnapshot, index } = this.#core;
+    const { log, index } = this.#core;
     if (log.stream.nextLsn <= log.writer.durable.lsn) return false;
-    if (index.rangeRecords >= RANGE_RECORDS_MAX / 2 && oldestSnapshot === undefined) {
+    if (index.rangeRecords >= RANGE_RECORDS_MAX / 2) {
       log.writer.requestDurable(log.stream.nextLsn);
       return true;
     }
     const oldest = log.segments.oldest;
     if (oldest?.endLsn === undefined) return false;
     if (this.#isDone(oldest, log.writer.durable.generation)) return false;
-    if (oldestSnapshot !== undefined && oldest.lastGeneration > oldestSnapshot.generation) {
-      return false;
-    }
     log.writer.requestDurable(log.stream.nextLsn);
     return true;
   }
@@ -152,9 +148,9 @@ export class Destager {
     return this.#fill() >= HIGH_WATER || this.#core.index.rangeRecords >= RANGE_RECORDS_MAX / 2;
   }
 
-  #start(urgent = false): void {
+  #start(): void {
     if (this.running || this.#closing || this.#core.readOnly) return;
-    const work = this.#rounds(urgent);
+    const work = this.#rounds();
     this.#running = work;
     void work.then(() => {
       this.#running = undefined;
@@ -162,11 +158,11 @@ export class Destager {
     });
   }
 
-  async #rounds(urgent: boolean): Promise<void> {
+  async #rounds(): Promise<void> {
     let again = true;
     while (again && !this.#closing && this.#core.failure === undefined) {
       const redo = this.#core.settled < this.#core.horizon.generation;
-      const target = redo ? this.#core.horizon.generation : this.#target(urgent);
+      const target = redo ? this.#core.horizon.generation : this.#target();
       if (target === undefined) return;
       try {
         await this.#round(target);
@@ -213,6 +209,7 @@ export class Destager {
     this.#failure = error;
     this.#failures += 1;
     this.#core.final.sidecar.unfinishedAfter = this.#core.log.superblock.settled;
+    if (error.code === 'UNDO_FULL') this.#endMoments();
     this.#onRoom();
     if (this.#closing) return;
     await new Promise<void>((resume) => {
@@ -227,16 +224,11 @@ export class Destager {
 
   /**
    * The generation that the next round settles, or undefined when it would free nothing.
-   * @param urgent - open moments don't count
    */
-  #target(urgent: boolean): Generation | undefined {
+  #target(): Generation | undefined {
     const core = this.#core;
     const { log, settled } = core;
-    const durable = log.writer.durable.generation;
-    let limit: number = Math.min(durable, core.oldestSnapshot?.generation ?? durable);
-    if (!urgent && this.#fill() < CRITICAL_WATER) {
-      limit = Math.min(limit, core.pins.smallest()?.generation ?? limit);
-    }
+    const limit = log.writer.durable.generation;
     const wanted = Math.max(1, Math.floor(log.geometry.slotCount * (1 - LOW_WATER)));
     let target: Generation | undefined;
     let free = log.segments.freeSlots;
@@ -251,7 +243,7 @@ export class Destager {
       if (free >= wanted || segment.endLsn - first >= ROUND_BYTES_MAX) break;
     }
     if (target === undefined && core.index.rangeRecords >= RANGE_RECORDS_MAX / 2) {
-      const middle = core.index.rangesUpTo(generationOf(limit)).at(RANGE_RECORDS_MAX / 4);
+      const middle = core.index.rangesUpTo(limit).at(RANGE_RECORDS_MAX / 4);
       if (middle !== undefined) target = middle.generation;
     }
     return target === undefined ? undefined : generationOf(Math.max(target, settled));
@@ -261,7 +253,6 @@ export class Destager {
     const core = this.#core;
     assert(target >= core.horizon.generation, 'a round never ends before the horizon');
     assert(target <= core.log.writer.durable.generation, 'a round settles durable history only');
-    this.#endMoments(target);
     if (target > core.log.superblock.horizon.generation) {
       const horizon = {
         generation: target,
@@ -272,7 +263,11 @@ export class Destager {
       // At once, so that no older moment is opened; back again when it can't be made durable.
       core.horizon = horizon;
       try {
-        await core.log.publish({ horizon }, 'horizon');
+        const oldest = core.pins.smallest()?.generation ?? target;
+        await core.log.publish(
+          oldest < target ? { horizon } : { horizon, kept: target },
+          'horizon',
+        );
       } catch (error) {
         core.horizon = core.log.superblock.horizon;
         throw error;
@@ -287,7 +282,11 @@ export class Destager {
         this.#unread.set(first, times);
         return times >= FAILURES_MAX;
       };
-      const settledBlocks = await settleBlocks(core, target, { attempt, copies, givesUp });
+      const settledBlocks = await settleBlocks(core, target, {
+        attempt,
+        copies,
+        givesUp,
+      });
       await this.#finish(target, settledBlocks);
     });
     core.counters.rounds += 1;
@@ -295,15 +294,12 @@ export class Destager {
     this.#unread.clear();
   }
 
-  /** Moments that the round leaves behind say so from now on. */
-  #endMoments(target: Generation): void {
-    const { pins } = this.#core;
-    for (let pin = pins.smallest(); pin !== undefined; pin = pins.smallest()) {
-      if (pin.generation >= target) break;
-      for (const reason of pin.reasons) {
-        assert(reason.kind === 'open', 'a round never passes a snapshot');
-        reason.end();
-      }
+  /** There is no room for what open moments need: they say so from now on. */
+  #endMoments(): void {
+    const { pins, horizon } = this.#core;
+    for (const { generation, reasons } of pins.list()) {
+      if (generation >= horizon.generation) break;
+      for (const reason of reasons) if (reason.kind === 'open') reason.end();
     }
   }
 

@@ -12,6 +12,8 @@ export interface VolumeDevices {
   readonly log: LowerDevice;
   readonly final: LowerDevice;
   readonly sums: LowerDevice;
+  /** What snapshots keep. */
+  readonly undo: LowerDevice;
 }
 
 /** Size of final storage: the volume's, in whole blocks. */
@@ -22,6 +24,11 @@ export function finalBytes(size: ByteCount): ByteCount {
 /** Size of the checksum sidecar of a volume. */
 export function sumsBytes(size: ByteCount): ByteCount {
   return sumsBytesOfBlocks(finalBytes(size) / BLOCK_BYTES);
+}
+
+/** Segments of the undo device are as large as those of the log. */
+export function undoSegmentBytes({ segmentBytes }: LogGeometry): ByteCount {
+  return segmentBytes;
 }
 
 /**
@@ -38,6 +45,8 @@ export async function formatVolume(
   await devices.final.sync('create-final');
   await devices.sums.punch(byteOffset(0), devices.sums.size);
   await devices.sums.sync('create-sums');
+  await devices.undo.punch(byteOffset(0), devices.undo.size);
+  await devices.undo.sync('create-undo');
   const times = { wallUs: world.clock.wallUs(), elapsedUs: micros(0) };
   const lineage = newUuid(world.random);
   await formatLog(devices.log, { volume: uuid, lineage, geometry, times }, progress);

@@ -1,13 +1,6 @@
 /** What a volume tells of itself: numbers gathered from its parts. Changes nothing. */
 import type { VarveError } from '../base/errors.ts';
-import {
-  BLOCK_BYTES,
-  byteCount,
-  micros,
-  type ByteCount,
-  type Generation,
-  type Micros,
-} from '../base/units.ts';
+import { BLOCK_BYTES, byteCount, micros, type Generation, type Micros } from '../base/units.ts';
 import type { Core } from './core.ts';
 import type { Moments } from './moments.ts';
 import type { HistoryInterval, PointInTime, VolumeCounters, VolumeInfo } from './report.ts';
@@ -23,7 +16,6 @@ export async function describe(
     generation,
     wallUs: core.timeline.wallAt(generation),
   });
-  const writable = writableOf(core);
   return {
     uuid: core.uuid,
     size: core.size,
@@ -46,8 +38,10 @@ export async function describe(
       usedBytes: await core.final.allocated(),
       sizeBytes: byteCount(core.blocks * BLOCK_BYTES),
     },
-    writableBytes: writable?.bytes,
-    writableReason: writable?.label,
+    undo: {
+      usedBytes: await core.undo.allocated(),
+      sizeBytes: core.undo.size,
+    },
     versions: core.index.versions,
     indexBytes: core.index.bytes,
     snapshots: moments.snapshots(),
@@ -56,22 +50,6 @@ export async function describe(
     counters: countersOf(core),
     recovery: core.recovery,
   };
-}
-
-/**
- * Bytes of stream until ENOSPC: what is free, and what rounds can still free below the oldest
- * snapshot. Headers count too, so small writes get less payload in.
- */
-function writableOf(core: Core): { bytes: ByteCount; label: string } | undefined {
-  const snapshot = core.oldestSnapshot;
-  if (snapshot === undefined) return undefined;
-  const { stream, segments, geometry } = core.log;
-  let bytes = stream.writableBytes;
-  for (const segment of segments.live) {
-    if (segment.endLsn === undefined || segment.lastGeneration > snapshot.generation) break;
-    bytes += geometry.segmentBytes;
-  }
-  return { bytes: byteCount(bytes), label: snapshot.label };
 }
 
 function countersOf(core: Core): VolumeCounters {

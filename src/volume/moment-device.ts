@@ -101,7 +101,7 @@ export class MomentDevice implements BlockDevice {
   close(): Promise<void> {
     this.#isClosed = true;
     if (this.#pin !== undefined) {
-      this.#core.pins.remove(this.#pin);
+      this.#core.unpin(this.#pin);
       this.#pin = undefined;
       this.#onUnpin();
     }
@@ -110,7 +110,7 @@ export class MomentDevice implements BlockDevice {
 
   #end(): void {
     this.#ended = true;
-    if (this.#pin !== undefined) this.#core.pins.remove(this.#pin);
+    if (this.#pin !== undefined) this.#core.unpin(this.#pin);
     this.#pin = undefined;
   }
 

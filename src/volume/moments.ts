@@ -9,12 +9,19 @@ import { unreachable } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import { Mutex } from '../base/mutex.ts';
-import { byteCount, lsn, micros, type Generation, type Lsn, type Micros } from '../base/units.ts';
+import {
+  byteCount,
+  lsn,
+  micros,
+  type ByteCount,
+  type Generation,
+  type Lsn,
+  type Micros,
+} from '../base/units.ts';
 import { BLANK_ENTRY, type CatalogueEntry } from '../format/catalogue.ts';
 import { RECORD_MARK, RECORD_SNAPSHOT, RECORD_SNAPSHOT_DELETED } from '../format/layouts.ts';
-import type { PinHandle } from '../../index/pins.ts';
 import { recordBlock, type Snapshot } from './catalogue.ts';
-import type { Core, PinReason } from './core.ts';
+import type { Core } from './core.ts';
 import { checkLabel, parseMoment, timeText, type Moment } from './moment.ts';
 import type { MarkInfo, SnapshotInfo } from './report.ts';
 
@@ -39,15 +46,11 @@ export class Moments {
   readonly #hooks: MomentHooks;
   /** Changes of the catalogue come one after the other, so that names and room stay checked. */
   readonly #changes = new Mutex();
-  readonly #pins = new Map<string, PinHandle<PinReason>>();
 
   constructor(core: Core, elapsedUs: () => Micros, hooks: MomentHooks) {
     this.#core = core;
     this.#elapsedUs = elapsedUs;
     this.#hooks = hooks;
-    for (const { label, generation } of core.catalogue.snapshots.values()) {
-      this.#pins.set(label, core.pins.add(generation, { kind: 'snapshot', label }));
-    }
   }
 
   /** @throws VarveError MOMENT_BAD, _UNKNOWN, _OUTSIDE, _FUTURE, _AMBIGUOUS */
@@ -57,14 +60,27 @@ export class Moments {
     // What is accepted has its time once its batch is sealed.
     core.log.stream.seal();
     const generation = this.#generationOf(moment, text);
-    const { generation: horizon } = core.horizon;
-    if (generation < horizon || generation > core.head) throw this.#outside(text, generation);
+    if (!core.isOpenable(generation)) throw this.#outside(text, generation);
     const snapshot = moment.kind === 'label' && core.catalogue.snapshots.has(moment.label);
     return {
       generation,
-      lineage: core.catalogue.lineageOf(generation, core.horizon.lineage),
-      wallUs: core.timeline.wallAt(generation),
+      ...this.#placeOf(generation),
       stable: snapshot || moment.kind === 'generation',
+    };
+  }
+
+  /** Below the horizon only snapshots know where they lie. */
+  #placeOf(generation: Generation): Pick<ResolvedMoment, 'lineage' | 'wallUs'> {
+    const { catalogue, horizon, timeline } = this.#core;
+    if (generation < horizon.generation) {
+      for (const snapshot of catalogue.snapshots.values()) {
+        if (snapshot.generation !== generation) continue;
+        return { lineage: snapshot.lineage, wallUs: snapshot.momentWallUs };
+      }
+    }
+    return {
+      lineage: catalogue.lineageOf(generation, horizon.lineage),
+      wallUs: timeline.wallAt(generation),
     };
   }
 
@@ -142,7 +158,7 @@ export class Moments {
       createdWallUs: core.world.clock.wallUs(),
     };
     const { generation } = moment;
-    this.#pins.set(label, core.pins.add(generation, { kind: 'snapshot', label }));
+    core.snapshotPins.set(label, core.pins.add(generation, { kind: 'snapshot', label }));
     try {
       await this.#record(entry);
     } catch (error) {
@@ -198,12 +214,7 @@ export class Moments {
       .map(({ label, generation, momentWallUs }) => ({ label, generation, wallUs: momentWallUs }));
   }
 
-  /** Bytes of the stream behind the snapshot's segment: what can't be recycled because of it. */
   #info(snapshot: Snapshot): SnapshotInfo {
-    const { live } = this.#core.log.segments;
-    const next = this.#core.log.stream.nextLsn;
-    const first = live.find(({ lastGeneration }) => lastGeneration > snapshot.generation);
-    const holdsBytes = first === undefined ? 0 : next - first.firstLsn;
     const { label, generation, lineage, momentWallUs, createdWallUs } = snapshot;
     return {
       label,
@@ -211,23 +222,30 @@ export class Moments {
       lineage,
       momentWallUs,
       createdWallUs,
-      holdsBytes: byteCount(holdsBytes),
+      exclusiveBytes: this.#exclusiveBytes(generation),
     };
   }
 
+  /** What deleting a snapshot gives back: nothing while others are of the same moment. */
+  #exclusiveBytes(generation: Generation): ByteCount {
+    const { undo, snapshotPins } = this.#core;
+    const same = [...snapshotPins.values()].filter((pin) => pin.generation === generation);
+    return byteCount(same.length > 1 ? 0 : undo.exclusive(generation).bytes);
+  }
+
   #needFree(label: string): void {
-    const { catalogue } = this.#core;
+    const { catalogue, snapshotPins } = this.#core;
     checkLabel(label);
-    if (catalogue.snapshots.has(label) || catalogue.marks.has(label) || this.#pins.has(label)) {
+    if (catalogue.snapshots.has(label) || catalogue.marks.has(label) || snapshotPins.has(label)) {
       throw new VarveError('SNAPSHOT_EXISTS', `"${label}"`);
     }
     catalogue.needRoom();
   }
 
   #unpin(label: string): void {
-    const handle = this.#pins.get(label);
-    if (handle !== undefined) this.#core.pins.remove(handle);
-    this.#pins.delete(label);
+    const handle = this.#core.snapshotPins.get(label);
+    this.#core.snapshotPins.delete(label);
+    if (handle !== undefined) this.#core.unpin(handle);
     this.#hooks.onUnpin();
   }
 

@@ -41,11 +41,14 @@ import type { Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_ZERO } from '../../index/found.ts';
 import type { Core } from './core.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
+import { readImages } from './read-images.ts';
 
 /** "Newest": later than any generation. */
 export const LATEST: Generation = generationOf(Number.MAX_SAFE_INTEGER);
 const PARALLEL = 16;
 const RETRIES_MAX = 16;
+/** A round may replace something between the look for its image and that at home: once. */
+const IMAGE_LOOKS_MAX = 2;
 /** Longer requests are scans, and would wash the cache. */
 const CACHED_BLOCKS_MAX = 16;
 
@@ -224,7 +227,7 @@ export class Reader {
     buffer: Uint8Array,
     at: Generation,
   ): Promise<readonly BadBlock[] | undefined> {
-    if (run.lsn === undefined) return await this.#readFinal(run.first, buffer, at);
+    if (run.lsn === undefined) return await this.#readHome(run.first, buffer, at);
     return await this.#readLog(run, run.lsn, buffer);
   }
 
@@ -265,6 +268,42 @@ export class Reader {
       (bad ??= []).push({ block, why, code, version: { block, generation, checksum } });
     }
     return bad === undefined ? undefined : await this.#elsewhere('log', bad, run.first, buffer);
+  }
+
+  /**
+   * What is at home, or was there at the moment: a round keeps what it replaces before it does so,
+   * so who meets something later at home finds an image.
+   */
+  async #readHome(
+    first: Block,
+    buffer: Uint8Array,
+    at: Generation,
+  ): Promise<readonly BadBlock[] | undefined> {
+    for (let attempt = 0; ; attempt++) {
+      if (at >= this.#core.horizon.generation) {
+        const bad = await this.#readFinal(first, buffer, at);
+        const isOvertaken = bad !== undefined && at < this.#core.horizon.generation;
+        if (!isOvertaken) return bad;
+      } else {
+        const bad = await this.#readPinned(first, buffer, at);
+        if (bad === undefined || attempt >= IMAGE_LOOKS_MAX) return bad;
+      }
+    }
+  }
+
+  async #readPinned(
+    first: Block,
+    buffer: Uint8Array,
+    at: Generation,
+  ): Promise<readonly BadBlock[] | undefined> {
+    const { rest, bad } = await readImages(this.#core, first, buffer, at);
+    const all: BadBlock[] = bad.map((one) => ({ ...one, version: undefined }));
+    for (const run of rest) {
+      const start = (run.first - first) * BLOCK_BYTES;
+      const part = buffer.subarray(start, start + run.count * BLOCK_BYTES);
+      all.push(...((await this.#readFinal(run.first, part, at)) ?? []));
+    }
+    return all.length === 0 ? undefined : all;
   }
 
   async #readFinal(

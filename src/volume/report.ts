@@ -27,8 +27,8 @@ export interface SnapshotInfo {
   readonly momentWallUs: Micros;
   /** When the snapshot was made, which may be much later. */
   readonly createdWallUs: Micros;
-  /** Versions that the log holds above this snapshot and can't recycle because of it, in bytes. */
-  readonly holdsBytes: ByteCount;
+  /** What only this snapshot holds: deleting it gives back so much, exactly. */
+  readonly exclusiveBytes: ByteCount;
 }
 
 export interface MarkInfo {
@@ -84,10 +84,8 @@ export interface VolumeInfo {
   readonly log: Fill;
   /** Blocks that hold data in final storage, in bytes; undefined while not counted. */
   readonly final: Fill;
-  /** How much can still be written before ENOSPC; undefined: no snapshot stops recycling. */
-  readonly writableBytes: ByteCount | undefined;
-  /** The snapshot that stops recycling, or undefined. */
-  readonly writableReason: string | undefined;
+  /** What snapshots keep of what was replaced. */
+  readonly undo: Fill;
   readonly versions: number;
   readonly indexBytes: ByteCount;
   readonly snapshots: readonly SnapshotInfo[];

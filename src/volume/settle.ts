@@ -33,6 +33,7 @@ import { markLost, type Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue.ts';
 import type { Core } from './core.ts';
+import { keepImages } from './keep-images.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
 
 /** Blocks in memory at once: 4 MiB. */
@@ -61,8 +62,9 @@ export interface Means {
 /** @returns how many blocks were written */
 export async function settleBlocks(core: Core, target: Generation, means: Means): Promise<number> {
   const { attempt } = means;
-  await settleRanges(core, target, attempt);
   const newest = await plan(core, target);
+  await keepImages(core, target, newest, means);
+  await settleRanges(core, target, attempt);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     const to = Math.min(newest.length, from + CHUNK_BLOCKS);
     await attempt(() => settleChunk(core, means, newest, from, to));

@@ -44,7 +44,7 @@ export class Status {
   contexts(query: string | undefined, at: Generation): readonly string[] {
     const labels = this.#moments
       .snapshots()
-      .filter(({ generation }) => generation <= at)
+      .filter(({ generation }) => generation <= at && this.#isInWindow(generation))
       .map(({ label }) => DIRTY_BITMAP + label);
     const known = [BASE_ALLOCATION, ...labels, SPACE];
     if (query === undefined) return known;
@@ -63,11 +63,15 @@ export class Status {
     return since === undefined ? context : `${CHANGED_SINCE}gen=${since}`;
   }
 
+  #isInWindow(generation: Generation): boolean {
+    return generation >= this.#core.horizon.generation;
+  }
+
   #sinceOf(name: string, at: Generation): Generation | undefined {
     const prefix = name.startsWith(DIRTY_BITMAP) ? DIRTY_BITMAP : CHANGED_SINCE;
     try {
       const { generation } = this.#moments.resolve(name.slice(prefix.length));
-      return generation <= at ? generation : undefined;
+      return generation <= at && this.#isInWindow(generation) ? generation : undefined;
     } catch (error) {
       if (isVarveError(error)) return undefined;
       throw error;
@@ -82,7 +86,7 @@ export class Status {
     at: Generation,
   ): Promise<readonly StatusRun[]> {
     if (context === SPACE) {
-      return [{ length, flags: this.#core.oldestSnapshot === undefined ? 0 : 1 }];
+      return [{ length, flags: this.#core.undo.isNearlyFull ? 1 : 0 }];
     }
     const first = blockOf(Math.floor(offset / BLOCK_BYTES));
     const end = Math.ceil((offset + length) / BLOCK_BYTES);
@@ -131,7 +135,7 @@ export class Status {
       } else {
         const count = Math.min(run.count, PROBES_MAX - probes);
         probes += count;
-        for (const flags of await this.#atHome(run.start, count)) push(out, 1, flags);
+        for (const flags of await this.#atHome(run.start, count, at)) push(out, 1, flags);
         if (count < run.count) break;
       }
       if (out.length > runsMax) break;
@@ -139,7 +143,9 @@ export class Status {
     return out.slice(0, runsMax);
   }
 
-  async #atHome(first: Block, count: number): Promise<readonly number[]> {
+  async #atHome(first: Block, count: number, at: Generation): Promise<readonly number[]> {
+    // Home may have been written since, and before-images are not asked: any of it may be data.
+    if (!this.#isInWindow(at)) return Array.from({ length: count }, () => 0);
     try {
       const sums = await this.#core.final.sidecar.sums(first, count);
       return sums.map(({ kind }) => {

@@ -22,10 +22,11 @@ import { Log, type KeepAside, type OpenedLog } from '../../log/log.ts';
 import type { Segment } from '../../log/segments.ts';
 import type { SealedBatch } from '../../log/stream.ts';
 import { Appender } from './appender.ts';
+import type { Catalogue } from './catalogue.ts';
 import { Core, type PinReason } from './core.ts';
 import { Destager } from './destager.ts';
 import { FinalStorage } from './final-storage.ts';
-import { finalBytes, sumsBytes, type VolumeDevices } from './format-volume.ts';
+import { finalBytes, sumsBytes, undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
 import { describe, historyOf, type HistoryQuery } from './info.ts';
 import { LiveDevice } from './live-device.ts';
 import { MomentDevice } from './moment-device.ts';
@@ -49,6 +50,7 @@ import type {
 } from './report.ts';
 import { checkVolume, scrubVolume } from './scrub.ts';
 import { Status } from './status.ts';
+import { Undo } from './undo.ts';
 import { compareWitnesses } from './witness.ts';
 
 /** Beside its payload a request brings headers, edges and a lineage record, and waits for their room. */
@@ -138,7 +140,9 @@ export class Volume {
       this.#destager.poke();
     };
     hooks.onFail = () => this.#appender.wake();
-    if (!core.readOnly) this.#destager.redo();
+    if (core.readOnly) return;
+    this.#destager.redo();
+    core.collect();
   }
 
   /**
@@ -175,6 +179,7 @@ export class Volume {
       ? opened
       : await Log.settleRecovery(opened, recovery, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
+    const { pins, snapshotPins } = pinsOf(catalogue);
     const hooks = new Hooks(recovery);
     const core = new Core({
       uuid,
@@ -185,7 +190,16 @@ export class Volume {
       references: recovery.references,
       segmentHeaders: recovery.segmentHeaders,
       timeline: recovery.timeline,
-      pins: new Pins<PinReason>(),
+      pins,
+      snapshotPins,
+      undo: await Undo.open(devices.undo, {
+        volume: uuid,
+        segmentBytes: undoSegmentBytes(opened.superblock.geometry),
+        cacheBytes: byteCount(cacheBytes / 4),
+        opening: randomNumber(world.random),
+        now: () => ({ wallUs: clock.wallUs(), elapsedUs: clock.elapsedUs() }),
+        pins,
+      }),
       catalogue,
       final: home,
       cache: new ReadCache(cacheBytes),
@@ -217,8 +231,7 @@ export class Volume {
 
   /** Pins the moment until the device is closed. */
   openMoment({ generation }: { readonly generation: Generation }): BlockDevice {
-    const { horizon } = this.core;
-    if (generation < horizon.generation || generation > this.core.head) {
+    if (!this.core.isOpenable(generation)) {
       throw new VarveError('MOMENT_OUTSIDE', `generation ${generation} left the window`);
     }
     const onUnpin = (): void => this.#roomMayBeFree();
@@ -313,6 +326,7 @@ export class Volume {
     this.#appender.wake();
     await Promise.allSettled([this.#scrubbing]);
     await this.#destager.close();
+    await this.core.collected();
     if (!this.core.readOnly) await this.core.log.close();
   }
 
@@ -366,6 +380,15 @@ class Hooks {
     this.trims = recovery.trims;
     this.trimmedBytes = recovery.trimmedBytes;
   }
+}
+
+function pinsOf({ snapshots }: Catalogue): Pick<Core, 'pins' | 'snapshotPins'> {
+  const pins = new Pins<PinReason>();
+  const snapshotPins: Core['snapshotPins'] = new Map();
+  for (const { label, generation } of snapshots.values()) {
+    snapshotPins.set(label, pins.add(generation, { kind: 'snapshot', label }));
+  }
+  return { pins, snapshotPins };
 }
 
 function startLog(

@@ -22,6 +22,8 @@ const RECORD: VolumeRecord = {
   log: 'log',
   final: '/dev/sdb',
   sums: 'final.sums',
+  undo: 'undo',
+  undoSize: byteCount(2 ** 30),
 };
 
 describe('moments', () => {

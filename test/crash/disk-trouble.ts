@@ -47,11 +47,12 @@ export class DiskTrouble {
     this.#random = random;
     const devices = sim.devices.bind(sim);
     sim.devices = (): VolumeDevices => {
-      const { log, final, sums } = devices();
+      const { log, final, sums, undo } = devices();
       return {
         log: this.#troubled(log, sim.log, false),
         final: this.#troubled(final, sim.final, true),
         sums: this.#troubled(sums, sim.sums, true),
+        undo,
       };
     };
   }

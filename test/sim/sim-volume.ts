@@ -20,6 +20,7 @@ export interface SimVolumeOptions {
   readonly segmentBytes?: ByteCount;
   readonly requestBytesMax?: ByteCount;
   readonly ringBytes?: ByteCount;
+  readonly undoBytes?: ByteCount;
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
 }
 
@@ -30,6 +31,7 @@ export class SimVolume {
   readonly log: SimDisk;
   readonly final: SimDisk;
   readonly sums: SimDisk;
+  readonly undo: SimDisk;
   readonly #ringBytes: ByteCount;
 
   constructor(power: PowerSupply, options: SimVolumeOptions = {}) {
@@ -45,10 +47,17 @@ export class SimVolume {
     this.log = SimDisk.create(power, { name: 'log', size: logSize, skipSyncs });
     this.final = SimDisk.create(power, { name: 'final', size: finalBytes(size), skipSyncs });
     this.sums = SimDisk.create(power, { name: 'sums', size: sumsBytes(size), skipSyncs });
+    const undoBytes = options.undoBytes ?? byteCount(kibibytes(64) + 64 * segmentBytes);
+    this.undo = SimDisk.create(power, { name: 'undo', size: undoBytes, skipSyncs });
   }
 
   devices(): VolumeDevices {
-    return { log: this.log.reopen(), final: this.final.reopen(), sums: this.sums.reopen() };
+    return {
+      log: this.log.reopen(),
+      final: this.final.reopen(),
+      sums: this.sums.reopen(),
+      undo: this.undo.reopen(),
+    };
   }
 
   async format(world: World): Promise<void> {

@@ -95,7 +95,7 @@ describe('a label that is used again', () => {
       expect(await second).toMatchObject({ code: 'SNAPSHOT_UNKNOWN' });
       expect(labelsOf(volume)).toEqual(['one']);
       expect(volume.core.pins.count).toBe(1);
-      expect(volume.core.oldestSnapshot?.label).toBe('one');
+      expect(volume.core.pins.smallest()?.reasons).toEqual([{ kind: 'snapshot', label: 'one' }]);
     });
     await bench.use(async (volume) => {
       expect(labelsOf(volume)).toEqual(['one']);

@@ -1,0 +1,251 @@
+/**
+ * The step of a round before it overwrites anything at home: what pins below its end still need is
+ * put on the undo device, and synced.
+ *
+ * Invariants:
+ *   - A version is kept when a pin lies in its span: what is at home, and what the round passes over.
+ *   - It happens before anything at home changes, and the superblock says that it is complete: a round
+ *     that is made again after that keeps nothing.
+ *   - What can't be read is kept as an image that fails its checksum: an error, never something else.
+ */
+import { crc32c } from '../base/crc32c.ts';
+import { isVarveError } from '../base/errors.ts';
+import {
+  block as blockOf,
+  BLOCK_BYTES,
+  blockCount,
+  checksum as checksumOf,
+  generation as generationOf,
+  type Block,
+  type Checksum,
+  type Generation,
+  type Lsn,
+} from '../base/units.ts';
+import { isUnreadable } from '../base/unreadable.ts';
+import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
+import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
+import { markLost, type Sum } from '../format/sums.ts';
+import { FOUND_DATA, FOUND_NONE, FOUND_ZERO } from '../../index/found.ts';
+import { endOfImage, type BeforeImage } from '../../log/before-image.ts';
+import type { StatedImage } from '../../log/undo-log.ts';
+import type { Core } from './core.ts';
+import type { OtherCopies, Version } from './other-copies.ts';
+import type { Attempt } from './settle.ts';
+
+/** Of an image that nobody can read: the mark of a lost block has another checksum. */
+const LOST_SUM = checksumOf(0);
+/** Blocks looked at in one go; clients have their turn between. */
+const CHUNK_BLOCKS = 256;
+
+export interface KeepMeans {
+  readonly attempt: Attempt;
+  readonly copies: OtherCopies;
+  /** Home could not be read there. @returns whether its image is given up */
+  readonly givesUp: (first: Block) => boolean;
+}
+
+/** Where what a version was can be had; zeros need nothing. */
+interface Source {
+  readonly checksum: Checksum;
+  /** Undefined: at home. */
+  readonly lsn: Lsn | undefined;
+  /** Nobody knows what it was. */
+  readonly isLost?: boolean;
+}
+
+interface Kept {
+  readonly image: BeforeImage;
+  readonly source: Source | undefined;
+}
+
+/**
+ * @param newest - blocks of which the round writes data, ascending
+ */
+export async function keepImages(
+  core: Core,
+  target: Generation,
+  newest: { readonly length: number; readonly blocks: ArrayLike<number> },
+  means: KeepMeans,
+): Promise<void> {
+  if (core.log.superblock.kept >= target) return;
+  const round = new Keeper(core, target, means);
+  const { settled } = core;
+  for (const range of core.index.rangesUpTo(target)) {
+    if (range.generation <= settled) continue;
+    const end = Math.min(range.start + range.count, core.blocks);
+    // Each block once: with its newest range, unless data follows.
+    const isOwn = (block: Block): boolean =>
+      core.index.find(block, target) === FOUND_ZERO &&
+      core.index.foundGeneration === range.generation;
+    await round.blocks(range.start, end, isOwn);
+  }
+  for (let i = 0; i < newest.length; i++) await round.one(blockOf(newest.blocks[i] ?? 0));
+  await round.flush();
+  await core.undo.sync();
+  await core.log.publish({ kept: target }, 'kept');
+}
+
+class Keeper {
+  readonly #core: Core;
+  readonly #target: Generation;
+  readonly #means: KeepMeans;
+  readonly #seed: number;
+  #blocks: Block[] = [];
+
+  constructor(core: Core, target: Generation, means: KeepMeans) {
+    this.#core = core;
+    this.#target = target;
+    this.#means = means;
+    this.#seed = volumeSeed(core.uuid);
+  }
+
+  async blocks(start: number, end: number, isOwn: (block: Block) => boolean): Promise<void> {
+    for (let at = start; at < end; at++) {
+      const block = blockOf(at);
+      if (isOwn(block)) await this.one(block);
+      if (at % 65_536 === 0) await this.#core.yieldTurn();
+    }
+    await this.flush();
+  }
+
+  async one(block: Block): Promise<void> {
+    this.#blocks.push(block);
+    if (this.#blocks.length >= CHUNK_BLOCKS) await this.flush();
+  }
+
+  async flush(): Promise<void> {
+    const blocks = this.#blocks;
+    if (blocks.length === 0) return;
+    this.#blocks = [];
+    const found: Kept[] = [];
+    for (const block of blocks) await this.#versionsOf(block, found);
+    const kept = joined(found);
+    const { imagesMax } = this.#core.undo;
+    for (let from = 0; from < kept.length; from += imagesMax) {
+      await this.#put(kept.slice(from, from + imagesMax));
+    }
+    await this.#core.yieldTurn();
+  }
+
+  /** Every version of a block that the round replaces, and that a pin sees. */
+  async #versionsOf(block: Block, into: Kept[]): Promise<void> {
+    const { index, settled, undo } = this.#core;
+    let until: Generation | undefined;
+    for (let at = this.#target; at > settled;) {
+      const kind = index.find(block, at);
+      if (kind === FOUND_NONE) break;
+      const from = index.foundGeneration;
+      if (until !== undefined && undo.isNeeded(from, until)) {
+        const isData = kind === FOUND_DATA;
+        into.push({
+          image: {
+            block,
+            count: blockCount(1),
+            from,
+            until,
+            checksum: isData ? index.foundChecksum : undefined,
+          },
+          source: isData ? { checksum: index.foundChecksum, lsn: index.foundLsn } : undefined,
+        });
+      }
+      until = from;
+      at = generationOf(from - 1);
+    }
+    if (until === undefined) return;
+    const sum = await this.#sumOf(block);
+    // What is later than the round before was not written by any round: that is damage.
+    const isKnown = sum !== undefined && sum.generation <= settled;
+    const from = isKnown ? sum.generation : generationOf(0);
+    if (!undo.isNeeded(from, until)) return;
+    const isLost = !isKnown || sum.kind === SUM_LOST;
+    const checksum = isLost ? LOST_SUM : sum.kind === SUM_DATA ? sum.checksum : undefined;
+    into.push({
+      image: { block, count: blockCount(1), from, until, checksum },
+      source: checksum === undefined ? undefined : { checksum, lsn: undefined, isLost },
+    });
+  }
+
+  async #sumOf(block: Block): Promise<Sum | undefined> {
+    try {
+      return await this.#core.final.sidecar.sum(block);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      if (isVarveError(error, 'DEVICE_IO') && !this.#means.givesUp(block)) throw error;
+      return undefined;
+    }
+  }
+
+  async #put(kept: readonly Kept[]): Promise<void> {
+    const { undo } = this.#core;
+    const stated: StatedImage[] = [];
+    for (const { image, source } of kept) {
+      const content = source === undefined ? undefined : await this.#contentOf(image, source);
+      stated.push({ image, content });
+    }
+    await this.#means.attempt(() => undo.put(stated, this.#target));
+  }
+
+  async #contentOf(
+    { block, from }: BeforeImage,
+    { checksum, lsn, isLost = false }: Source,
+  ): Promise<Uint8Array> {
+    const lost = new Uint8Array(BLOCK_BYTES);
+    markLost(lost);
+    if (isLost) return lost;
+    const version: Version = { block, generation: from, checksum };
+    const content = new Uint8Array(BLOCK_BYTES);
+    let failure: unknown;
+    for (let look = 0; look < 2; look++) {
+      try {
+        if (lsn === undefined) await this.#core.final.readRaw(block, content);
+        else await this.#readLog(lsn, content);
+        const crc = crc32c(content);
+        if (bindChecksum(crc, this.#seed, block, from) === checksum) return content;
+      } catch (error) {
+        if (!isVarveError(error, 'DEVICE_IO')) throw error;
+        failure = error;
+      }
+    }
+    this.#core.counters.readErrors += 1;
+    const saved: { content?: Uint8Array } = {};
+    const onCopy = (_: Block, copy: Uint8Array): void => {
+      saved.content = copy.slice();
+      this.#core.counters.readRescues += 1;
+    };
+    const { copies, givesUp } = this.#means;
+    if (lsn === undefined) await copies.ofHome([version], onCopy);
+    else await copies.ofLog([version], onCopy, { thorough: true });
+    if (saved.content === undefined && failure !== undefined && !givesUp(block)) throw failure;
+    return saved.content ?? lost;
+  }
+
+  async #readLog(lsn: Lsn, content: Uint8Array): Promise<void> {
+    const { log } = this.#core;
+    if (log.ring.holds(lsn)) content.set(log.ring.blockAt(lsn));
+    else await log.readSlot(lsn, content);
+  }
+}
+
+/** In order of block; neighbours that were zeros over the same span become one image. */
+function joined(found: readonly Kept[]): readonly Kept[] {
+  const sorted = [...found].sort(
+    (one, other) => one.image.block - other.image.block || one.image.until - other.image.until,
+  );
+  const out: Kept[] = [];
+  for (const one of sorted) {
+    const before = out.at(-1);
+    const isSame =
+      before !== undefined &&
+      before.source === undefined &&
+      one.source === undefined &&
+      before.image.from === one.image.from &&
+      before.image.until === one.image.until &&
+      endOfImage(before.image) === one.image.block;
+    if (!isSame) out.push(one);
+    else {
+      const count = blockCount(before.image.count + 1);
+      out[out.length - 1] = { image: { ...before.image, count }, source: undefined };
+    }
+  }
+  return out;
+}

@@ -1,0 +1,88 @@
+/** Blocks of a moment below the horizon that were replaced since: from their before-images. */
+import { isVarveError } from '../base/errors.ts';
+import { block as blockOf, BLOCK_BYTES, type Block, type Generation } from '../base/units.ts';
+import type { UnreadableCode } from '../base/unreadable.ts';
+import type { FoundImage } from '../../log/undo-log.ts';
+import type { Core } from './core.ts';
+
+export interface BadImage {
+  readonly block: Block;
+  readonly why: string;
+  readonly code: UnreadableCode;
+}
+
+export interface ReadImages {
+  /** Blocks without an image, as adjacent ones: they are what home says. */
+  readonly rest: readonly { readonly first: Block; readonly count: number }[];
+  readonly bad: readonly BadImage[];
+}
+
+/**
+ * Fills those blocks of `buffer` that have an image whose span holds `at`.
+ * @param buffer - whole blocks from `first` on
+ */
+export async function readImages(
+  core: Core,
+  first: Block,
+  buffer: Uint8Array,
+  at: Generation,
+): Promise<ReadImages> {
+  const count = buffer.length / BLOCK_BYTES;
+  const rest: { first: Block; count: number }[] = [];
+  const bad: BadImage[] = [];
+  let found: readonly FoundImage[][];
+  try {
+    found = await core.undo.find(first, count, at);
+  } catch (error) {
+    const { code, why } = reasonOf(error);
+    // Whatever they were, home may be later, and nobody can tell.
+    for (let i = 0; i < count; i++) bad.push({ block: blockOf(first + i), why, code });
+    buffer.fill(0);
+    return { rest, bad };
+  }
+  for (let i = 0; i < count; i++) {
+    const block = blockOf(first + i);
+    const copies = found[i] ?? [];
+    if (copies.length === 0) {
+      const last = rest.at(-1);
+      if (last !== undefined && last.first + last.count === block) last.count += 1;
+      else rest.push({ first: block, count: 1 });
+      continue;
+    }
+    const content = buffer.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+    const problem = await readOne(core, block, copies, content);
+    if (problem !== undefined) bad.push(problem);
+  }
+  return { rest, bad };
+}
+
+async function readOne(
+  core: Core,
+  block: Block,
+  copies: readonly FoundImage[],
+  content: Uint8Array,
+): Promise<BadImage | undefined> {
+  let refused: BadImage | undefined;
+  for (const copy of copies) {
+    try {
+      const bytes = await core.undo.read(copy, block);
+      if (bytes !== undefined) {
+        content.set(bytes);
+        return undefined;
+      }
+    } catch (error) {
+      refused = { block, ...reasonOf(error) };
+    }
+  }
+  core.counters.readErrors += 1;
+  content.fill(0);
+  const generation = copies[0]?.image.from ?? 0;
+  const why = `block ${block}, generation ${generation}: its before-image fails its checksum`;
+  return refused ?? { block, why, code: 'BLOCK_CORRUPT' };
+}
+
+function reasonOf(error: unknown): { readonly why: string; readonly code: UnreadableCode } {
+  if (isVarveError(error, 'DEVICE_IO')) return { why: error.detail, code: 'DEVICE_IO' };
+  if (isVarveError(error, 'VOLUME_CORRUPT')) return { why: error.detail, code: 'BLOCK_CORRUPT' };
+  throw error;
+}

@@ -1,0 +1,169 @@
+/**
+ * What moments below the horizon need of what rounds replaced: put by rounds, found by reads, and
+ * given back when no pin needs it.
+ *
+ * Invariants:
+ *   - What is held is counted, over all and for each segment of the undo device, by pairs of pins.
+ *   - A segment is freed once no pin needs anything in it, and never while a round puts something.
+ */
+import type { Uuid } from '../base/identity.ts';
+import {
+  BLOCK_BYTES,
+  type Block,
+  type ByteCount,
+  type Generation,
+  type SegmentSequence,
+} from '../base/units.ts';
+import type { LowerDevice } from '../device/lower-device.ts';
+import {
+  HeldCounts,
+  NOTHING,
+  pinPair,
+  type Amount,
+  type PinPair,
+} from '../../index/held-counts.ts';
+import type { Pins } from '../../index/pins.ts';
+import type { BeforeImage } from '../../log/before-image.ts';
+import type { Times } from '../../log/stream.ts';
+import { UndoLog, type FoundImage, type StatedImage } from '../../log/undo-log.ts';
+
+const SLOTS_LEFT_MIN = 2;
+
+export interface UndoOptions {
+  readonly volume: Uuid;
+  readonly segmentBytes: ByteCount;
+  readonly cacheBytes: ByteCount;
+  readonly opening: number;
+  readonly now: () => Times;
+  readonly pins: Pins<unknown>;
+}
+
+export class Undo {
+  readonly #pins: Pins<unknown>;
+  readonly #held = new HeldCounts();
+  readonly #bySegment = new Map<SegmentSequence, HeldCounts>();
+  #log!: UndoLog;
+
+  private constructor(pins: Pins<unknown>) {
+    this.#pins = pins;
+  }
+
+  /** @param options - `pins`: with all that are durable. @throws VarveError DEVICE_IO */
+  static async open(device: LowerDevice, { pins, ...options }: UndoOptions): Promise<Undo> {
+    const undo = new Undo(pins);
+    const onImage = (segment: SegmentSequence, image: BeforeImage): void =>
+      undo.#count(segment, image);
+    undo.#log = await UndoLog.open(device, { ...options, onImage });
+    return undo;
+  }
+
+  /** Bytes that deleting the only pin of a generation would give back. */
+  exclusive(pin: Generation): Amount {
+    return this.#held.exclusive(pin);
+  }
+
+  /** What all pins hold together. */
+  get held(): Amount {
+    return this.#held.total;
+  }
+
+  /** Something is held, and there is room for little more. */
+  get isNearlyFull(): boolean {
+    return this.#held.total.images > 0 && this.#log.freeSlots < SLOTS_LEFT_MIN;
+  }
+
+  get size(): ByteCount {
+    return this.#log.size;
+  }
+
+  /** Bytes that it takes below. */
+  async allocated(): Promise<ByteCount> {
+    return await this.#log.allocated();
+  }
+
+  get segments(): number {
+    return this.#log.segments.size;
+  }
+
+  /** RAM: fences, counts. */
+  get bytes(): number {
+    return this.#log.bytes;
+  }
+
+  /** Whether a pin sees a version that is replaced. */
+  isNeeded(from: Generation, until: Generation): boolean {
+    return pinPair(this.#pins, from, until) !== undefined;
+  }
+
+  #count(segment: SegmentSequence, image: BeforeImage): void {
+    const pair = pinPair(this.#pins, image.from, image.until);
+    if (pair === undefined) return;
+    const amount = amountOf(image);
+    this.#held.add(pair, amount);
+    let counts = this.#bySegment.get(segment);
+    if (counts === undefined) this.#bySegment.set(segment, (counts = new HeldCounts()));
+    counts.add(pair, amount);
+  }
+
+  /** What `put` takes at once. */
+  get imagesMax(): number {
+    return this.#log.imagesMax;
+  }
+
+  /**
+   * In order of block; durable after `sync`.
+   * @throws VarveError UNDO_FULL, DISK_FULL, DEVICE_IO; what was put before it stays
+   */
+  async put(images: readonly StatedImage[], generation: Generation): Promise<void> {
+    await this.#log.put(images, generation);
+  }
+
+  async sync(): Promise<void> {
+    await this.#log.sync();
+  }
+
+  /** @see UndoLog.find */
+  async find(first: Block, count: number, at: Generation): Promise<readonly FoundImage[][]> {
+    return await this.#log.find(first, count, at);
+  }
+
+  /** @see UndoLog.read */
+  async read(found: FoundImage, block: Block): Promise<Uint8Array | undefined> {
+    return await this.#log.read(found, block);
+  }
+
+  /** The last reason to keep a generation is gone. @returns what that gives back */
+  unpinned(pin: Generation): Amount {
+    for (const [segment, counts] of this.#bySegment) {
+      counts.unpinned(pin, this.#pins);
+      if (counts.isEmpty) this.#bySegment.delete(segment);
+    }
+    return this.#held.unpinned(pin, this.#pins);
+  }
+
+  get hasGarbage(): boolean {
+    return this.#bySegment.size < this.#log.segments.size;
+  }
+
+  /** Frees segments that nobody needs. No round is under way. */
+  async collect(): Promise<void> {
+    for (const sequence of [...this.#log.segments.keys()]) {
+      if (!this.#bySegment.has(sequence)) await this.#log.free(sequence);
+    }
+  }
+
+  /** Recounts everything from the device. */
+  async check(): Promise<void> {
+    this.#log.check();
+    const pairs: [PinPair, Amount][] = [];
+    for await (const [, image] of this.#log.images()) {
+      const pair = pinPair(this.#pins, image.from, image.until);
+      if (pair !== undefined) pairs.push([pair, amountOf(image)]);
+    }
+    this.#held.check(pairs);
+  }
+}
+
+function amountOf({ checksum }: BeforeImage): Amount {
+  return checksum === undefined ? { ...NOTHING, images: 1 } : { images: 1, bytes: BLOCK_BYTES };
+}

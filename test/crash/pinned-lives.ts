@@ -1,0 +1,247 @@
+/**
+ * Lives of a volume whose log wraps while snapshots of any moment of the window come and go: every
+ * snapshot reads as the model, always; what its end gives back is what was promised, exactly; and
+ * nothing is left when the last one has gone.
+ */
+import { assert } from '../../src/base/assert.ts';
+import { isVarveError } from '../../src/base/errors.ts';
+import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
+import type { SyncPoint } from '../../src/device/lower-device.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { VolumeModel } from '../model/volume-model.ts';
+import { PowerSupply } from '../sim/power-supply.ts';
+import type { SeededRandom } from '../sim/random.ts';
+import { SimVolume } from '../sim/sim-volume.ts';
+import { SimWorld } from '../sim/sim-world.ts';
+
+const SNAPSHOTS_MAX = 6;
+const WRITE_BLOCKS_MAX = 5;
+
+export interface PinnedLivesOptions {
+  readonly seed: number;
+  readonly lives: number;
+  readonly steps: number;
+  readonly skipSyncs?: ReadonlySet<SyncPoint>;
+  readonly onStep?: () => void;
+}
+
+export interface PinnedLivesReport {
+  readonly snapshots: number;
+  readonly rounds: number;
+  readonly images: number;
+  readonly freedBytes: number;
+}
+
+class PinnedLives {
+  readonly #options: PinnedLivesOptions;
+  readonly #random: SeededRandom;
+  readonly #model: VolumeModel;
+  /** Generation of each, by label. */
+  readonly #snapshots = new Map<string, number>();
+  /** Asked for when the power went: there, or not. */
+  #doubtful: { readonly label: string; readonly generation: number | undefined } | undefined;
+  #flushed = 0;
+  #made = 0;
+  rounds = 0;
+  images = 0;
+  freedBytes = 0;
+
+  constructor(options: PinnedLivesOptions, random: SeededRandom, model: VolumeModel) {
+    this.#options = options;
+    this.#random = random;
+    this.#model = model;
+  }
+
+  get made(): number {
+    return this.#made;
+  }
+
+  async live(volume: Volume, isAlive: () => boolean): Promise<void> {
+    const random = this.#random;
+    this.#recovered(volume);
+    await this.#compare(volume);
+    for (let step = 0; step < this.#options.steps; step++) {
+      this.#options.onStep?.();
+      if (!isAlive()) return;
+      const turn = random.below(100);
+      if (turn < 6) await this.#create(volume);
+      else if (turn < 11) await this.#delete(volume);
+      else if (turn < 14) await this.#compareOne(volume);
+      else if (turn < 18) {
+        const { head } = this.#model;
+        await volume.live().flush();
+        this.#flushed = Math.max(this.#flushed, head);
+      } else await this.#change(volume);
+    }
+    await this.#compare(volume);
+    this.rounds += volume.core.counters.rounds;
+    this.images += volume.core.undo.held.images;
+  }
+
+  #recovered(volume: Volume): void {
+    const { head } = volume.core;
+    assert(
+      head >= this.#flushed && head <= this.#model.head,
+      'a prefix, with all that was flushed',
+    );
+    this.#model.cut(head);
+    this.#flushed = head;
+    const found = new Map(volume.snapshots().map((one) => [one.label, Number(one.generation)]));
+    const doubtful = this.#doubtful;
+    if (doubtful !== undefined) {
+      const generation = found.get(doubtful.label);
+      if (generation === undefined) this.#snapshots.delete(doubtful.label);
+      else this.#snapshots.set(doubtful.label, generation);
+      this.#doubtful = undefined;
+    }
+    assert(
+      JSON.stringify([...found].sort()) === JSON.stringify([...this.#snapshots].sort()),
+      'the snapshots are those that were answered',
+    );
+  }
+
+  async #change(volume: Volume): Promise<void> {
+    const random = this.#random;
+    const model = this.#model;
+    const device = volume.live();
+    const kind = random.below(10);
+    if (kind < 8) {
+      const first = random.below(model.blocks);
+      const count = 1 + random.below(Math.min(WRITE_BLOCKS_MAX, model.blocks - first));
+      const bytes = random.bytes(count * BLOCK_BYTES);
+      model.write(first * BLOCK_BYTES, bytes);
+      await device.write(byteOffset(first * BLOCK_BYTES), bytes, { fua: false });
+      return;
+    }
+    const first = random.below(model.blocks);
+    const isLong = random.chance(0.3);
+    const count =
+      1 + random.below(isLong ? model.blocks - first : Math.min(4, model.blocks - first));
+    const [offset, length] = [byteOffset(first * BLOCK_BYTES), byteCount(count * BLOCK_BYTES)];
+    model.trim(offset, length);
+    if (kind === 8) await device.trim(offset, length, { fua: false });
+    else await device.zero(offset, length, { fua: false, allocate: random.chance(0.5) });
+  }
+
+  async #create(volume: Volume): Promise<void> {
+    if (this.#snapshots.size >= SNAPSHOTS_MAX) return;
+    const { horizon, head } = volume.core;
+    const at = this.#random.between(horizon.generation, head);
+    const label = `s${this.#made++}`;
+    this.#doubtful = { label, generation: at };
+    try {
+      const made = await volume.createSnapshot(label, `gen=${at}`);
+      assert(made.generation === at, 'a snapshot is of the moment that was asked for');
+      this.#snapshots.set(label, at);
+    } catch (error) {
+      if (!isVarveError(error, 'MOMENT_OUTSIDE')) throw error;
+    }
+    this.#doubtful = undefined;
+  }
+
+  async #delete(volume: Volume): Promise<void> {
+    const labels = [...this.#snapshots.keys()];
+    if (labels.length === 0) return;
+    const label = labels[this.#random.below(labels.length)];
+    if (label === undefined) return;
+    this.#doubtful = { label, generation: this.#snapshots.get(label) };
+    await volume.deleteSnapshot(label);
+    this.#doubtful = undefined;
+    this.#snapshots.delete(label);
+  }
+
+  async #compareOne(volume: Volume): Promise<void> {
+    const all = [...this.#snapshots];
+    if (all.length === 0) return;
+    const one = all[this.#random.below(all.length)];
+    if (one !== undefined) await this.#read(volume, one[0], one[1]);
+  }
+
+  async #compare(volume: Volume): Promise<void> {
+    for (const [label, generation] of this.#snapshots) await this.#read(volume, label, generation);
+    const target = new Uint8Array(this.#model.size);
+    await volume.live().read(byteOffset(0), target);
+    const expected = this.#model.bytesAt(0, target.length, this.#model.head);
+    assert(Buffer.compare(target, expected) === 0, 'the head is that of the model');
+    volume.core.check();
+  }
+
+  async #read(volume: Volume, label: string, generation: number): Promise<void> {
+    const device = volume.openMoment(await volume.resolve(label));
+    const target = new Uint8Array(this.#model.size);
+    await device.read(byteOffset(0), target);
+    await device.close();
+    const expected = this.#model.bytesAt(0, target.length, generation);
+    for (let block = 0; block < this.#model.blocks; block++) {
+      const [from, to] = [block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES];
+      const isSame = Buffer.compare(target.subarray(from, to), expected.subarray(from, to)) === 0;
+      assert(isSame, `block ${block} of ${label} is as it was at generation ${generation}`);
+    }
+  }
+
+  /** The last snapshots go, one by one, while nothing else happens. */
+  async end(volume: Volume): Promise<void> {
+    const { undo } = volume.core;
+    await undo.check();
+    for (const label of [...this.#snapshots.keys()]) {
+      const promised = volume.snapshots().find((one) => one.label === label)?.exclusiveBytes ?? 0;
+      const before = undo.held.bytes;
+      const { core } = volume;
+      const { rounds } = core.counters;
+      const wasQuiet = core.settled === core.horizon.generation;
+      await volume.deleteSnapshot(label);
+      await core.collected();
+      const freed = before - undo.held.bytes;
+      const isQuiet = core.settled === core.horizon.generation && rounds === core.counters.rounds;
+      // A round beside it keeps more for the others.
+      if (!wasQuiet || !isQuiet) continue;
+      assert(
+        freed === promised,
+        `${label} gives back what was promised: ${promised}, not ${freed}`,
+      );
+      this.freedBytes += freed;
+      await undo.check();
+    }
+    await volume.core.collected();
+    assert(undo.held.images === 0 && undo.segments === 0, 'nothing is left');
+    assert((await undo.allocated()) === 0, 'nothing is left on the device');
+  }
+}
+
+export async function runPinnedLives(options: PinnedLivesOptions): Promise<PinnedLivesReport> {
+  const world = new SimWorld(options.seed);
+  const power = new PowerSupply(world);
+  const sim = new SimVolume(power, {
+    slots: 10,
+    requestBytesMax: kibibytes(48),
+    undoBytes: byteCount(kibibytes(64) + 400 * kibibytes(64)),
+    skipSyncs: options.skipSyncs ?? new Set(),
+  });
+  const random = world.random.fork('pinned');
+  const model = new VolumeModel(sim.geometry.size);
+  const lives = new PinnedLives(options, random, model);
+  await world.run(() => sim.format(power.life));
+  for (let life = 0; life < options.lives; life++) {
+    if (random.chance(0.7)) {
+      power.plan({
+        loss: random.chance(0.7) ? 'cut' : 'kill',
+        afterOperations: 1 + random.below(options.steps * 3),
+      });
+    }
+    await power.runLife(async (machine) => {
+      const volume = await sim.open(machine);
+      await lives.live(volume, () => machine.alive);
+      await volume.close();
+    });
+    if (power.alive) power.cut();
+    power.restore();
+  }
+  await world.run(async () => {
+    const volume = await sim.open(power.life);
+    await lives.live(volume, () => true);
+    await lives.end(volume);
+    await volume.close();
+  });
+  const { made, rounds, images, freedBytes } = lives;
+  return { snapshots: made, rounds, images, freedBytes };
+}
