@@ -12,7 +12,6 @@ export type SyncPoint =
   | 'create-log' // the formatted log, before the volume is said to exist
   | 'create-final'
   | 'create-sums'
-  | 'create-undo'
   | 'recovery' // what replay accepted, before the first reply
   | 'commit' // batches of the stream
   | 'reslot' // those that a failed write or sync left in doubt, in other slots
@@ -31,7 +30,6 @@ export const SYNC_POINTS: readonly SyncPoint[] = [
   'create-log',
   'create-final',
   'create-sums',
-  'create-undo',
   'recovery',
   'commit',
   'reslot',

@@ -118,6 +118,8 @@ export class Core {
   readonly home = new Mutex();
   /** Grows when a round begins to overwrite final storage and when it ends. */
   roundEpoch = 0;
+  /** How far a round that was not finished yet has put before-images, in steps that it makes again. */
+  keeping: { readonly target: Generation; steps: number } | undefined;
   /** Positions of catalogue records that are put and not yet applied. */
   readonly pendingRecords = new Set<Lsn>();
   #closed = false;

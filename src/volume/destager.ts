@@ -76,19 +76,28 @@ export class Destager {
     else if (this.#core.index.rangeRecords >= RANGE_RECORDS_MAX / 2) this.#waitsForSync();
   }
 
+  /** A pin is gone: what found no room on the undo device may find some now. */
+  unpinned(): void {
+    if (this.#failure?.code === 'UNDO_FULL') this.#endPause?.();
+    this.poke();
+  }
+
   /**
    * Somebody waits for space.
    * @returns false when no round can free any: only an operator can
    */
   makeRoom(): boolean {
     if (this.#closing) return false;
-    // The first failures may pass; then who waits is told.
-    if (this.#failure !== undefined) return this.#failures < FAILURES_MAX;
+    const recording = this.#core.pendingRecords.size > 0;
+    if (this.#failure !== undefined) {
+      // The first failures may pass; then who waits is told, unless a snapshot is just going.
+      const isFull = this.#failure.code === 'UNDO_FULL';
+      return this.#failures < FAILURES_MAX || (recording && isFull);
+    }
     if (this.running) return true;
     const possible = this.#target() !== undefined;
     if (possible) this.#start();
     // What is not durable yet, or still read, frees itself.
-    const recording = this.#core.pendingRecords.size > 0;
     return possible || recording || this.#retireable() || this.#waitsForSync();
   }
 

@@ -46,7 +46,6 @@ export async function formatVolume(
   await devices.sums.punch(byteOffset(0), devices.sums.size);
   await devices.sums.sync('create-sums');
   await devices.undo.punch(byteOffset(0), devices.undo.size);
-  await devices.undo.sync('create-undo');
   const times = { wallUs: world.clock.wallUs(), elapsedUs: micros(0) };
   const lineage = newUuid(world.random);
   await formatLog(devices.log, { volume: uuid, lineage, geometry, times }, progress);

@@ -68,7 +68,8 @@ export async function keepImages(
   means: KeepMeans,
 ): Promise<void> {
   if (core.log.superblock.kept >= target) return;
-  const round = new Keeper(core, target, means);
+  if (core.keeping?.target !== target) core.keeping = { target, steps: 0 };
+  const round = new Keeper(core, target, means, core.keeping);
   const { settled } = core;
   for (const range of core.index.rangesUpTo(target)) {
     if (range.generation <= settled) continue;
@@ -81,7 +82,13 @@ export async function keepImages(
   }
   for (let i = 0; i < newest.length; i++) await round.one(blockOf(newest.blocks[i] ?? 0));
   await round.flush();
-  await core.undo.sync();
+  try {
+    await core.undo.sync();
+  } catch (error) {
+    // All of it is put again, elsewhere.
+    core.keeping = undefined;
+    throw error;
+  }
   await core.log.publish({ kept: target }, 'kept');
 }
 
@@ -90,12 +97,15 @@ class Keeper {
   readonly #target: Generation;
   readonly #means: KeepMeans;
   readonly #seed: number;
+  readonly #progress: { steps: number };
   #blocks: Block[] = [];
+  #step = 0;
 
-  constructor(core: Core, target: Generation, means: KeepMeans) {
+  constructor(core: Core, target: Generation, means: KeepMeans, progress: { steps: number }) {
     this.#core = core;
     this.#target = target;
     this.#means = means;
+    this.#progress = progress;
     this.#seed = volumeSeed(core.uuid);
   }
 
@@ -117,6 +127,9 @@ class Keeper {
     const blocks = this.#blocks;
     if (blocks.length === 0) return;
     this.#blocks = [];
+    // The same blocks in the same order as when the round was begun: some were done then.
+    this.#step += 1;
+    if (this.#step <= this.#progress.steps) return;
     const found: Kept[] = [];
     for (const block of blocks) await this.#versionsOf(block, found);
     const kept = joined(found);
@@ -124,6 +137,7 @@ class Keeper {
     for (let from = 0; from < kept.length; from += imagesMax) {
       await this.#put(kept.slice(from, from + imagesMax));
     }
+    this.#progress.steps = this.#step;
     await this.#core.yieldTurn();
   }
 

@@ -335,7 +335,7 @@ export class Volume {
   }
 
   #roomMayBeFree(): void {
-    this.#destager.poke();
+    this.#destager.unpinned();
     this.#appender.wake();
   }
 }

@@ -1,12 +1,15 @@
 /** One simulated machine with one volume, for tests that tell a single story. */
 import { isVarveError, type VarveError } from '../../src/base/errors.ts';
-import { BLOCK_BYTES, byteOffset } from '../../src/base/units.ts';
+import { BLOCK_BYTES, byteOffset, kibibytes } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
 import type { LowerDevice } from '../../src/device/lower-device.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { PowerSupply, type LifeEnd, type LossPlan } from '../sim/power-supply.ts';
 import { SimVolume, type SimVolumeOptions } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+
+/** Of an undo device without a slot: snapshots stop rounds as soon as they need something kept. */
+export const NO_UNDO = kibibytes(64);
 
 export class Bench {
   readonly world: SimWorld;

@@ -20,7 +20,7 @@ import { slotOffset } from '../../log/geometry.ts';
 import { RESLOTS_MAX } from '../../log/writer.ts';
 import type { SyncFault } from '../sim/disk-faults.ts';
 import type { SimDisk } from '../sim/sim-disk.ts';
-import { Bench, blocksOf, get, holds, put } from './bench.ts';
+import { Bench, blocksOf, NO_UNDO, get, holds, put } from './bench.ts';
 
 const BLOCKS = 96;
 
@@ -354,12 +354,12 @@ describe('a log device that fails for good', () => {
   });
 
   test('as soon as there is no free slot to write it again', async () => {
-    const bench = await Bench.create(10, { slots: 8 });
+    const bench = await Bench.create(10, { slots: 8, undoBytes: NO_UNDO });
     await bench.lose('cut', async (volume) => {
       await put(volume, 0, blocksOf(1));
       await volume.createSnapshot('keep');
       const full = await fillUp(volume);
-      expect(full.code).toBe('LOG_FULL');
+      expect(full.code).toBe('UNDO_FULL');
       // The slot kept back goes as well, to records of the catalogue.
       while (volume.core.log.segments.freeSlots > 0) {
         volume.core.log.stream.putRecord(new Uint8Array(BLOCK_BYTES));

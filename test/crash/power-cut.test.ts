@@ -5,6 +5,7 @@
 import { describe, expect, test } from 'vitest';
 import { SYNC_POINTS, type SyncPoint } from '../../src/device/lower-device.ts';
 import { runCutAfterRound } from './cut-after-round.ts';
+import { runPinnedLives } from './pinned-lives.ts';
 import { runPowerCuts } from './power-cut.ts';
 
 const SEEDS = 30;
@@ -63,6 +64,10 @@ const OF_ROUNDS: ReadonlySet<SyncPoint> = new Set(['checkpoint', 'horizon', 'set
 async function breaks(seed: number, missing: SyncPoint): Promise<boolean> {
   const skipSyncs = new Set([missing]);
   try {
+    if (missing === 'undo' || missing === 'kept') {
+      await runPinnedLives({ seed, lives: 6, steps: 100, skipSyncs });
+      return false;
+    }
     if (!OF_ROUNDS.has(missing)) {
       const trouble = missing === 'reslot';
       await runPowerCuts({ seed, lives: LIVES, skipSyncs, moments: 10, plain: !trouble, trouble });

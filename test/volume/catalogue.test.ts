@@ -4,7 +4,7 @@ import { isVarveError } from '../../src/base/errors.ts';
 import { kibibytes } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import type { SimVolumeOptions } from '../sim/sim-volume.ts';
-import { Bench, blocksOf, put } from '../crash/bench.ts';
+import { Bench, blocksOf, NO_UNDO, put } from '../crash/bench.ts';
 
 const LABELS = Array.from({ length: 26 }, (_, i) => `s${i}`);
 
@@ -14,7 +14,7 @@ async function fill(volume: Volume): Promise<void> {
     try {
       await put(volume, i % 90, blocksOf(i));
     } catch (error) {
-      if (isVarveError(error, 'LOG_FULL')) return;
+      if (isVarveError(error, 'UNDO_FULL')) return;
       throw error;
     }
   }
@@ -25,7 +25,11 @@ const labelsOf = (volume: Volume): string[] => volume.snapshots().map(({ label }
 
 describe('snapshots in a full log', () => {
   /** The smallest log there is, and all of its space, with the reserve, taken. */
-  const FULL: SimVolumeOptions = { slots: 7, requestBytesMax: kibibytes(48) };
+  const FULL: SimVolumeOptions = {
+    slots: 7,
+    requestBytesMax: kibibytes(48),
+    undoBytes: NO_UNDO,
+  };
   const FIRST = 20;
 
   test('are deleted side by side, and a cut in between leaves a volume that opens', async () => {
