@@ -38,18 +38,19 @@ export interface Load {
   readonly trouble: string | undefined;
 }
 
-/** Of the log; beyond this a snapshot that stops recycling is told of. */
+/** Of the undo device; beyond this it is told of, because writes stop when it is full. */
 const FILL_TOLD = 0.75;
 
 function trimsOf({ counters }: VolumeInfo): number {
   return counters.trims + counters.zeroes;
 }
 
-function troubleOf({ failure, writableReason, log }: VolumeInfo): string | undefined {
+function troubleOf({ failure, undo, snapshots }: VolumeInfo): string | undefined {
   if (failure !== undefined) return failure;
-  const isFull = log.usedBytes > log.sizeBytes * FILL_TOLD;
-  if (writableReason === undefined || !isFull) return undefined;
-  return `snapshot ${writableReason} keeps the log from being recycled`;
+  const isFull = snapshots.length > 0 && undo.usedBytes > undo.sizeBytes * FILL_TOLD;
+  if (!isFull) return undefined;
+  const part = Math.round((undo.usedBytes / undo.sizeBytes) * 100);
+  return `what snapshots keep fills ${part} % of the undo device; writes stop when it is full`;
 }
 
 /** @param before - of the same volume; counters that began anew since then give no rate */

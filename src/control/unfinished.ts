@@ -22,6 +22,7 @@ import {
   LOCK_FILE,
   LOG_FILE,
   SUMS_FILE,
+  UNDO_FILE,
   UNFINISHED_FILE,
   parseRecord,
   pathOf,
@@ -36,6 +37,7 @@ const UNFINISHED_NAMES: readonly string[] = [
   LOG_FILE,
   FINAL_FILE,
   SUMS_FILE,
+  UNDO_FILE,
   UNFINISHED_FILE,
 ];
 

@@ -1,5 +1,5 @@
 /**
- * A directory of volumes: `DIR/NAME/{volume.json,log,final.raw,final.sums,lock}`.
+ * A directory of volumes: `DIR/NAME/{volume.json,log,final.raw,final.sums,undo,lock}`.
  *
  * Invariants:
  *   - A volume is made only by `create`; nothing is made because something is missing.

@@ -22,7 +22,7 @@ import {
 } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
-import type { PinHandle, Pins } from '../../index/pins.ts';
+import { Pins, type PinHandle } from '../../index/pins.ts';
 import type { SegmentReferences } from '../../index/segment-references.ts';
 import type { Timeline } from '../../index/timeline.ts';
 import type { CheckpointContent, Log } from '../../log/log.ts';
@@ -122,6 +122,8 @@ export class Core {
   keeping: { readonly target: Generation; steps: number } | undefined;
   /** Positions of catalogue records that are put and not yet applied. */
   readonly pendingRecords = new Set<Lsn>();
+  readonly #held = new Pins<undefined>();
+  readonly #windows = new Map<PinHandle<PinReason>, PinHandle<undefined>>();
   #closed = false;
   #collecting: Promise<void> | undefined;
 
@@ -207,9 +209,29 @@ export class Core {
     return generation >= this.horizon.generation || this.pins.isPinned(generation);
   }
 
+  /**
+   * Keeps a moment for somebody who reads it, and the window from there on until space is short.
+   * @param end - when nothing can be kept for it any more
+   */
+  pinOpen(generation: Generation, end: () => void): PinHandle<PinReason> {
+    const handle = this.pins.add(generation, { kind: 'open', end });
+    this.#windows.set(handle, this.#held.add(generation, undefined));
+    return handle;
+  }
+
+  /** The oldest moment of the window that is open: what is looked through from there on. */
+  get oldestOpen(): Generation | undefined {
+    const { generation } = this.horizon;
+    if (this.#held.isPinned(generation)) return generation;
+    return this.#held.smallestAbove(generation)?.generation;
+  }
+
   /** A reason to keep a moment is gone; what only it needed is given back in the background. */
   unpin(handle: PinHandle<PinReason>): void {
     this.pins.remove(handle);
+    const window = this.#windows.get(handle);
+    if (window !== undefined) this.#held.remove(window);
+    this.#windows.delete(handle);
     if (this.pins.isPinned(handle.generation)) return;
     this.undo.unpinned(handle.generation);
     this.collect();

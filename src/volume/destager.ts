@@ -30,6 +30,8 @@ import { settleBlocks, type Attempt } from './settle.ts';
 export const HIGH_WATER = 0.75;
 /** and frees down to this. */
 export const LOW_WATER = 0.5;
+/** From here on rounds pass open moments, which read on from before-images. */
+export const CRITICAL_WATER = 0.875;
 /** Stream that one round settles at most: bounds its memory. */
 const ROUND_BYTES_MAX = gibibytes(1);
 /** Versions that are dropped in one go. */
@@ -72,13 +74,17 @@ export class Destager {
   /** Called after appends and syncs: starts a round when the log or the index is past its mark. */
   poke(): void {
     if (!this.#pressed()) return;
-    if (this.#target() !== undefined) this.#start();
+    if (this.#target(false) !== undefined) this.#start();
     else if (this.#core.index.rangeRecords >= RANGE_RECORDS_MAX / 2) this.#waitsForSync();
   }
 
   /** A pin is gone: what found no room on the undo device may find some now. */
   unpinned(): void {
-    if (this.#failure?.code === 'UNDO_FULL') this.#endPause?.();
+    if (this.#failure?.code === 'UNDO_FULL') {
+      // What was found no longer holds: who waits is not told of it.
+      this.#worked({ failure: undefined, failures: 0 });
+      this.#endPause?.();
+    }
     this.poke();
   }
 
@@ -95,8 +101,8 @@ export class Destager {
       return this.#failures < FAILURES_MAX || (recording && isFull);
     }
     if (this.running) return true;
-    const possible = this.#target() !== undefined;
-    if (possible) this.#start();
+    const possible = this.#target(true) !== undefined;
+    if (possible) this.#start(true);
     // What is not durable yet, or still read, frees itself.
     return possible || recording || this.#retireable() || this.#waitsForSync();
   }
@@ -157,9 +163,9 @@ export class Destager {
     return this.#fill() >= HIGH_WATER || this.#core.index.rangeRecords >= RANGE_RECORDS_MAX / 2;
   }
 
-  #start(): void {
+  #start(urgent = false): void {
     if (this.running || this.#closing || this.#core.readOnly) return;
-    const work = this.#rounds();
+    const work = this.#rounds(urgent);
     this.#running = work;
     void work.then(() => {
       this.#running = undefined;
@@ -167,11 +173,11 @@ export class Destager {
     });
   }
 
-  async #rounds(): Promise<void> {
+  async #rounds(urgent: boolean): Promise<void> {
     let again = true;
     while (again && !this.#closing && this.#core.failure === undefined) {
       const redo = this.#core.settled < this.#core.horizon.generation;
-      const target = redo ? this.#core.horizon.generation : this.#target();
+      const target = redo ? this.#core.horizon.generation : this.#target(urgent);
       if (target === undefined) return;
       try {
         await this.#round(target);
@@ -233,11 +239,15 @@ export class Destager {
 
   /**
    * The generation that the next round settles, or undefined when it would free nothing.
+   * @param urgent - open moments don't count
    */
-  #target(): Generation | undefined {
+  #target(urgent: boolean): Generation | undefined {
     const core = this.#core;
     const { log, settled } = core;
-    const limit = log.writer.durable.generation;
+    let limit = log.writer.durable.generation;
+    if (!urgent && this.#fill() < CRITICAL_WATER) {
+      limit = generationOf(Math.min(limit, core.oldestOpen ?? limit));
+    }
     const wanted = Math.max(1, Math.floor(log.geometry.slotCount * (1 - LOW_WATER)));
     let target: Generation | undefined;
     let free = log.segments.freeSlots;

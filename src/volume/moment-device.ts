@@ -37,7 +37,7 @@ export class MomentDevice implements BlockDevice {
     this.#reader = reader;
     this.#status = status;
     this.#onUnpin = onUnpin;
-    this.#pin = core.pins.add(generation, { kind: 'open', end: () => this.#end() });
+    this.#pin = core.pinOpen(generation, () => this.#end());
   }
 
   read(offset: ByteOffset, target: Uint8Array): Done {

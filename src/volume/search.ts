@@ -7,7 +7,7 @@
  *
  * Invariants:
  *   - What is kept in memory is bounded by the limits below, however many versions there are.
- *   - The older moment is pinned meanwhile; when the pin ends, so does the search.
+ *   - The older moment is pinned meanwhile; when a round passes it for want of space, the search ends.
  *   - A version that can't be read is counted, and taken for one without the pattern.
  */
 import { VarveError } from '../base/errors.ts';
@@ -105,14 +105,14 @@ export class Search {
 
   /** Once. */
   async run(onUnpin: () => void): Promise<SearchPage> {
-    const { pins, log } = this.#core;
+    const core = this.#core;
     const end = (): void => {
       this.#gone = true;
-      pins.remove(pin);
+      core.unpin(pin);
     };
-    const pin: PinHandle<PinReason> = pins.add(this.#query.from, { kind: 'open', end });
+    const pin: PinHandle<PinReason> = core.pinOpen(this.#query.from, end);
     // What is accepted has its time once its batch is sealed.
-    log.stream.seal();
+    core.log.stream.seal();
     try {
       const next = await this.#walk();
       return {
@@ -125,7 +125,7 @@ export class Search {
       };
     } finally {
       if (!this.#gone) {
-        pins.remove(pin);
+        core.unpin(pin);
         onUnpin();
       }
     }
@@ -326,7 +326,7 @@ export class Search {
 
   #needHeld(): void {
     if (this.#core.closed) throw new VarveError('CLOSED', 'the volume is closed');
-    if (this.#gone) throw new VarveError('MOMENT_GONE', `generation ${this.#query.from}`);
+    if (this.#gone || this.#query.from < this.#core.horizon.generation) throw new VarveError('MOMENT_GONE', `generation ${this.#query.from}`);
   }
 
   async #turn(): Promise<void> {

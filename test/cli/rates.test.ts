@@ -38,8 +38,7 @@ const INFO: VolumeInfo = {
   ring: { usedBytes: byteCount(1), sizeBytes: byteCount(4) },
   log: { usedBytes: byteCount(9), sizeBytes: byteCount(10) },
   final: { usedBytes: byteCount(0), sizeBytes: byteCount(0) },
-  writableBytes: undefined,
-  writableReason: undefined,
+  undo: { usedBytes: byteCount(0), sizeBytes: byteCount(10) },
   versions: 0,
   indexBytes: byteCount(0),
   snapshots: [],
@@ -55,6 +54,15 @@ const INFO: VolumeInfo = {
     cut: undefined,
     tookMs: 0,
   },
+};
+
+const SNAPSHOT = {
+  label: 'old',
+  generation: generation(5),
+  lineage: INFO.lineage,
+  momentWallUs: micros(1e6),
+  createdWallUs: micros(2e6),
+  exclusiveBytes: byteCount(0),
 };
 
 function look(atUs: number, more: Partial<VolumeInfo> = {}): Look {
@@ -96,10 +104,11 @@ describe('a load', () => {
   });
 
   it('tells what stops writes', () => {
-    const kept = loadOf(look(0), look(1e6, { writableReason: 'old' }));
-    expect(kept.trouble).toContain('snapshot old');
-    const log = { usedBytes: byteCount(1), sizeBytes: byteCount(10) };
-    expect(loadOf(look(0), look(1e6, { writableReason: 'old', log })).trouble).toBeUndefined();
+    const snapshots = [SNAPSHOT];
+    const undo = { usedBytes: byteCount(8), sizeBytes: byteCount(10) };
+    const told = loadOf(look(0), look(1e6, { snapshots, undo }));
+    expect(told.trouble).toContain('fills 80 % of the undo device');
+    expect(loadOf(look(0), look(1e6, { snapshots })).trouble).toBeUndefined();
     expect(loadOf(look(0), look(1e6, { failure: 'it broke' })).trouble).toBe('it broke');
   });
 });

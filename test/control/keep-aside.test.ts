@@ -76,7 +76,7 @@ function bytesOf(files: SimFiles, name: string): Uint8Array {
 }
 
 async function kept(files: SimFiles): Promise<readonly string[]> {
-  const own = ['final.raw', 'final.sums', 'lock', 'log', 'volume.json'];
+  const own = ['final.raw', 'final.sums', 'lock', 'log', 'undo', 'volume.json'];
   return (await files.list(FOLDER)).filter((name) => !own.includes(name));
 }
 

@@ -109,8 +109,8 @@ describe('a volume directory', () => {
         });
       }
     }
-    // Two directories, the lock, the record, three devices, its name; the ninth is none of its.
-    expect(failed).toBe(3 * 8);
+    // Two directories, the lock, the record, four devices, its name; the tenth is none of its.
+    expect(failed).toBe(3 * 9);
   });
 
   test('stops a creation whose progress throws, and clears it away', async () => {
@@ -153,7 +153,7 @@ describe('a volume directory', () => {
             });
           } else await after.create('disk', SMALL, quiet);
           await (await after.open('disk', 'write')).close();
-          const names = ['final.raw', 'final.sums', 'lock', 'log', 'volume.json'];
+          const names = ['final.raw', 'final.sums', 'lock', 'log', 'undo', 'volume.json'];
           expect(await again.list('/srv/varve/disk')).toEqual(names);
           return isWhole ? 'whole' : 'none';
         }),

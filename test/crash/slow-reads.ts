@@ -28,7 +28,7 @@ export function slowReads(sim: SimVolume, world: SimWorld, random: SeededRandom)
   });
   const devices = sim.devices.bind(sim);
   sim.devices = () => {
-    const { log, final, sums } = devices();
-    return { log: slow(log), final: slow(final), sums: slow(sums) };
+    const { log, final, sums, undo } = devices();
+    return { log: slow(log), final: slow(final), sums: slow(sums), undo: slow(undo) };
   };
 }

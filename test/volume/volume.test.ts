@@ -186,8 +186,24 @@ describe('a volume', () => {
     });
   });
 
-  test('an open moment never stops writers: at high water it ends, and says so', async () => {
+  test('an open moment goes on below the horizon', async () => {
     await inWorld(7, async (volume, random) => {
+      const live = volume.live();
+      const content = random.bytes(BLOCK_BYTES);
+      await live.write(byteOffset(0), content, NO);
+      const moment = volume.openMoment(await volume.resolve('gen=1'));
+      for (let i = 0; i < 500; i++) {
+        await live.write(byteOffset(random.below(90) * 4096), random.bytes(BLOCK_BYTES), NO);
+      }
+      expect((await volume.info()).horizon.generation).toBeGreaterThan(100);
+      expect(await read(moment, 0, 4096)).toEqual(content);
+      expect(await read(moment, 4096, 4096)).toEqual(new Uint8Array(4096));
+      await moment.close();
+    });
+  });
+
+  test('an open moment never stops writers: where nothing can be kept it ends, and says so', async () => {
+    const work = async (volume: Volume, random: SeededRandom): Promise<void> => {
       const live = volume.live();
       await live.write(byteOffset(0), random.bytes(BLOCK_BYTES), NO);
       const moment = volume.openMoment(await volume.resolve('gen=1'));
@@ -199,7 +215,8 @@ describe('a volume', () => {
         errno: 'EIO',
       });
       await moment.close();
-    });
+    };
+    await inWorld(7, work, { undoBytes: kibibytes(64) });
   });
 
   test('closes and opens again with everything, and names snapshots and marks', async () => {
