@@ -70,6 +70,7 @@ type Patch = Partial<
     | 'clean'
     | 'horizon'
     | 'kept'
+    | 'undoSlots'
     | 'settled'
     | 'tailSequence'
     | 'tailLsn'
@@ -329,6 +330,7 @@ export async function formatLog(
     tailChain: checksum(0),
     horizon: { generation: generation(0), lineage, ...times },
     kept: generation(0),
+    undoSlots: 0,
     settled: generation(0),
     durable: generation(0),
     durableLsn: lsn(0),

@@ -57,6 +57,8 @@ export interface Superblock {
   readonly horizon: StampedMoment;
   /** Before-images are complete for a round that ends here. */
   readonly kept: Generation;
+  /** Slots of the undo device that were ever used: the first so many. */
+  readonly undoSlots: number;
   readonly settled: Generation;
   readonly durable: Generation;
   readonly durableLsn: Lsn;
@@ -91,6 +93,7 @@ export function encodeSuperblock(value: Superblock): Uint8Array {
       horizon_wall_us: value.horizon.wallUs,
       horizon_elapsed_us: value.horizon.elapsedUs,
       kept: value.kept,
+      undo_slots: value.undoSlots,
       settled: value.settled,
       durable: value.durable,
       durable_lsn: value.durableLsn,
@@ -155,6 +158,7 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | undefined {
       elapsedUs: micros(number('horizon_elapsed_us')),
     },
     kept: generation(number('kept')),
+    undoSlots: number('undo_slots'),
     settled: generation(number('settled')),
     durable: generation(number('durable')),
     durableLsn: lsn(number('durable_lsn')),

@@ -27,6 +27,7 @@ import {
   type Checksum,
   type Generation,
   type SegmentSequence,
+  slot as slotOf,
   type Slot,
 } from '../src/base/units.ts';
 import { LRUCache } from 'lru-cache';
@@ -77,6 +78,8 @@ export interface UndoOptions {
   readonly cacheBytes: ByteCount;
   /** Random, of this opening. */
   readonly opening: number;
+  /** `slotsUsed` of an earlier opening, when all that counts was durable. */
+  readonly slotsUsed: number;
   readonly now: () => Times;
   readonly onImage: OnImage;
 }
@@ -113,7 +116,9 @@ export class UndoLog {
   readonly #options: UndoOptions;
   readonly #seed: number;
   readonly #segments = new Map<SegmentSequence, UndoSegment>();
+  /** Of those that were used; the others follow them. */
   readonly #free: Slot[] = [];
+  #slotsUsed: number;
   /** Their holes are being punched. */
   readonly #freeing = new Set<Slot>();
   readonly #headers: LRUCache<number, readonly BeforeImage[]>;
@@ -128,6 +133,7 @@ export class UndoLog {
     this.#options = options;
     this.#seed = volumeSeed(options.volume);
     this.geometry = undoGeometry(device.size, options.segmentBytes);
+    this.#slotsUsed = options.slotsUsed;
     this.#headers = new LRUCache({
       maxSize: Math.max(options.cacheBytes, IMAGES_MAX),
       sizeCalculation: (images) => 64 + images.length * 64,
@@ -159,13 +165,19 @@ export class UndoLog {
   }
 
   get freeSlots(): number {
-    return this.#free.length;
+    return this.#free.length + this.geometry.slotCount - this.#slotsUsed;
+  }
+
+  /** Slots that were ever used: the first so many. An opening looks at no others. */
+  get slotsUsed(): number {
+    return this.#slotsUsed;
   }
 
   async #survey(): Promise<void> {
     const { volume } = this.#options;
     const slots = new Slots(readStrictly(this.#device), this.geometry, volume, UNDO_KINDS);
-    for (const slot of slots.all()) {
+    for (let i = 0; i < this.#slotsUsed; i++) {
+      const slot = slotOf(i);
       const header = await slots.header(slot);
       if (header === undefined) {
         this.#free.push(slot);
@@ -274,10 +286,7 @@ export class UndoLog {
     if (open !== undefined && this.#fits(open, blocks, images)) return open;
     if (open?.summary !== undefined) this.#closed.add(open);
     this.#open = undefined;
-    const slot = this.#free.shift();
-    if (slot === undefined) {
-      throw new VarveError('UNDO_FULL', `${this.#segments.size} segments are in use`);
-    }
+    const slot = this.#takeSlot();
     const sequence = this.#nextSequence;
     this.#nextSequence = segmentSequence(sequence + 1);
     const header = encodeSegmentHeader(this.#options.volume, {
@@ -303,6 +312,16 @@ export class UndoLog {
     this.#segments.set(sequence, segment);
     this.#open = segment;
     return segment;
+  }
+
+  #takeSlot(): Slot {
+    const free = this.#free.shift();
+    if (free !== undefined) return free;
+    if (this.#slotsUsed >= this.geometry.slotCount) {
+      throw new VarveError('UNDO_FULL', `${this.#segments.size} segments are in use`);
+    }
+    this.#slotsUsed += 1;
+    return slotOf(this.#slotsUsed - 1);
   }
 
   /** Batches with many zeros have long headers: a summary that has no place is left out. */
@@ -460,8 +479,8 @@ export class UndoLog {
     const used = [...this.#segments.values()].map(({ slot }) => slot);
     const slots = [...this.#free, ...this.#freeing, ...used];
     assert(
-      slots.length === this.geometry.slotCount && new Set(slots).size === slots.length,
-      'every slot is either free or of one segment',
+      slots.length === this.#slotsUsed && new Set(slots).size === slots.length,
+      'every slot that was used is either free or of one segment',
     );
   }
 }

@@ -71,6 +71,7 @@ export const superblock = table(
       'generation',
       'the undo device has what pins need of all that the round up to here replaces',
     ],
+    ['undo_slots', 'u32', 4, 'slots', 'slots of the undo device that were ever used'],
     ['settled', 'u64', 8, 'generation', 'final storage holds everything up to here'],
     ['durable', 'u64', 8, 'generation', 'durable when this was written'],
     ['durable_lsn', 'u64', 8, 'bytes', 'the stream was durable up to here'],

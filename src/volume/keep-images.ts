@@ -89,7 +89,7 @@ export async function keepImages(
     core.keeping = undefined;
     throw error;
   }
-  await core.log.publish({ kept: target }, 'kept');
+  await core.log.publish({ kept: target, undoSlots: core.undo.slotsUsed }, 'kept');
 }
 
 class Keeper {

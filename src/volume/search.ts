@@ -326,7 +326,8 @@ export class Search {
 
   #needHeld(): void {
     if (this.#core.closed) throw new VarveError('CLOSED', 'the volume is closed');
-    if (this.#gone || this.#query.from < this.#core.horizon.generation) throw new VarveError('MOMENT_GONE', `generation ${this.#query.from}`);
+    if (this.#gone || this.#query.from < this.#core.horizon.generation)
+      throw new VarveError('MOMENT_GONE', `generation ${this.#query.from}`);
   }
 
   async #turn(): Promise<void> {

@@ -34,6 +34,8 @@ export interface UndoOptions {
   readonly segmentBytes: ByteCount;
   readonly cacheBytes: ByteCount;
   readonly opening: number;
+  /** `slotsUsed` when the last round had put what it kept. */
+  readonly slotsUsed: number;
   readonly now: () => Times;
   readonly pins: Pins<unknown>;
 }
@@ -70,6 +72,11 @@ export class Undo {
   /** Something is held, and there is room for little more. */
   get isNearlyFull(): boolean {
     return this.#held.total.images > 0 && this.#log.freeSlots < SLOTS_LEFT_MIN;
+  }
+
+  /** @see UndoLog.slotsUsed */
+  get slotsUsed(): number {
+    return this.#log.slotsUsed;
   }
 
   get size(): ByteCount {

@@ -197,6 +197,7 @@ export class Volume {
         segmentBytes: undoSegmentBytes(opened.superblock.geometry),
         cacheBytes: byteCount(cacheBytes / 4),
         opening: randomNumber(world.random),
+        slotsUsed: opened.superblock.undoSlots,
         now: () => ({ wallUs: clock.wallUs(), elapsedUs: clock.elapsedUs() }),
         pins,
       }),

@@ -89,7 +89,12 @@ describe('a creation outside the folder that a crash ended', () => {
         if (!isWhole) await directory.create('disk', OUTSIDE, quiet);
         await (await directory.open('disk', 'write')).close();
         expect(await outside(files)).toEqual(['log', 'final']);
-        expect(await files.list('/srv/varve/disk')).toEqual(['final.sums', 'lock', 'undo', 'volume.json']);
+        expect(await files.list('/srv/varve/disk')).toEqual([
+          'final.sums',
+          'lock',
+          'undo',
+          'volume.json',
+        ]);
       });
     }
     expect([...seen].sort()).toEqual([

@@ -35,6 +35,8 @@ class Run {
   maybe: StatedImage[] = [];
   /** What was put and not synced before a cut. */
   doubtful: StatedImage[] = [];
+  /** As a superblock would have it. */
+  slotsUsed = 0;
   #now = 1;
   readonly #since: number[] = Array.from({ length: BLOCKS }, () => 0);
 
@@ -53,6 +55,7 @@ class Run {
       segmentBytes: SEGMENT_BYTES,
       cacheBytes: byteCount(200),
       opening: this.world.random.below(2 ** 40),
+      slotsUsed: this.slotsUsed,
       now: () => ({ wallUs: micros(1), elapsedUs: micros(1) }),
       onImage: (segment, image) => this.stated.push([segment, image]),
     });
@@ -128,6 +131,7 @@ describe('the undo device', () => {
           run.maybe.push(...batch);
           if (world.random.chance(0.6)) {
             await run.undo.sync();
+            run.slotsUsed = run.undo.slotsUsed;
             run.known.push(...run.maybe.splice(0));
           }
           await run.compare();
@@ -153,6 +157,7 @@ describe('the undo device', () => {
       await run.open();
       while (run.undo.segments.size < 3) await run.undo.put(run.batch(), generationOf(run.now));
       await run.undo.sync();
+      run.slotsUsed = run.undo.slotsUsed;
       const before = run.undo.freeSlots;
       const [oldest] = run.undo.segments.keys();
       if (oldest === undefined) throw new Error('a segment is there');
@@ -184,6 +189,7 @@ describe('the undo device', () => {
       const [one] = batch;
       if (one === undefined) throw new Error('there is an image with data');
       await run.undo.put([one], generationOf(run.now));
+      run.slotsUsed = run.undo.slotsUsed;
       await run.open();
       await run.undo.put([one], generationOf(run.now));
       const { block, from } = one.image;
