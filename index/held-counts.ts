@@ -82,12 +82,12 @@ export class HeldCounts {
     assert(!pins.isPinned(pin), 'what is joined is not pinned any more');
     const freed = this.#take(pin, pin);
     const before = pins.largestUpTo(pin)?.generation;
-    for (const first of [...(this.#pairs.get(pin)?.keys() ?? [])]) {
+    for (const first of Array.from(this.#pairs.get(pin)?.keys() ?? [])) {
       assert(before !== undefined && before >= first, 'a pair has another pin before its last');
       this.#put(first, before, this.#take(first, pin));
     }
     const after = pins.smallestAbove(pin)?.generation;
-    for (const last of [...(this.#lasts.get(pin) ?? [])]) {
+    for (const last of Array.from(this.#lasts.get(pin) ?? [])) {
       assert(after !== undefined && after <= last, 'a pair has another pin behind its first');
       this.#put(after, last, this.#take(pin, last));
     }
@@ -114,7 +114,7 @@ export class HeldCounts {
   #put(first: Generation, last: Generation, amount: Amount): void {
     if (amount.images === 0) return;
     let byFirst = this.#pairs.get(last);
-    if (byFirst === undefined) this.#pairs.set(last, (byFirst = new Map()));
+    if (byFirst === undefined) this.#pairs.set(last, (byFirst = new Map<Generation, Amount>()));
     byFirst.set(first, sum(byFirst.get(first) ?? NOTHING, amount));
     let lasts = this.#lasts.get(first);
     if (lasts === undefined) this.#lasts.set(first, (lasts = new Set()));

@@ -367,38 +367,50 @@ export class UndoLog {
   }
 
   /**
-   * For each of `count` blocks from `first` on the image whose span holds `at`, the newest copy
-   * first. Empty: there is none.
+   * Images of `count` blocks from `first` on whose span holds `at`, in no order, copies among them.
    * @throws VarveError DEVICE_IO, VOLUME_CORRUPT when a batch is damaged that may have one of them
    */
-  async find(first: Block, count: number, at: Generation): Promise<readonly FoundImage[][]> {
-    const found: FoundImage[][] = Array.from({ length: count }, () => []);
+  async overlapping(first: Block, count: number, at: Generation): Promise<readonly FoundImage[]> {
+    const found: FoundImage[] = [];
     const end = first + count;
     for (const segment of this.#segments.values()) {
       for (const place of segment.runs.overlapping(first, end, at)) {
         const images = await this.#imagesAt(segment, place);
         images.forEach((image, i) => {
           if (image.until <= at || image.from > at) return;
+          if (image.block >= end || endOfImage(image) <= first) return;
           const payload = image.checksum === undefined ? 0 : payloadOf(images, i);
-          const one: FoundImage = {
+          found.push({
             image,
             segment: segment.sequence,
             place: byteOffset(place + payload * BLOCK_BYTES),
-          };
-          const to = Math.min(end, endOfImage(image));
-          for (let block = Math.max(first, image.block); block < to; block++) {
-            found[block - first]?.push(one);
-          }
+          });
         });
       }
     }
-    for (const copies of found) copies.sort((one, other) => other.segment - one.segment);
     return found;
+  }
+
+  /**
+   * For each of `count` blocks from `first` on what replaced it first after `at`: that image, the
+   * newest copy first. Empty: there is none. Where it is not known since when a block was zeros, its
+   * image begins at 0, and others that were replaced earlier count before it.
+   * @throws VarveError DEVICE_IO, VOLUME_CORRUPT when a batch is damaged that may have one of them
+   */
+  async find(first: Block, count: number, at: Generation): Promise<readonly FoundImage[][]> {
+    const found: FoundImage[][] = Array.from({ length: count }, () => []);
+    for (const one of await this.overlapping(first, count, at)) {
+      const to = Math.min(first + count, endOfImage(one.image));
+      for (let block = Math.max(first, one.image.block); block < to; block++) {
+        found[block - first]?.push(one);
+      }
+    }
+    return found.map(firstReplaced);
   }
 
   /** All that is stated, segment by segment. @throws VarveError DEVICE_IO, VOLUME_CORRUPT */
   async *images(): AsyncGenerator<readonly [SegmentSequence, BeforeImage]> {
-    for (const segment of [...this.#segments.values()]) {
+    for (const segment of Array.from(this.#segments.values())) {
       for (const place of segment.runs.places()) {
         for (const image of await this.#imagesAt(segment, place)) yield [segment.sequence, image];
       }
@@ -483,4 +495,12 @@ export class UndoLog {
       'every slot that was used is either free or of one segment',
     );
   }
+}
+
+/** Those of the smallest `until`, the newest copy first. */
+function firstReplaced(copies: readonly FoundImage[]): FoundImage[] {
+  const until = Math.min(...copies.map(({ image }) => image.until));
+  return copies
+    .filter(({ image }) => image.until === until)
+    .sort((one, other) => other.segment - one.segment);
 }

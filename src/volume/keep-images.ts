@@ -9,7 +9,7 @@
  *   - What can't be read is kept as an image that fails its checksum: an error, never something else.
  */
 import { crc32c } from '../base/crc32c.ts';
-import { isVarveError } from '../base/errors.ts';
+import { isVarveError, type VarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
@@ -208,7 +208,7 @@ class Keeper {
     if (isLost) return lost;
     const version: Version = { block, generation: from, checksum };
     const content = new Uint8Array(BLOCK_BYTES);
-    let failure: unknown;
+    let failure: VarveError | undefined;
     for (let look = 0; look < 2; look++) {
       try {
         if (lsn === undefined) await this.#core.final.readRaw(block, content);

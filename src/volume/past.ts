@@ -19,6 +19,7 @@ import {
 } from '../base/units.ts';
 import { STATE_ZERO } from '../device/block-device.ts';
 import { versionsPage } from './block-past.ts';
+import { changedRuns } from './changed.ts';
 import type { Core } from './core.ts';
 import type { Moments } from './moments.ts';
 import {
@@ -99,12 +100,12 @@ export class VolumePast {
     needPage(query.rangesMax);
     const since = generationOf(Math.min(query.from, query.to));
     const at = generationOf(Math.max(query.from, query.to));
-    this.#needWindow(since, at);
+    this.#needOpenable(since, at);
     if (query.offset >= core.size) return { ranges: [], next: undefined };
     const first = blockOf(Math.floor(query.offset / BLOCK_BYTES));
     const count = blockCount(core.blocks - first);
     const limits = { runsMax: query.rangesMax, probesMax: PROBES_MAX };
-    const { runs, next } = core.index.changed(first, count, since, at, limits);
+    const { runs, next } = await changedRuns(core, { first, count, since, at }, limits);
     const ranges: ChangedRange[] = [];
     const untilUs = core.world.clock.monotonicUs() + PAGE_US;
     let reached: number = next * BLOCK_BYTES;
@@ -119,7 +120,7 @@ export class VolumePast {
         break;
       }
     }
-    this.#needWindow(since, at);
+    this.#needOpenable(since, at);
     return { ranges, next: reached < core.size ? byteOffset(reached) : undefined };
   }
 
@@ -177,11 +178,19 @@ export class VolumePast {
     return end;
   }
 
+  #needOpenable(from: Generation, to: Generation): void {
+    if (!this.#core.isOpenable(from) || !this.#core.isOpenable(to)) throw this.#outside(from, to);
+  }
+
   #needWindow(from: Generation, to: Generation): void {
     const { horizon, head } = this.#core;
-    if (from >= horizon.generation && to <= head) return;
+    if (from < horizon.generation || to > head) throw this.#outside(from, to);
+  }
+
+  #outside(from: Generation, to: Generation): VarveError {
+    const { horizon, head } = this.#core;
     const window = `gen=${horizon.generation} to gen=${head}`;
-    throw new VarveError('MOMENT_OUTSIDE', `gen=${from} to gen=${to}; the window is ${window}`);
+    return new VarveError('MOMENT_OUTSIDE', `gen=${from} to gen=${to}; the window is ${window}`);
   }
 }
 

@@ -139,6 +139,7 @@ export class Search {
     const first = Math.max(0, Math.floor(next / BLOCK_BYTES) - 1);
     const last = Math.min(blocks, Math.ceil(end / BLOCK_BYTES) + 1);
     for (let at = first; at < last;) {
+      this.#needHeld();
       const walk = index.changed(blockOf(at), blockCount(last - at), from, to, WALK);
       for (const { start, count, changed } of walk.runs) {
         const full = await this.#run({ start, end: start + count, changed, throughout });

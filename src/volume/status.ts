@@ -3,7 +3,7 @@
  *
  *   base:allocation            zeros and holes
  *   qemu:dirty-bitmap:LABEL    changed since the snapshot LABEL (bit 0)
- *   varve:changed-since:MOMENT the same for any moment of the window
+ *   varve:changed-since:MOMENT the same for any moment that can be opened
  *   varve:space                bit 0: a write here may be refused with ENOSPC, because a snapshot
  *                              stops recycling of the log
  */
@@ -21,6 +21,8 @@ import {
 import { STATE_HOLE, STATE_ZERO, type StatusRun } from '../device/block-device.ts';
 import { SUM_ALLOCATED, SUM_DATA, SUM_LOST } from '../format/layouts.ts';
 import { FOUND_DATA, FOUND_NONE, RANGE_ALLOCATE } from '../../index/found.ts';
+import { endOfImage } from '../../log/before-image.ts';
+import { changedRuns } from './changed.ts';
 import type { Core } from './core.ts';
 import type { Moments } from './moments.ts';
 
@@ -44,7 +46,7 @@ export class Status {
   contexts(query: string | undefined, at: Generation): readonly string[] {
     const labels = this.#moments
       .snapshots()
-      .filter(({ generation }) => generation <= at && this.#isInWindow(generation))
+      .filter(({ generation }) => generation <= at)
       .map(({ label }) => DIRTY_BITMAP + label);
     const known = [BASE_ALLOCATION, ...labels, SPACE];
     if (query === undefined) return known;
@@ -63,15 +65,11 @@ export class Status {
     return since === undefined ? context : `${CHANGED_SINCE}gen=${since}`;
   }
 
-  #isInWindow(generation: Generation): boolean {
-    return generation >= this.#core.horizon.generation;
-  }
-
   #sinceOf(name: string, at: Generation): Generation | undefined {
     const prefix = name.startsWith(DIRTY_BITMAP) ? DIRTY_BITMAP : CHANGED_SINCE;
     try {
       const { generation } = this.#moments.resolve(name.slice(prefix.length));
-      return generation <= at && this.#isInWindow(generation) ? generation : undefined;
+      return generation <= at ? generation : undefined;
     } catch (error) {
       if (isVarveError(error)) return undefined;
       throw error;
@@ -93,23 +91,24 @@ export class Status {
     const blocks =
       context === BASE_ALLOCATION
         ? await this.#allocation(first, end, runsMax, at)
-        : this.#changed(context, first, end, runsMax, at);
+        : await this.#changed(context, first, end, runsMax, at);
     return inBytes(blocks, offset, length);
   }
 
-  #changed(
+  async #changed(
     context: string,
     first: Block,
     end: number,
     runsMax: number,
     at: Generation,
-  ): BlockRun[] {
+  ): Promise<BlockRun[]> {
     const since = this.#sinceOf(context, at);
     if (since === undefined) {
-      throw new VarveError('MOMENT_OUTSIDE', `${context}: no longer in the window`);
+      throw new VarveError('MOMENT_OUTSIDE', `${context}: it can no longer be opened`);
     }
     const limits = { runsMax, probesMax: PROBES_MAX };
-    const found = this.#core.index.changed(first, blockCount(end - first), since, at, limits);
+    const query = { first, count: blockCount(end - first), since, at };
+    const found = await changedRuns(this.#core, query, limits);
     return found.runs.map(({ count, changed }) => ({ count, flags: changed ? 1 : 0 }));
   }
 
@@ -144,18 +143,35 @@ export class Status {
   }
 
   async #atHome(first: Block, count: number, at: Generation): Promise<readonly number[]> {
-    // Home may have been written since, and before-images are not asked: any of it may be data.
-    if (!this.#isInWindow(at)) return Array.from({ length: count }, () => 0);
     try {
       const sums = await this.#core.final.sidecar.sums(first, count);
-      return sums.map(({ kind }) => {
+      const flags = sums.map(({ kind }) => {
         if (kind === SUM_DATA || kind === SUM_LOST) return 0;
         return kind === SUM_ALLOCATED ? STATE_ZERO : STATE_ZERO | STATE_HOLE;
       });
+      // After home was looked at: what a round replaced before that has its image by now.
+      if (at < this.#core.horizon.generation) await this.#replaced(flags, first, at);
+      return flags;
     } catch (error) {
       // Whoever reads these blocks is told what is wrong with them.
-      if (isVarveError(error, 'BLOCK_CORRUPT')) return Array.from({ length: count }, () => 0);
+      const isDamaged =
+        isVarveError(error, 'BLOCK_CORRUPT') || isVarveError(error, 'VOLUME_CORRUPT');
+      if (isDamaged) return Array.from({ length: count }, () => 0);
       throw error;
+    }
+  }
+
+  /** Of a moment below the horizon: what was replaced since is what its before-image says. */
+  async #replaced(flags: number[], first: Block, at: Generation): Promise<void> {
+    const images = await this.#core.undo.overlapping(first, flags.length, at);
+    // What replaced a block first after the moment counts: it comes last.
+    for (const { image } of images.toSorted((one, other) => other.image.until - one.image.until)) {
+      const from = Math.max(0, image.block - first);
+      flags.fill(
+        image.checksum === undefined ? STATE_ZERO | STATE_HOLE : 0,
+        from,
+        endOfImage(image) - first,
+      );
     }
   }
 }

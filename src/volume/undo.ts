@@ -129,6 +129,11 @@ export class Undo {
     await this.#log.sync();
   }
 
+  /** @see UndoLog.overlapping */
+  async overlapping(first: Block, count: number, at: Generation): Promise<readonly FoundImage[]> {
+    return await this.#log.overlapping(first, count, at);
+  }
+
   /** @see UndoLog.find */
   async find(first: Block, count: number, at: Generation): Promise<readonly FoundImage[][]> {
     return await this.#log.find(first, count, at);
@@ -154,7 +159,7 @@ export class Undo {
 
   /** Frees segments that nobody needs. No round is under way. */
   async collect(): Promise<void> {
-    for (const sequence of [...this.#log.segments.keys()]) {
+    for (const sequence of Array.from(this.#log.segments.keys())) {
       if (!this.#bySegment.has(sequence)) await this.#log.free(sequence);
     }
   }

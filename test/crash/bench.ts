@@ -132,6 +132,20 @@ export async function unreadable(
   return failed;
 }
 
+/** Writes to some blocks over and over, until so many rounds more have come to their end. */
+export async function pushRounds(
+  volume: Volume,
+  rounds: number,
+  first = 40,
+  count = 40,
+): Promise<void> {
+  const until = volume.core.counters.rounds + rounds;
+  for (let i = 0; volume.core.counters.rounds < until; i++) {
+    await put(volume, first + (i % count), blocksOf(1000 + i));
+    if (i > 3000) throw new Error('no round comes to its end');
+  }
+}
+
 /** The device, with `before` run ahead of each write. */
 export function withWriteHook(
   device: LowerDevice,

@@ -5,17 +5,8 @@ import { BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
 import { UnreadableError } from '../../src/base/unreadable.ts';
 import { SEGMENT_MAGIC, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { Bench, blocksOf, NO_UNDO, get, holds, put, unreadable } from './bench.ts';
+import { Bench, blocksOf, NO_UNDO, get, holds, put, unreadable, pushRounds } from './bench.ts';
 import { runRottenHeader } from './rotten-header.ts';
-
-/** Writes to a few blocks until so many rounds more have run. */
-async function pushRounds(volume: Volume, count: number): Promise<void> {
-  const until = volume.core.counters.rounds + count;
-  for (let i = 0; volume.core.counters.rounds < until; i++) {
-    await put(volume, 20 + (i % 8), blocksOf(1000 + i));
-    if (i > 3000) throw new Error('no round comes to its end');
-  }
-}
 
 describe('the newest superblock rots', () => {
   test.each([0, 1])('copy %i: the horizon stays where it was', async (copy) => {
@@ -24,7 +15,7 @@ describe('the newest superblock rots', () => {
     const bench = await Bench.create(11);
     let horizon = 0;
     await bench.lose('kill', async (volume) => {
-      await pushRounds(volume, 2);
+      await pushRounds(volume, 2, 20, 8);
       // In the middle of a round: its horizon is durable, and its blocks lie at home.
       const { core } = volume;
       const before = core.horizon.generation;
@@ -50,7 +41,7 @@ describe('the newest superblock rots', () => {
     const bench = await Bench.create(13);
     let horizon = 0;
     await bench.lose('kill', async (volume) => {
-      await pushRounds(volume, 2);
+      await pushRounds(volume, 2, 20, 8);
       const { device, superblock } = volume.core.log;
       const sync = device.sync.bind(device);
       device.sync = async (point) => {
@@ -87,7 +78,7 @@ describe('the newest superblock rots', () => {
     const bench = await Bench.create(12);
     await bench.use(async (volume) => {
       for (let i = 0; i < 4; i++) await put(volume, i, blocksOf(i));
-      await pushRounds(volume, 2);
+      await pushRounds(volume, 2, 20, 8);
       const { core } = volume;
       const { generation } = core.horizon;
       const device = volume.openMoment(await volume.resolve(`gen=${generation}`));
@@ -113,7 +104,7 @@ describe('final storage failed before, and then the log', () => {
     await bench.use(async (volume) => {
       const all = { offset: 0, length: bench.sim.log.size };
       const mendFinal = bench.sim.final.failWrite({ offset: 0, length: bench.sim.final.size });
-      const pushed = pushRounds(volume, 1).catch((error: unknown) => {
+      const pushed = pushRounds(volume, 1, 20, 8).catch((error: unknown) => {
         if (!isVarveError(error, 'DEVICE_IO')) throw error;
       });
       await bench.world.sleep(4_500_000);
@@ -137,7 +128,7 @@ describe('the device of the log is away for long', () => {
     });
     await bench.use(async (volume) => {
       const mend = bench.sim.log.failRead({ offset: 0, length: bench.sim.log.size });
-      const pushed = pushRounds(volume, 1).catch((error: unknown) => {
+      const pushed = pushRounds(volume, 1, 20, 8).catch((error: unknown) => {
         if (!isVarveError(error, 'DEVICE_IO')) throw error;
       });
       await bench.world.sleep(60_000_000);
@@ -157,7 +148,7 @@ describe('a moment beside a rotten block', () => {
     const bench = await Bench.create(18);
     await bench.use(async (volume) => {
       for (let i = 0; i < 4; i++) await put(volume, i, blocksOf(i));
-      await pushRounds(volume, 2);
+      await pushRounds(volume, 2, 20, 8);
       const { core } = volume;
       const device = volume.openMoment(await volume.resolve(`gen=${core.horizon.generation}`));
       bench.sim.final.corruptBit(2 * BLOCK_BYTES + 9, 3);
@@ -189,7 +180,7 @@ describe('the device of the log is away for a moment', () => {
     await bench.use(async (volume) => {
       const mend = bench.sim.log.failRead({ offset: 0, length: bench.sim.log.size });
       const mended = bench.world.sleep(1_500_000).then(mend);
-      await pushRounds(volume, 1);
+      await pushRounds(volume, 1, 20, 8);
       await mended;
       expect(volume.core.counters.readErrors).toBeGreaterThan(0);
       expect(await unreadable(volume.live(), 0, 40)).toEqual(new Map());
@@ -204,7 +195,7 @@ describe('a read of final storage across a round', () => {
     const bench = await Bench.create(14);
     await bench.use(async (volume) => {
       await put(volume, 3, blocksOf(1));
-      await pushRounds(volume, 1);
+      await pushRounds(volume, 1, 20, 8);
       const { core } = volume;
       const read = core.final.read.bind(core.final);
       let dropping = (): void => undefined;
@@ -237,7 +228,7 @@ describe('a read of final storage across a round', () => {
         got ??= get(volume.live(), 3);
         await syncFinal(point);
       };
-      await pushRounds(volume, 1);
+      await pushRounds(volume, 1, 20, 8);
       expect(Buffer.compare((await got) ?? new Uint8Array(0), blocksOf(1))).toBe(0);
       expect(tries).toBe(2);
     });
@@ -278,7 +269,7 @@ describe('a device that answers one read of an opening with what lies elsewhere'
     for (let skipped = 0; ; skipped++) {
       const bench = await Bench.create(14);
       const work = async (volume: Volume): Promise<void> => {
-        await pushRounds(volume, 1);
+        await pushRounds(volume, 1, 20, 8);
         for (let i = 0; i < 40; i++) await put(volume, i, blocksOf(i + 1), i % 8 === 7);
         if (ending !== 'kill') return;
         // In the page cache alone: recovery has to write them again.
@@ -325,7 +316,7 @@ describe('the first write into a slot is lost, and later ones are not', () => {
     // what had been flushed was cut off as a torn tail.
     const bench = await Bench.create(15);
     await bench.lose('cut', async (volume) => {
-      await pushRounds(volume, 3);
+      await pushRounds(volume, 3, 20, 8);
       const { device } = volume.core.log;
       const write = device.write.bind(device);
       let isLost = false;

@@ -3,6 +3,7 @@
  * snapshot reads as the model, always; what its end gives back is what was promised, exactly; and
  * nothing is left when the last one has gone.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
@@ -94,10 +95,7 @@ class PinnedLives {
       else this.#snapshots.set(doubtful.label, generation);
       this.#doubtful = undefined;
     }
-    assert(
-      JSON.stringify([...found].sort()) === JSON.stringify([...this.#snapshots].sort()),
-      'the snapshots are those that were answered',
-    );
+    assert(isDeepStrictEqual(found, this.#snapshots), 'the snapshots are those that were answered');
   }
 
   async #change(volume: Volume): Promise<void> {
@@ -183,7 +181,7 @@ class PinnedLives {
   async end(volume: Volume): Promise<void> {
     const { undo } = volume.core;
     await undo.check();
-    for (const label of [...this.#snapshots.keys()]) {
+    for (const label of Array.from(this.#snapshots.keys())) {
       const promised = volume.snapshots().find((one) => one.label === label)?.exclusiveBytes ?? 0;
       const before = undo.held.bytes;
       const { core } = volume;

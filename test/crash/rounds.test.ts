@@ -1,21 +1,11 @@
 /** Rounds beside readers, in logs full of trims, and over sectors that can't be read. */
 import { describe, expect, test } from 'vitest';
 import { BLOCK_BYTES, byteCount, byteOffset, lsn, mebibytes, slot } from '../../src/base/units.ts';
-import type { Volume } from '../../src/volume/volume.ts';
 import { slotOffset } from '../../log/geometry.ts';
 import { SeededRandom } from '../sim/random.ts';
-import { Bench, blocksOf, get, holds, put, unreadable } from './bench.ts';
+import { Bench, blocksOf, get, holds, put, unreadable, pushRounds } from './bench.ts';
 
 const NO = { fua: false };
-
-/** Writes elsewhere until so many rounds more have run. */
-async function pushRounds(volume: Volume, count: number): Promise<void> {
-  const until = volume.core.counters.rounds + count;
-  for (let i = 0; volume.core.counters.rounds < until; i++) {
-    await put(volume, 40 + (i % 40), blocksOf(1000 + i));
-    if (i > 3000) throw new Error('no round comes to its end');
-  }
-}
 
 describe('readers beside a round', () => {
   test('who lets go while versions are dropped in steps recycles nothing that lives', async () => {

@@ -22,23 +22,14 @@ import {
 } from '../../src/format/layouts.ts';
 import type { Sum } from '../../src/format/sums.ts';
 import { FinalStorage } from '../../src/volume/final-storage.ts';
-import type { Volume } from '../../src/volume/volume.ts';
 import { slotOffset } from '../../log/geometry.ts';
-import { Bench, blocksOf, holds, put, unreadable } from '../crash/bench.ts';
+import { Bench, blocksOf, holds, put, unreadable, pushRounds } from '../crash/bench.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimDisk } from '../sim/sim-disk.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 
 const DATA: Sum = { kind: SUM_DATA, generation: generation(1), checksum: checksum(7) };
 const ZERO: Sum = { kind: SUM_ZERO, generation: generation(2), checksum: checksum(0) };
-
-/** Writes outside blocks 0 to 39 until so many rounds have run. */
-async function pushRounds(volume: Volume, count: number): Promise<void> {
-  const until = volume.core.counters.rounds + count;
-  for (let i = 0; volume.core.counters.rounds < until; i++) {
-    await put(volume, 40 + (i % 40), blocksOf(1000 + i));
-  }
-}
 
 describe('a page of the sidecar', () => {
   /** Reads what is there, and answers only when `answer` is called. */

@@ -11,6 +11,7 @@ import {
   byteOffset,
   generation,
   kibibytes,
+  mebibytes,
   type ByteCount,
   type ByteOffset,
   type Generation,
@@ -44,6 +45,7 @@ const LIVES = 3;
 const STEPS = 90;
 const NO = { fua: false };
 const CHANGES_BESIDE = 60;
+const SNAPSHOTS_MAX = 4;
 /** The second one is found within itself, the third one is longer than most writes. */
 const WORDS = ['needle', 'ababab', `long ${'word '.repeat(60)}`].map((word) => Buffer.from(word));
 /** Blocks of zeros beside it are part of what is found. */
@@ -51,6 +53,8 @@ const ISLAND = Buffer.from('\0\0\0island\0\0\0');
 
 export interface PastCounts {
   diffs: number;
+  /** Of them. */
+  belowHorizon: number;
   changedBlocks: number;
   versions: number;
   searches: number;
@@ -68,6 +72,7 @@ interface BlockPast {
 class PastRun {
   readonly counts: PastCounts = {
     diffs: 0,
+    belowHorizon: 0,
     changedBlocks: 0,
     versions: 0,
     searches: 0,
@@ -81,6 +86,7 @@ class PastRun {
   readonly #gapBytes: number;
   readonly #size: ByteCount;
   readonly #onStep: (() => void) | undefined;
+  #pinned = 0;
 
   constructor({ seed, onStep }: PastOptions) {
     this.#world = new SimWorld(seed);
@@ -94,6 +100,7 @@ class PastRun {
       segmentBytes: kibibytes(32),
       slots: 14,
       requestBytesMax: kibibytes(32),
+      undoBytes: mebibytes(16),
     });
     slowReads(this.#sim, this.#world, this.#random.fork('slow'));
     this.#onStep = onStep;
@@ -115,8 +122,9 @@ class PastRun {
   async #step(volume: Volume): Promise<void> {
     this.#onStep?.();
     const random = this.#random;
-    const die = random.below(20);
-    if (die < 15) await this.#change(volume);
+    const die = random.below(21);
+    if (die === 20) await this.#pin(volume);
+    else if (die < 15) await this.#change(volume);
     else if (die === 15) await this.#diff(volume);
     else if (die === 16) await this.#blame(volume);
     else await this.#search(volume, die === 17);
@@ -179,6 +187,28 @@ class PastRun {
     return [generation(Math.min(...moments)), generation(Math.max(...moments))];
   }
 
+  /** A snapshot comes, or one goes. */
+  async #pin(volume: Volume): Promise<void> {
+    const random = this.#random;
+    const snapshots = volume.snapshots();
+    if (snapshots.length < SNAPSHOTS_MAX && random.chance(0.7)) {
+      this.#pinned += 1;
+      const [, at] = this.#moments(volume);
+      await volume.createSnapshot(`s${this.#pinned}`, `gen=${at}`);
+    } else if (snapshots.length > 0) await volume.deleteSnapshot(random.pick(snapshots).label);
+  }
+
+  /** Two moments that can be opened, in order: of the window, or of snapshots older than it. */
+  #openable(volume: Volume): readonly [Generation, Generation] {
+    const snapshots = volume.snapshots();
+    const moments = this.#moments(volume).map((one) =>
+      snapshots.length > 0 && this.#random.chance(0.5)
+        ? this.#random.pick(snapshots).generation
+        : one,
+    );
+    return [generation(Math.min(...moments)), generation(Math.max(...moments))];
+  }
+
   /** With the older moment open, and some writes beside the question. */
   async #beside<T>(
     volume: Volume,
@@ -206,7 +236,8 @@ class PastRun {
 
   async #diff(volume: Volume): Promise<void> {
     const random = this.#random;
-    const [older, newer] = this.#moments(volume);
+    const [older, newer] = this.#openable(volume);
+    if (older < volume.core.horizon.generation) this.counts.belowHorizon += 1;
     const [from, to] = random.chance(0.5) ? [older, newer] : [newer, older];
     const rangesMax = random.pick([1, 2, 5, 1000]);
     const became = new Map<number, string>();

@@ -24,6 +24,7 @@ describe('the past of a volume', () => {
     }
     expect(total.diffs).toBeGreaterThan(50);
     expect(total.straddling).toBeGreaterThan(50);
+    expect(total.belowHorizon).toBeGreaterThan(10);
   });
 });
 

@@ -15,19 +15,12 @@ import { LATEST } from '../../src/volume/reader.ts';
 import type { ScrubReport } from '../../src/volume/report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { checkpointOffset, slotOffset } from '../../log/geometry.ts';
-import { Bench, blocksOf, holds, put, unreadable } from '../crash/bench.ts';
+import { Bench, blocksOf, holds, put, unreadable, pushRounds } from '../crash/bench.ts';
 
 const quiet = (): undefined => undefined;
 
 async function scrub(volume: Volume, bytesPerSecond = 0): Promise<ScrubReport> {
   return await volume.scrub({ bytesPerSecond, progress: quiet });
-}
-
-async function pushRounds(volume: Volume, count: number): Promise<void> {
-  const until = volume.core.counters.rounds + count;
-  for (let i = 0; volume.core.counters.rounds < until; i++) {
-    await put(volume, 40 + (i % 40), blocksOf(1000 + i));
-  }
 }
 
 /** Blocks that one round settles. */

@@ -17,19 +17,12 @@ import { SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
 import { LATEST } from '../../src/volume/reader.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { slotOffset } from '../../log/geometry.ts';
-import { Bench, blocksOf, get, put } from '../crash/bench.ts';
+import { Bench, blocksOf, get, put, pushRounds } from '../crash/bench.ts';
 
 /** Settles blocks 0 to 39, and writes on until no slot of the log has their versions. */
 async function settleFirst(volume: Volume): Promise<void> {
   for (let block = 0; block < 40; block++) await put(volume, block, blocksOf(block));
   await pushRounds(volume, 8);
-}
-
-async function pushRounds(volume: Volume, count: number): Promise<void> {
-  const until = volume.core.counters.rounds + count;
-  for (let i = 0; volume.core.counters.rounds < until; i++) {
-    await put(volume, 40 + (i % 40), blocksOf(1000 + i));
-  }
 }
 
 /** What a read of many blocks gives: its bad blocks, after the good ones were compared. */

@@ -1,0 +1,72 @@
+/** Snapshots that have outlived the window: stories of what they have to show. */
+import { describe, expect, test } from 'vitest';
+import { BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { Bench, blocksOf, get, pushRounds, put } from '../crash/bench.ts';
+
+const NO = { fua: false };
+/** Whole pages of checksums, which a trim clears. */
+const SIZE = byteCount(1000 * BLOCK_BYTES);
+/** Beyond what `pushRounds` writes. */
+const BLOCK = 500;
+
+async function at(volume: Volume, label: string): Promise<Uint8Array> {
+  const moment = volume.openMoment(await volume.resolve(label));
+  const content = new Uint8Array(BLOCK_BYTES);
+  await moment.read(byteOffset(BLOCK * BLOCK_BYTES), content);
+  await moment.close();
+  return content;
+}
+
+describe('snapshots below the horizon', () => {
+  // A trim of whole pages leaves no stamp: the zeros behind it were kept as if they had been there
+  // from the beginning, and hid the data that an older snapshot has.
+  test('show data from before a trim of everything, and zeros from after it', async () => {
+    const bench = await Bench.create(1, { size: SIZE });
+    await bench.use(async (volume) => {
+      await put(volume, BLOCK, blocksOf(1));
+      await volume.createSnapshot('before');
+      await volume.live().trim(byteOffset(0), SIZE, NO);
+      await pushRounds(volume, 2);
+      await volume.createSnapshot('after');
+      await put(volume, BLOCK, blocksOf(2));
+      await pushRounds(volume, 2);
+    });
+    await bench.use(async (volume) => {
+      expect(await at(volume, 'before')).toEqual(blocksOf(1));
+      expect(await at(volume, 'after')).toEqual(new Uint8Array(BLOCK_BYTES));
+      expect(await get(volume.live(), BLOCK)).toEqual(blocksOf(2));
+    });
+  });
+
+  test('tell what is allocated in them, and what changed since', async () => {
+    const bench = await Bench.create(2, { size: SIZE });
+    await bench.use(async (volume) => {
+      await put(volume, BLOCK, blocksOf(1));
+      await volume.createSnapshot('first');
+      await volume.live().trim(byteOffset(BLOCK * BLOCK_BYTES), byteCount(BLOCK_BYTES), NO);
+      await put(volume, BLOCK + 2, blocksOf(2));
+      await volume.createSnapshot('second');
+      await put(volume, BLOCK, blocksOf(3));
+      await pushRounds(volume, 3);
+      const [first, second] = volume.snapshots().map(({ generation }) => generation);
+      if (first === undefined || second === undefined) throw new Error('there are two');
+      expect(second).toBeLessThan(volume.core.horizon.generation);
+      const from = byteOffset(BLOCK * BLOCK_BYTES);
+      const moment = volume.openMoment(await volume.resolve('second'));
+      const length = byteCount(3 * BLOCK_BYTES);
+      const runs = await moment.status('base:allocation', from, length, 10);
+      expect(runs.map((run) => [run.length / BLOCK_BYTES, run.flags])).toEqual([
+        [2, 3],
+        [1, 0],
+      ]);
+      await moment.close();
+      const query = { from: first, to: second, offset: byteOffset(0), rangesMax: 10 };
+      const page = await volume.past.changed(query);
+      expect(page.ranges.map(({ offset, became }) => [offset / BLOCK_BYTES, became])).toEqual([
+        [BLOCK, 'zeros'],
+        [BLOCK + 2, 'data'],
+      ]);
+    });
+  });
+});
