@@ -33,7 +33,7 @@ describe('snapshots below the horizon', () => {
     await bench.use(async (volume) => {
       await volume.createSnapshot('after');
       await put(volume, BLOCK, blocksOf(2));
-      await pushRounds(volume, 2);
+      await pushRounds(volume, 5);
     });
     await bench.use(async (volume) => {
       expect(await at(volume, 'before')).toEqual(blocksOf(1));
