@@ -432,7 +432,8 @@ export class UndoLog {
       if (batch.header.lsn !== this.#lsnOf(segment.sequence, inside)) continue;
       const images = decodeImages(batch);
       if (images === undefined) continue;
-      this.#headers.set(key, images);
+      // A slow read may outlive its segment, and another one's batch lies there by then.
+      if (this.#segments.get(segment.sequence) === segment) this.#headers.set(key, images);
       return images;
     }
     throw new VarveError(

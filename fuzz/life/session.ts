@@ -12,6 +12,8 @@ import { blocksOf, type Request } from './requests.ts';
 import { never, type RunState } from './state.ts';
 import type { Step } from './steps.ts';
 
+/** Why there is no room, until a snapshot goes. */
+const FULL: readonly ErrorCode[] = ['LOG_FULL', 'UNDO_FULL'];
 const IN_FLIGHT_MAX = 8;
 const MOMENTS_MAX = 3;
 const SNAPSHOTS_MAX = 3;
@@ -252,14 +254,10 @@ export class Session {
     state.count(`refused ${code}`);
     if (this.#mayHaveFailed(code)) return;
     law(6, request.generation === undefined, `what was accepted is not refused: ${code}`);
-    if (code === 'LOG_FULL') {
+    if (FULL.includes(code)) {
       const snapshots = state.snapshots.size > 0 || deletions < this.#deletions;
       const kept = snapshots || state.oracle.finalFailures > 0;
-      law(
-        6,
-        kept,
-        () => `a log is full only while a snapshot or a failing disk keeps it: ${String(error)}`,
-      );
+      law(6, kept, () => `only a snapshot or a failing disk fills it: ${String(error)}`);
       if (state.random.chance(0.3)) this.#spawn(this.#deleteSnapshot());
       return;
     }
@@ -374,7 +372,7 @@ export class Session {
       const { generation } = await this.#volume.mark(`m${this.#state.labels++}`);
       this.#state.promise(generation);
     } catch (error) {
-      this.#knownRefusal(error, ['LOG_FULL', 'CATALOGUE_FULL']);
+      this.#knownRefusal(error, [...FULL, 'CATALOGUE_FULL']);
     }
   }
 
@@ -399,7 +397,7 @@ export class Session {
         state.snapshots.set(label, generation);
         state.unsure.add(label);
       }
-      this.#knownRefusal(error, ['LOG_FULL', 'MOMENT_OUTSIDE', 'CATALOGUE_FULL']);
+      this.#knownRefusal(error, [...FULL, 'MOMENT_OUTSIDE', 'CATALOGUE_FULL']);
       return;
     }
     if (!this.#life.alive) return;

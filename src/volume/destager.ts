@@ -318,6 +318,8 @@ export class Destager {
     const { pins, horizon } = this.#core;
     for (const { generation, reasons } of pins.list()) {
       if (generation >= horizon.generation) break;
+      // What a snapshot keeps is not given back by ending who reads it.
+      if (reasons.some(({ kind }) => kind === 'snapshot')) continue;
       for (const reason of reasons) if (reason.kind === 'open') reason.end();
     }
   }

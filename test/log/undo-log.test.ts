@@ -181,6 +181,27 @@ describe('the undo device', () => {
     });
   });
 
+  // A slow read of its header came back when the slot was another segment's, and stood for that.
+  it('does not take a freed segment for the one that has its slot now', async () => {
+    const run = new Run(4);
+    await run.world.run(async () => {
+      await run.open();
+      const { undo } = run;
+      const [one, other] = [run.batch(), run.batch()];
+      const [image, later] = [one[0]?.image, other[0]?.image];
+      if (image === undefined || later === undefined) throw new Error('there is one in each');
+      await undo.put(one, generationOf(run.now));
+      const [segment] = undo.segments.keys();
+      if (segment === undefined) throw new Error('a segment is there');
+      const slow = undo.find(image.block, 1, image.from);
+      await undo.free(segment);
+      await undo.put(other, generationOf(run.now));
+      await slow;
+      const [found = []] = await undo.find(later.block, 1, later.from);
+      expect(found.map((copy) => copy.image)).toEqual([later]);
+    });
+  });
+
   it('reads the newer of two equal images, and the older one when that is damaged', async () => {
     const run = new Run(3);
     await run.world.run(async () => {
