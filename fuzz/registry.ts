@@ -22,6 +22,7 @@ import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumePast } from './volume/past.fuzz.ts';
 import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
+import { fuzzer as volumePinnedLives } from './volume/pinned-lives.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
 import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
@@ -50,6 +51,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeForks,
   volumePast,
   volumePendingRecords,
+  volumePinnedLives,
   volumePowerCuts,
   volumeReaders,
   volumeRottenHeaders,

@@ -69,7 +69,6 @@ type Patch = Partial<
     Superblock,
     | 'clean'
     | 'horizon'
-    | 'kept'
     | 'undoSlots'
     | 'settled'
     | 'tailSequence'
@@ -216,13 +215,12 @@ export class Log {
   /**
    * Writes and syncs the next superblock with these changes. A horizon goes into one copy and then
    * into the other: should either rot, what is left still knows which moments final storage is
-   * about to pass, and none of them is served from there. The same for what was kept: who looked
-   * for it at home after that was overwritten would keep the wrong thing.
+   * about to pass, and none of them is served from there.
    */
   async publish(patch: Patch, point: SyncPoint): Promise<void> {
     await this.#publishing.run(async () => {
       await this.#write(patch, point);
-      if (point === 'horizon' || point === 'kept') await this.#write(patch, point);
+      if (point === 'horizon') await this.#write(patch, point);
     });
   }
 
@@ -329,7 +327,6 @@ export async function formatLog(
     tailLsn: lsn(0),
     tailChain: checksum(0),
     horizon: { generation: generation(0), lineage, ...times },
-    kept: generation(0),
     undoSlots: 0,
     settled: generation(0),
     durable: generation(0),

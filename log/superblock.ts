@@ -55,8 +55,6 @@ export interface Superblock {
   readonly tailLsn: Lsn;
   readonly tailChain: Checksum;
   readonly horizon: StampedMoment;
-  /** Before-images are complete for a round that ends here. */
-  readonly kept: Generation;
   /** Slots of the undo device that were ever used: the first so many. */
   readonly undoSlots: number;
   readonly settled: Generation;
@@ -92,7 +90,6 @@ export function encodeSuperblock(value: Superblock): Uint8Array {
       horizon_lineage: value.horizon.lineage,
       horizon_wall_us: value.horizon.wallUs,
       horizon_elapsed_us: value.horizon.elapsedUs,
-      kept: value.kept,
       undo_slots: value.undoSlots,
       settled: value.settled,
       durable: value.durable,
@@ -106,7 +103,7 @@ export function encodeSuperblock(value: Superblock): Uint8Array {
   return bytes;
 }
 
-const GENERATIONS = ['horizon', 'kept', 'settled', 'durable'] as const;
+const GENERATIONS = ['horizon', 'settled', 'durable'] as const;
 const POSITIONS = ['tail_lsn', 'durable_lsn'] as const;
 const COUNTS = [
   ...POSITIONS,
@@ -131,7 +128,7 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | undefined {
   if (!GENERATIONS.every((name) => number(name) < GENERATION_END)) return undefined;
   if (!COUNTS.every((name) => number(name) < COUNT_END)) return undefined;
   if (!POSITIONS.every((name) => number(name) % BLOCK_BYTES === 0)) return undefined;
-  const order = [number('settled'), number('kept'), number('horizon'), number('durable')];
+  const order = [number('settled'), number('horizon'), number('durable')];
   if (order.some((at, i) => i > 0 && at < (order[i - 1] ?? 0))) return undefined;
   if (number('clean') > 1 || number('checkpoint_area') > 1) return undefined;
   const found: Superblock = {
@@ -157,7 +154,6 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | undefined {
       wallUs: micros(number('horizon_wall_us')),
       elapsedUs: micros(number('horizon_elapsed_us')),
     },
-    kept: generation(number('kept')),
     undoSlots: number('undo_slots'),
     settled: generation(number('settled')),
     durable: generation(number('durable')),
@@ -227,8 +223,7 @@ function areInTurn([one, other]: readonly Superblock[]): boolean {
 
 /** Writes one copy; the value's sequence is what decides which. The caller syncs. */
 export async function writeSuperblock(device: LowerDevice, value: Superblock): Promise<void> {
-  assert(value.settled <= value.kept, 'final storage never passes what was kept');
-  assert(value.kept <= value.horizon.generation, 'what was kept is of a round that began');
+  assert(value.settled <= value.horizon.generation, 'settled never passes the horizon');
   assert(value.durable >= value.horizon.generation, 'a horizon is durable history');
   const place = value.sequence % 2 === 0 ? SUPERBLOCK_BLOCKS[0] : SUPERBLOCK_BLOCKS[1];
   await device.write(byteOffset(place * BLOCK_BYTES), [encodeSuperblock(value)]);

@@ -8,6 +8,8 @@
  *     opening.
  *   - What a failed sync leaves in doubt is put again elsewhere by its round; the newer of two equal
  *     images is read first.
+ *   - An image counts once the horizon has passed its `until`: before that home has the content. What
+ *     a crash left of a round that did not come so far is passed over, and put again.
  */
 import { crc32c } from '../src/base/crc32c.ts';
 import { assert } from '../src/base/assert.ts';
@@ -80,6 +82,8 @@ export interface UndoOptions {
   readonly opening: number;
   /** `slotsUsed` of an earlier opening, when all that counts was durable. */
   readonly slotsUsed: number;
+  /** The durable horizon: what was replaced after it is not replaced yet. */
+  readonly horizon: () => Generation;
   readonly now: () => Times;
   readonly onImage: OnImage;
 }
@@ -192,7 +196,7 @@ export class UndoLog {
       if (summary?.footer.sequence === header.sequence) {
         for (const batch of summary.batches) {
           if (batch.header.segment !== header.sequence) continue;
-          this.#state(segment, this.#placeOf(segment, batch.header.lsn), decodeImages(batch));
+          this.#found(segment, this.#placeOf(segment, batch.header.lsn), decodeImages(batch));
         }
       } else await this.#scan(segment);
     }
@@ -217,17 +221,22 @@ export class UndoLog {
         inside += BLOCK_BYTES;
         continue;
       }
-      this.#state(segment, byteOffset(start + inside), decodeImages(batch));
+      this.#found(segment, byteOffset(start + inside), decodeImages(batch));
       inside += endOf(batch) - position;
     }
   }
 
-  #state(
+  #found(
     segment: UndoSegment,
     place: ByteOffset,
     images: readonly BeforeImage[] | undefined,
   ): void {
-    if (images === undefined) return;
+    const horizon = this.#options.horizon();
+    if (images === undefined || images.some(({ until }) => until > horizon)) return;
+    this.#state(segment, place, images);
+  }
+
+  #state(segment: UndoSegment, place: ByteOffset, images: readonly BeforeImage[]): void {
     segment.runs.add(place, images);
     for (const image of images) this.#options.onImage(segment.sequence, image);
   }
@@ -373,11 +382,12 @@ export class UndoLog {
   async overlapping(first: Block, count: number, at: Generation): Promise<readonly FoundImage[]> {
     const found: FoundImage[] = [];
     const end = first + count;
+    const horizon = this.#options.horizon();
     for (const segment of this.#segments.values()) {
       for (const place of segment.runs.overlapping(first, end, at)) {
         const images = await this.#imagesAt(segment, place);
         images.forEach((image, i) => {
-          if (image.until <= at || image.from > at) return;
+          if (image.until <= at || image.from > at || image.until > horizon) return;
           if (image.block >= end || endOfImage(image) <= first) return;
           const payload = image.checksum === undefined ? 0 : payloadOf(images, i);
           found.push({

@@ -78,7 +78,6 @@ function superblocks(random: SeededRandom): void {
     tailLsn: position,
     tailChain: checksum(random.next32()),
     horizon: { generation: now, lineage: volume, wallUs: micros(1e15), elapsedUs: micros(1e9) },
-    kept: now,
     undoSlots: random.below(100),
     settled: now,
     durable: now,

@@ -35,10 +35,9 @@ export const CATALOGUE_MUTANTS: readonly Mutant[] = [
     name: 'snapshots-unpinned-by-a-restart',
     law: 4,
     story: 'snapshots of the catalogue are listed after a restart, and not pinned',
-    file: 'src/volume/moments.ts',
-    find: '    for (const { label, generation } of core.catalogue.snapshots.values()) {',
-    replace:
-      '    for (const { label, generation } of [...core.catalogue.snapshots.values()].slice(1)) {',
+    file: 'src/volume/volume.ts',
+    find: '  for (const { label, generation } of snapshots.values()) {',
+    replace: '  for (const { label, generation } of [...snapshots.values()].slice(1)) {',
     fuzzers: LIVES,
   },
   {

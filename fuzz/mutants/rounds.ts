@@ -3,16 +3,74 @@ import type { Mutant } from './mutant.ts';
 
 const LIVES = ['volume-short-lives', 'volume-power-cuts', 'volume-lives'];
 const DAMAGE = ['volume-damage', 'volume-lives'];
+const PINNED = ['volume-pinned-lives', 'volume-lives'];
 
 export const ROUND_MUTANTS: readonly Mutant[] = [
   {
-    name: 'snapshots-do-not-stop-rounds',
+    name: 'before-images-not-kept',
     law: 4,
-    story: 'a round goes as far as is durable, past the oldest snapshot',
+    story: 'a round passes snapshots, and keeps nothing of what it replaces',
     file: 'src/volume/destager.ts',
-    find: 'let limit: number = Math.min(durable, core.oldestSnapshot?.generation ?? durable);',
-    replace: 'let limit: number = durable;',
-    fuzzers: LIVES,
+    find: 'if (oldest !== undefined && oldest.generation < target) {',
+    replace: 'if (oldest !== undefined && oldest.generation > target) {',
+    fuzzers: PINNED,
+  },
+  {
+    name: 'older-image-hidden-by-zeros',
+    law: 4,
+    story:
+      'zeros of which nobody knows since when they were there hide the data of an older snapshot',
+    file: 'log/undo-log.ts',
+    find: '    .filter(({ image }) => image.until === until)\n',
+    replace: '    .filter(({ image }) => image.until >= until)\n',
+    fuzzers: [...PINNED, 'volume-past'],
+  },
+  {
+    name: 'image-counts-before-its-round',
+    law: 4,
+    story: 'what a crash left of a round that never came is read in place of what is at home',
+    file: 'log/undo-log.ts',
+    find: 'if (images === undefined || images.some(({ until }) => until > horizon)) return;',
+    replace: 'if (images === undefined) return;',
+    more: [{ find: ' || image.until > horizon) return;', replace: ') return;' }],
+    fuzzers: PINNED,
+  },
+  {
+    name: 'undo-slots-not-recorded',
+    law: 4,
+    story:
+      'the superblock does not say how far the undo device is used: images are not found again',
+    file: 'src/volume/destager.ts',
+    find: '{ horizon, undoSlots: core.undo.slotsUsed }',
+    replace: '{ horizon }',
+    fuzzers: PINNED,
+  },
+  {
+    name: 'freed-segment-read-from-the-cache',
+    law: 3,
+    story: 'a slow read of a freed segment stands for what is in its slot now',
+    file: 'log/undo-log.ts',
+    find: 'if (this.#segments.get(segment.sequence) === segment) this.#headers.set(key, images);',
+    replace: 'this.#headers.set(key, images);',
+    fuzzers: ['volume-past', 'volume-lives'],
+  },
+  {
+    name: 'version-between-two-snapshots-not-kept',
+    law: 4,
+    story: 'a round keeps what is at home, and not what it passes over between two snapshots',
+    file: 'src/volume/keep-images.ts',
+    find: 'if (until !== undefined && undo.isNeeded(from, until)) {',
+    replace: 'if (until !== undefined && undo.isNeeded(from, until) && from <= settled) {',
+    fuzzers: PINNED,
+  },
+  {
+    name: 'last-pin-of-a-pair-forgets-its-bytes',
+    law: 4,
+    story: 'what a deleted snapshot shared with its neighbours is not counted any more, and freed',
+    file: 'index/held-counts.ts',
+    find: 'this.#put(first, before, this.#take(first, pin));',
+    replace: 'this.#take(first, pin);',
+    fuzzers: PINNED,
   },
   {
     name: 'open-moment-not-ended',
@@ -37,8 +95,8 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     law: 2,
     story: 'a round punches its trims when it has written its blocks: newer data is lost',
     file: 'src/volume/settle.ts',
-    find: '  await settleRanges(core, target, attempt);\n  const newest = await plan(core, target);',
-    replace: '  const newest = await plan(core, target);',
+    find: '  await settleRanges(core, target, attempt);\n  for (let from = 0',
+    replace: '  for (let from = 0',
     more: [
       {
         find: "  await core.final.syncFinal('final');",

@@ -95,14 +95,15 @@ export const SYNC_MUTANTS: readonly Mutant[] = [
     law: 3,
     story: 'the new horizon is recorded when the round has written its blocks, not before',
     file: 'src/volume/destager.ts',
-    find: "        await core.log.publish({ horizon }, 'horizon');\n",
+    find: "      await core.log.publish({ horizon, undoSlots: core.undo.slotsUsed }, 'horizon');\n",
     replace: '',
     more: [
       {
-        find: 'const settledBlocks = await settleBlocks(core, target, { attempt, copies, givesUp });',
+        find: 'const settledBlocks = await settleBlocks(core, target, means, planned);',
         replace:
-          'const settledBlocks = await settleBlocks(core, target, { attempt, copies, givesUp });\n' +
-          "      await core.log.publish({ horizon: core.horizon }, 'horizon');",
+          'const settledBlocks = await settleBlocks(core, target, means, planned);\n' +
+          '      const late = { horizon: core.horizon, undoSlots: core.undo.slotsUsed };\n' +
+          "      await core.log.publish(late, 'horizon');",
       },
     ],
     fuzzers: ROUNDS,

@@ -17,8 +17,7 @@ export type SyncPoint =
   | 'reslot' // those that a failed write or sync left in doubt, in other slots
   | 'checkpoint' // the catalogue, before the superblock names it
   | 'horizon' // before the first overwrite of a round
-  | 'undo' // before-images, before the first overwrite of what they tell of
-  | 'kept' // that they are complete, before the first overwrite
+  | 'undo' // before-images, before the horizon passes what they tell of
   | 'final' // blocks of a round, before settled moves
   | 'sums' // their checksums, before settled moves
   | 'settled' // before segments are recycled
@@ -36,7 +35,6 @@ export const SYNC_POINTS: readonly SyncPoint[] = [
   'checkpoint',
   'horizon',
   'undo',
-  'kept',
   'final',
   'sums',
   'settled',

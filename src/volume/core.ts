@@ -118,8 +118,10 @@ export class Core {
   readonly home = new Mutex();
   /** Grows when a round begins to overwrite final storage and when it ends. */
   roundEpoch = 0;
-  /** How far a round that was not finished yet has put before-images, in steps that it makes again. */
-  keeping: { readonly target: Generation; steps: number } | undefined;
+  /** How far a round that did not get further has put before-images, in steps that it makes again. */
+  keeping: { readonly target: Generation; readonly pinned: number; steps: number } | undefined;
+  /** Grows with each reason to keep a moment. */
+  pinned = 0;
   /** Positions of catalogue records that are put and not yet applied. */
   readonly pendingRecords = new Set<Lsn>();
   readonly #held = new Pins<undefined>();
@@ -209,12 +211,17 @@ export class Core {
     return generation >= this.horizon.generation || this.pins.isPinned(generation);
   }
 
+  pin(generation: Generation, reason: PinReason): PinHandle<PinReason> {
+    this.pinned += 1;
+    return this.pins.add(generation, reason);
+  }
+
   /**
    * Keeps a moment for somebody who reads it, and the window from there on until space is short.
    * @param end - when nothing can be kept for it any more
    */
   pinOpen(generation: Generation, end: () => void): PinHandle<PinReason> {
-    const handle = this.pins.add(generation, { kind: 'open', end });
+    const handle = this.pin(generation, { kind: 'open', end });
     this.#windows.set(handle, this.#held.add(generation, undefined));
     return handle;
   }

@@ -24,7 +24,8 @@ import type { Segment } from '../../log/segments.ts';
 import type { Core } from './core.ts';
 import { RANGE_RECORDS_MAX } from './core.ts';
 import type { OtherCopies } from './other-copies.ts';
-import { settleBlocks, type Attempt } from './settle.ts';
+import { keepImages } from './keep-images.ts';
+import { planRound, settleBlocks, type Attempt, type Means, type Newest } from './settle.ts';
 
 /** A round starts when this part of the slots is in use, */
 export const HIGH_WATER = 0.75;
@@ -177,7 +178,7 @@ export class Destager {
     let again = true;
     while (again && !this.#closing && this.#core.failure === undefined) {
       const redo = this.#core.settled < this.#core.horizon.generation;
-      const target = redo ? this.#core.horizon.generation : this.#target(urgent);
+      const target = redo ? this.#core.horizon.generation : this.#next(urgent);
       if (target === undefined) return;
       try {
         await this.#round(target);
@@ -237,6 +238,11 @@ export class Destager {
     this.#endPause = undefined;
   }
 
+  /** What was kept for a round that found no room goes on to count. */
+  #next(urgent: boolean): Generation | undefined {
+    return this.#core.keeping?.target ?? this.#target(urgent);
+  }
+
   /**
    * The generation that the next round settles, or undefined when it would free nothing.
    * @param urgent - open moments don't count
@@ -272,40 +278,18 @@ export class Destager {
     const core = this.#core;
     assert(target >= core.horizon.generation, 'a round never ends before the horizon');
     assert(target <= core.log.writer.durable.generation, 'a round settles durable history only');
-    if (target > core.log.superblock.horizon.generation) {
-      const horizon = {
-        generation: target,
-        lineage: core.catalogue.lineageOf(target, core.horizon.lineage),
-        wallUs: core.timeline.wallAt(target),
-        elapsedUs: core.timeline.elapsedAt(target),
-      };
-      // At once, so that no older moment is opened; back again when it can't be made durable.
-      core.horizon = horizon;
-      try {
-        const oldest = core.pins.smallest()?.generation ?? target;
-        await core.log.publish(
-          oldest < target ? { horizon } : { horizon, kept: target },
-          'horizon',
-        );
-      } catch (error) {
-        core.horizon = core.log.superblock.horizon;
-        throw error;
-      }
-    }
-    const [attempt, copies] = [this.#attempt, this.#copies];
+    const givesUp = (first: Block): boolean => {
+      const times = (this.#unread.get(first) ?? 0) + 1;
+      this.#unread.set(first, times);
+      return times >= FAILURES_MAX;
+    };
+    const means: Means = { attempt: this.#attempt, copies: this.#copies, givesUp };
     await core.home.run(async () => {
+      const isNew = target > core.log.superblock.horizon.generation;
+      const planned = isNew ? await this.#announce(target, means) : undefined;
       core.roundEpoch += 1;
       core.final.sidecar.round = target;
-      const givesUp = (first: Block): boolean => {
-        const times = (this.#unread.get(first) ?? 0) + 1;
-        this.#unread.set(first, times);
-        return times >= FAILURES_MAX;
-      };
-      const settledBlocks = await settleBlocks(core, target, {
-        attempt,
-        copies,
-        givesUp,
-      });
+      const settledBlocks = await settleBlocks(core, target, means, planned);
       await this.#finish(target, settledBlocks);
     });
     core.counters.rounds += 1;
@@ -313,11 +297,41 @@ export class Destager {
     this.#unread.clear();
   }
 
+  /**
+   * Makes the horizon durable, once everything is kept that pins below it need.
+   * @returns what the round writes, where it was looked at
+   */
+  async #announce(target: Generation, means: Means): Promise<Newest | undefined> {
+    const core = this.#core;
+    const horizon = {
+      generation: target,
+      lineage: core.catalogue.lineageOf(target, core.horizon.lineage),
+      wallUs: core.timeline.wallAt(target),
+      elapsedUs: core.timeline.elapsedAt(target),
+    };
+    // At once, so that no older moment is opened or pinned; back again when it goes no further.
+    core.horizon = horizon;
+    try {
+      let planned: Newest | undefined;
+      const oldest = core.pins.smallest();
+      if (oldest !== undefined && oldest.generation < target) {
+        planned = await planRound(core, target);
+        await keepImages(core, target, planned, means);
+      }
+      await core.log.publish({ horizon, undoSlots: core.undo.slotsUsed }, 'horizon');
+      core.keeping = undefined;
+      return planned;
+    } catch (error) {
+      core.horizon = core.log.superblock.horizon;
+      throw error;
+    }
+  }
+
   /** There is no room for what open moments need: they say so from now on. */
   #endMoments(): void {
-    const { pins, horizon } = this.#core;
+    const { pins, keeping } = this.#core;
     for (const { generation, reasons } of pins.list()) {
-      if (generation >= horizon.generation) break;
+      if (keeping === undefined || generation >= keeping.target) break;
       // What a snapshot keeps is not given back by ending who reads it.
       if (reasons.some(({ kind }) => kind === 'snapshot')) continue;
       for (const reason of reasons) if (reason.kind === 'open') reason.end();

@@ -4,8 +4,8 @@
  *
  * Invariants:
  *   - A version is kept when a pin lies in its span: what is at home, and what the round passes over.
- *   - It happens before anything at home changes, and the superblock says that it is complete: a round
- *     that is made again after that keeps nothing.
+ *   - It happens before the horizon is durable, so a round that is made again keeps nothing: it was
+ *     complete.
  *   - What can't be read is kept as an image that fails its checksum: an error, never something else.
  */
 import { crc32c } from '../base/crc32c.ts';
@@ -29,20 +29,13 @@ import { FOUND_DATA, FOUND_NONE, FOUND_ZERO } from '../../index/found.ts';
 import { endOfImage, type BeforeImage } from '../../log/before-image.ts';
 import type { StatedImage } from '../../log/undo-log.ts';
 import type { Core } from './core.ts';
-import type { OtherCopies, Version } from './other-copies.ts';
-import type { Attempt } from './settle.ts';
+import type { Version } from './other-copies.ts';
+import type { Means } from './settle.ts';
 
 /** Of an image that nobody can read: the mark of a lost block has another checksum. */
 const LOST_SUM = checksumOf(0);
 /** Blocks looked at in one go; clients have their turn between. */
 const CHUNK_BLOCKS = 256;
-
-export interface KeepMeans {
-  readonly attempt: Attempt;
-  readonly copies: OtherCopies;
-  /** Home could not be read there. @returns whether its image is given up */
-  readonly givesUp: (first: Block) => boolean;
-}
 
 /** Where what a version was can be had; zeros need nothing. */
 interface Source {
@@ -59,18 +52,23 @@ interface Kept {
 }
 
 /**
+ * Puts what pins below `target` need of what a round up to there replaces, and syncs. The horizon is
+ * there already, so that no pin comes below it meanwhile.
  * @param newest - blocks of which the round writes data, ascending
+ * @throws VarveError UNDO_FULL, DISK_FULL, DEVICE_IO; what was put stays, and is not put again by a
+ *   second call with the same target and the same pins
  */
 export async function keepImages(
   core: Core,
   target: Generation,
   newest: { readonly length: number; readonly blocks: ArrayLike<number> },
-  means: KeepMeans,
+  means: Means,
 ): Promise<void> {
-  if (core.log.superblock.kept >= target) return;
-  if (core.keeping?.target !== target) core.keeping = { target, steps: 0 };
+  const { pinned, settled } = core;
+  if (core.keeping?.target !== target || core.keeping.pinned !== pinned) {
+    core.keeping = { target, pinned, steps: 0 };
+  }
   const round = new Keeper(core, target, means, core.keeping);
-  const { settled } = core;
   for (const range of core.index.rangesUpTo(target)) {
     if (range.generation <= settled) continue;
     const end = Math.min(range.start + range.count, core.blocks);
@@ -89,19 +87,18 @@ export async function keepImages(
     core.keeping = undefined;
     throw error;
   }
-  await core.log.publish({ kept: target, undoSlots: core.undo.slotsUsed }, 'kept');
 }
 
 class Keeper {
   readonly #core: Core;
   readonly #target: Generation;
-  readonly #means: KeepMeans;
+  readonly #means: Means;
   readonly #seed: number;
   readonly #progress: { steps: number };
   #blocks: Block[] = [];
   #step = 0;
 
-  constructor(core: Core, target: Generation, means: KeepMeans, progress: { steps: number }) {
+  constructor(core: Core, target: Generation, means: Means, progress: { steps: number }) {
     this.#core = core;
     this.#target = target;
     this.#means = means;

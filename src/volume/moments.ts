@@ -158,7 +158,7 @@ export class Moments {
       createdWallUs: core.world.clock.wallUs(),
     };
     const { generation } = moment;
-    core.snapshotPins.set(label, core.pins.add(generation, { kind: 'snapshot', label }));
+    core.snapshotPins.set(label, core.pin(generation, { kind: 'snapshot', label }));
     try {
       await this.#record(entry);
     } catch (error) {

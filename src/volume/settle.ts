@@ -33,7 +33,6 @@ import { markLost, type Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue.ts';
 import type { Core } from './core.ts';
-import { keepImages } from './keep-images.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
 
 /** Blocks in memory at once: 4 MiB. */
@@ -41,7 +40,7 @@ const CHUNK_BLOCKS = 1024;
 const PARALLEL = 16;
 const ZERO_CHUNK = new Uint8Array(256 * BLOCK_BYTES);
 
-type Newest = ReturnType<Core['index']['newestUpTo']>;
+export type Newest = ReturnType<Core['index']['newestUpTo']>;
 
 /** Runs a step of a round, which can be made again as often as it fails. */
 export type Attempt = (step: () => Promise<void>) => Promise<void>;
@@ -59,11 +58,18 @@ export interface Means {
   readonly givesUp: (first: Block) => boolean;
 }
 
-/** @returns how many blocks were written */
-export async function settleBlocks(core: Core, target: Generation, means: Means): Promise<number> {
+/**
+ * @param planned - of the same target, where it is known
+ * @returns how many blocks were written
+ */
+export async function settleBlocks(
+  core: Core,
+  target: Generation,
+  means: Means,
+  planned?: Newest,
+): Promise<number> {
   const { attempt } = means;
-  const newest = await plan(core, target);
-  await keepImages(core, target, newest, means);
+  const newest = planned ?? (await planRound(core, target));
   await settleRanges(core, target, attempt);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     const to = Math.min(newest.length, from + CHUNK_BLOCKS);
@@ -92,8 +98,8 @@ function witnessesOf(core: Core, target: Generation, newest: Newest): readonly W
   return witnesses;
 }
 
-/** Sorts in steps: a quarter of a large log is a million versions. */
-async function plan(core: Core, target: Generation): Promise<Newest> {
+/** What a round writes. Sorts in steps: a quarter of a large log is a million versions. */
+export async function planRound(core: Core, target: Generation): Promise<Newest> {
   const steps = core.index.newestUpToSteps(target);
   for (;;) {
     const step = steps.next();

@@ -36,6 +36,8 @@ export interface UndoOptions {
   readonly opening: number;
   /** `slotsUsed` when the last round had put what it kept. */
   readonly slotsUsed: number;
+  /** The durable horizon. */
+  readonly horizon: () => Generation;
   readonly now: () => Times;
   readonly pins: Pins<unknown>;
 }

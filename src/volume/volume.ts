@@ -181,11 +181,12 @@ export class Volume {
     const clock = new ElapsedClock(world, recovery);
     const { pins, snapshotPins } = pinsOf(catalogue);
     const hooks = new Hooks(recovery);
+    const log = startLog(lasting, recovery, { options, world, clock, hooks });
     const core = new Core({
       uuid,
       size,
       world,
-      log: startLog(lasting, recovery, { options, world, clock, hooks }),
+      log,
       index,
       references: recovery.references,
       segmentHeaders: recovery.segmentHeaders,
@@ -198,6 +199,7 @@ export class Volume {
         cacheBytes: byteCount(cacheBytes / 4),
         opening: randomNumber(world.random),
         slotsUsed: opened.superblock.undoSlots,
+        horizon: () => log.superblock.horizon.generation,
         now: () => ({ wallUs: clock.wallUs(), elapsedUs: clock.elapsedUs() }),
         pins,
       }),

@@ -64,7 +64,7 @@ const OF_ROUNDS: ReadonlySet<SyncPoint> = new Set(['checkpoint', 'horizon', 'set
 async function breaks(seed: number, missing: SyncPoint): Promise<boolean> {
   const skipSyncs = new Set([missing]);
   try {
-    if (missing === 'undo' || missing === 'kept') {
+    if (missing === 'undo') {
       await runPinnedLives({ seed, lives: 6, steps: 100, skipSyncs });
       return false;
     }

@@ -37,6 +37,8 @@ class Run {
   doubtful: StatedImage[] = [];
   /** As a superblock would have it. */
   slotsUsed = 0;
+  horizon = generationOf(2 ** 40);
+  cacheBytes = 200;
   #now = 1;
   readonly #since: number[] = Array.from({ length: BLOCKS }, () => 0);
 
@@ -53,9 +55,10 @@ class Run {
     this.undo = await UndoLog.open(this.disk.reopen(), {
       volume: this.volume,
       segmentBytes: SEGMENT_BYTES,
-      cacheBytes: byteCount(200),
+      cacheBytes: byteCount(this.cacheBytes),
       opening: this.world.random.below(2 ** 40),
       slotsUsed: this.slotsUsed,
+      horizon: () => this.horizon,
       now: () => ({ wallUs: micros(1), elapsedUs: micros(1) }),
       onImage: (segment, image) => this.stated.push([segment, image]),
     });
@@ -184,6 +187,7 @@ describe('the undo device', () => {
   // A slow read of its header came back when the slot was another segment's, and stood for that.
   it('does not take a freed segment for the one that has its slot now', async () => {
     const run = new Run(4);
+    run.cacheBytes = 1e6;
     await run.world.run(async () => {
       await run.open();
       const { undo } = run;
@@ -199,6 +203,27 @@ describe('the undo device', () => {
       await slow;
       const [found = []] = await undo.find(later.block, 1, later.from);
       expect(found.map((copy) => copy.image)).toEqual([later]);
+    });
+  });
+
+  it('passes over what the horizon has not passed, now and at the next opening', async () => {
+    const run = new Run(5);
+    await run.world.run(async () => {
+      await run.open();
+      const batch = run.batch();
+      const [one] = batch;
+      if (one === undefined) throw new Error('there is one');
+      const { block, from, until } = one.image;
+      await run.undo.put(batch, generationOf(run.now));
+      await run.undo.sync();
+      run.slotsUsed = run.undo.slotsUsed;
+      run.horizon = generationOf(until - 1);
+      expect(await run.undo.find(block, 1, from)).toEqual([[]]);
+      await run.open();
+      expect(run.stated).toEqual([]);
+      run.horizon = generationOf(2 ** 40);
+      await run.open();
+      expect(run.stated).toHaveLength(batch.length);
     });
   });
 
