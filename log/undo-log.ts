@@ -127,6 +127,8 @@ export class UndoLog {
   readonly #freeing = new Set<Slot>();
   readonly #headers: LRUCache<number, readonly BeforeImage[]>;
   #isDirty = false;
+  /** Slots were freed, and a cut may take that back. */
+  #isPunched = false;
   #nextSequence = segmentSequence(1);
   #open: OpenSegment | undefined;
   /** Full ones: a summary is written once all that it lists is durable. */
@@ -483,12 +485,47 @@ export class UndoLog {
       this.#headers.delete((at + inside) / BLOCK_BYTES);
     }
     this.#freeing.add(segment.slot);
+    this.#isPunched = true;
     try {
       await this.#device.punch(at, segmentBytes);
     } finally {
       this.#freeing.delete(segment.slot);
       this.#free.push(segment.slot);
     }
+  }
+
+  /**
+   * After an opening that followed a crash: what lies in slots that no segment has, because the
+   * crash came before a round had put all of it, or took the freeing of a slot back.
+   * @throws VarveError DEVICE_IO
+   */
+  async clearFreeSlots(): Promise<void> {
+    const { segmentBytes } = this.geometry;
+    this.#isPunched = true;
+    for (const slot of this.#free) {
+      await this.#device.punch(slotOffset(this.geometry, slot), segmentBytes);
+    }
+    const rest = this.geometry.slotCount - this.#slotsUsed;
+    if (rest === 0) return;
+    const at = slotOffset(this.geometry, slotOf(this.#slotsUsed));
+    await this.#device.punch(at, byteCount(rest * segmentBytes));
+  }
+
+  /** An opening that writes nothing leaves a segment that nobody needs where it is. */
+  forget(sequence: SegmentSequence): void {
+    const segment = this.#segments.get(sequence);
+    assert(segment !== undefined, 'a segment is forgotten once');
+    this.#segments.delete(sequence);
+    this.#free.push(segment.slot);
+  }
+
+  /**
+   * So that what was freed stays so: an opening after a close in order does not look for it.
+   * @throws VarveError DEVICE_IO
+   */
+  async close(): Promise<void> {
+    if (this.#isDirty || this.#isPunched) await this.#device.sync('undo');
+    this.#isPunched = false;
   }
 
   /** RAM, without the cache. */

@@ -263,6 +263,16 @@ export class Core {
     await this.home.run(() => Promise.resolve());
   }
 
+  /** What was freed on the undo device stays free. A device that fails there loses space, no data. */
+  async closeUndo(): Promise<void> {
+    await this.collected();
+    try {
+      await this.undo.close();
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+    }
+  }
+
   check(): void {
     assert(this.settled <= this.horizon.generation, 'settled never passes the horizon');
     assert(this.horizon.generation <= this.log.writer.durable.generation, 'a horizon is durable');

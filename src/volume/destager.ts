@@ -295,6 +295,8 @@ export class Destager {
     core.counters.rounds += 1;
     core.final.sidecar.unfinishedAfter = undefined;
     this.#unread.clear();
+    // A pin that went meanwhile may have been all that needed what was put.
+    core.collect();
   }
 
   /**

@@ -40,6 +40,9 @@ export interface UndoOptions {
   readonly horizon: () => Generation;
   readonly now: () => Times;
   readonly pins: Pins<unknown>;
+  readonly readOnly: boolean;
+  /** The last opening ended in order. */
+  readonly isClean: boolean;
 }
 
 export class Undo {
@@ -53,11 +56,20 @@ export class Undo {
   }
 
   /** @param options - `pins`: with all that are durable. @throws VarveError DEVICE_IO */
-  static async open(device: LowerDevice, { pins, ...options }: UndoOptions): Promise<Undo> {
+  static async open(
+    device: LowerDevice,
+    { pins, readOnly, isClean, ...options }: UndoOptions,
+  ): Promise<Undo> {
     const undo = new Undo(pins);
     const onImage = (segment: SegmentSequence, image: BeforeImage): void =>
       undo.#count(segment, image);
     undo.#log = await UndoLog.open(device, { ...options, onImage });
+    if (readOnly) for (const sequence of undo.#garbage()) undo.#log.forget(sequence);
+    else {
+      // A slot may have been another segment's by half before a crash: nobody looks into it.
+      await undo.collect();
+      if (!isClean) await undo.#log.clearFreeSlots();
+    }
     return undo;
   }
 
@@ -161,9 +173,16 @@ export class Undo {
 
   /** Frees segments that nobody needs. No round is under way. */
   async collect(): Promise<void> {
-    for (const sequence of Array.from(this.#log.segments.keys())) {
-      if (!this.#bySegment.has(sequence)) await this.#log.free(sequence);
-    }
+    for (const sequence of this.#garbage()) await this.#log.free(sequence);
+  }
+
+  #garbage(): readonly SegmentSequence[] {
+    return [...this.#log.segments.keys()].filter((sequence) => !this.#bySegment.has(sequence));
+  }
+
+  /** @see UndoLog.close */
+  async close(): Promise<void> {
+    await this.#log.close();
   }
 
   /** Recounts everything from the device. */

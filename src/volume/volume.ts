@@ -200,6 +200,8 @@ export class Volume {
         opening: randomNumber(world.random),
         slotsUsed: opened.superblock.undoSlots,
         horizon: () => log.superblock.horizon.generation,
+        readOnly: options.readOnly,
+        isClean: opened.superblock.clean,
         now: () => ({ wallUs: clock.wallUs(), elapsedUs: clock.elapsedUs() }),
         pins,
       }),
@@ -329,8 +331,10 @@ export class Volume {
     this.#appender.wake();
     await Promise.allSettled([this.#scrubbing]);
     await this.#destager.close();
-    await this.core.collected();
-    if (!this.core.readOnly) await this.core.log.close();
+    if (!this.core.readOnly) {
+      await this.core.closeUndo();
+      await this.core.log.close();
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -179,8 +179,10 @@ class PinnedLives {
 
   /** The last snapshots go, one by one, while nothing else happens. */
   async end(volume: Volume): Promise<void> {
-    const { undo } = volume.core;
-    await undo.check();
+    const { undo, home } = volume.core;
+    // No round puts anything meanwhile.
+    const check = (): Promise<void> => home.run(() => undo.check());
+    await check();
     for (const label of Array.from(this.#snapshots.keys())) {
       const promised = volume.snapshots().find((one) => one.label === label)?.exclusiveBytes ?? 0;
       const before = undo.held.bytes;
@@ -198,8 +200,10 @@ class PinnedLives {
         `${label} gives back what was promised: ${promised}, not ${freed}`,
       );
       this.freedBytes += freed;
-      await undo.check();
+      await check();
     }
+    // A round that was under way gives back what it put in vain, and that in the background.
+    await home.run(() => Promise.resolve());
     await volume.core.collected();
     assert(undo.held.images === 0 && undo.segments === 0, 'nothing is left');
     assert((await undo.allocated()) === 0, 'nothing is left on the device');
