@@ -30,12 +30,14 @@ import { endOfImage, type BeforeImage } from '../../log/before-image.ts';
 import type { StatedImage } from '../../log/undo-log.ts';
 import type { Core } from './core.ts';
 import type { Version } from './other-copies.ts';
-import type { Means } from './settle.ts';
+import { isThere, type Means } from './settle.ts';
 
 /** Of an image that nobody can read: the mark of a lost block has another checksum. */
 const LOST_SUM = checksumOf(0);
 /** Blocks looked at in one go; clients have their turn between. */
 const CHUNK_BLOCKS = 256;
+/** Places at home that are looked at, to tell a bad one from a device that is away. */
+const LOOKS = 8;
 
 /** Where what a version was can be had; zeros need nothing. */
 interface Source {
@@ -181,7 +183,7 @@ class Keeper {
       return await this.#core.final.sidecar.sum(block);
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      if (isVarveError(error, 'DEVICE_IO') && !this.#means.givesUp(block)) throw error;
+      if (isVarveError(error, 'DEVICE_IO') && !(await this.#givesUp(block, undefined))) throw error;
       return undefined;
     }
   }
@@ -223,11 +225,35 @@ class Keeper {
       saved.content = copy.slice();
       this.#core.counters.readRescues += 1;
     };
-    const { copies, givesUp } = this.#means;
+    const { copies } = this.#means;
     if (lsn === undefined) await copies.ofHome([version], onCopy);
     else await copies.ofLog([version], onCopy, { thorough: true });
-    if (saved.content === undefined && failure !== undefined && !givesUp(block)) throw failure;
-    return saved.content ?? lost;
+    if (saved.content !== undefined) return saved.content;
+    if (failure !== undefined && !(await this.#givesUp(block, lsn))) throw failure;
+    return lost;
+  }
+
+  /** Some places fail for good; a device that is away may come back whole. */
+  async #givesUp(block: Block, lsn: Lsn | undefined): Promise<boolean> {
+    if (!this.#means.givesUp(block)) return false;
+    return lsn === undefined ? await this.#isHomeThere() : await isThere(this.#core);
+  }
+
+  /** Whether final storage, with its sums, reads anything at all. */
+  async #isHomeThere(): Promise<boolean> {
+    const { final, blocks } = this.#core;
+    const content = new Uint8Array(BLOCK_BYTES);
+    for (let part = 0; part <= LOOKS; part++) {
+      const block = blockOf(Math.floor(((blocks - 1) * part) / LOOKS));
+      try {
+        await final.sidecar.sum(block);
+        await final.readRaw(block, content);
+        return true;
+      } catch (error) {
+        if (!isUnreadable(error)) throw error;
+      }
+    }
+    return false;
   }
 
   async #readLog(lsn: Lsn, content: Uint8Array): Promise<void> {

@@ -270,7 +270,7 @@ async function readReadable(
 }
 
 /** Whether the log's device reads anything at all. */
-async function isThere(core: Core): Promise<boolean> {
+export async function isThere(core: Core): Promise<boolean> {
   try {
     for (const block of SUPERBLOCK_BLOCKS) {
       await core.log.device.read(byteOffset(block * BLOCK_BYTES), new Uint8Array(BLOCK_BYTES));
