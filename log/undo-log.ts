@@ -28,6 +28,7 @@ import {
   type ByteOffset,
   type Checksum,
   type Generation,
+  type Lsn,
   type SegmentSequence,
   slot as slotOf,
   type Slot,
@@ -35,7 +36,7 @@ import {
 import { LRUCache } from 'lru-cache';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
-import { batchChecksum, decodeBatch, endOf, UNDO_KINDS, usedBytes } from './batch.ts';
+import { batchChecksum, decodeBatch, UNDO_KINDS, usedBytes } from './batch.ts';
 import {
   decodeImages,
   encodeImages,
@@ -45,10 +46,10 @@ import {
   type BeforeImage,
 } from './before-image.ts';
 import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
-import { readStrictly, Slots } from './slots.ts';
 import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.ts';
 import type { Times } from './stream.ts';
 import { UndoRuns } from './undo-runs.ts';
+import { undoGeometry, undoLsn, UndoSurvey } from './undo-survey.ts';
 
 /** An image with what it was; content is undefined for zeros. */
 export interface StatedImage {
@@ -97,22 +98,6 @@ interface OpenSegment extends UndoSegment {
   summary: Uint8Array[] | undefined;
   summaryBytes: number;
 }
-
-/** Slots on an undo device of that size. */
-export function undoGeometry(size: ByteCount, segmentBytes: ByteCount): LogGeometry {
-  const slotCount = Math.max(0, Math.floor((size - SLOTS_OFFSET) / segmentBytes));
-  return {
-    size,
-    logBytes: size,
-    segmentBytes,
-    slotCount,
-    checkpointBytes: byteCount(0),
-    requestBytesMax: byteCount(BLOCK_BYTES),
-  };
-}
-
-const SLOTS_OFFSET = 64 * 1024;
-const WINDOW_BYTES = 1024 * 1024;
 
 export class UndoLog {
   readonly geometry: LogGeometry;
@@ -181,61 +166,23 @@ export class UndoLog {
 
   async #survey(): Promise<void> {
     const { volume } = this.#options;
-    const slots = new Slots(readStrictly(this.#device), this.geometry, volume, UNDO_KINDS);
+    const horizon = this.#options.horizon();
+    const survey = new UndoSurvey(this.#device, this.geometry, volume);
     for (let i = 0; i < this.#slotsUsed; i++) {
       const slot = slotOf(i);
-      const header = await slots.header(slot);
-      if (header === undefined) {
+      const found = await survey.slot(slot);
+      if (found === undefined) {
         this.#free.push(slot);
         continue;
       }
-      if (header.sequence >= this.#nextSequence) {
-        this.#nextSequence = segmentSequence(header.sequence + 1);
+      const { sequence, batches } = found;
+      if (sequence >= this.#nextSequence) this.#nextSequence = segmentSequence(sequence + 1);
+      const segment = { sequence, slot, runs: new UndoRuns() };
+      this.#segments.set(sequence, segment);
+      for (const { place, images } of batches) {
+        if (images.every(({ until }) => until <= horizon)) this.#state(segment, place, images);
       }
-      const segment = { sequence: header.sequence, slot, runs: new UndoRuns() };
-      this.#segments.set(header.sequence, segment);
-      const summary = await slots.summary(slot);
-      if (summary?.footer.sequence === header.sequence) {
-        for (const batch of summary.batches) {
-          if (batch.header.segment !== header.sequence) continue;
-          this.#found(segment, this.#placeOf(segment, batch.header.lsn), decodeImages(batch));
-        }
-      } else await this.#scan(segment);
     }
-  }
-
-  /** A segment without a summary: batch headers at any block of it. */
-  async #scan(segment: UndoSegment): Promise<void> {
-    const { segmentBytes } = this.geometry;
-    const volume = uuidBytes(this.#options.volume);
-    const start = slotOffset(this.geometry, segment.slot);
-    const window = new Uint8Array(Math.min(WINDOW_BYTES, segmentBytes));
-    let windowAt = -1;
-    for (let inside = BLOCK_BYTES; inside < segmentBytes;) {
-      if (windowAt < 0 || inside + BLOCK_BYTES > windowAt + window.length) {
-        windowAt = Math.min(inside, segmentBytes - window.length);
-        await this.#device.read(byteOffset(start + windowAt), window);
-      }
-      const from = inside - windowAt;
-      const batch = decodeBatch(window.slice(from, from + BLOCK_BYTES), volume, UNDO_KINDS);
-      const position = this.#lsnOf(segment.sequence, inside);
-      if (batch?.header.segment !== segment.sequence || batch.header.lsn !== position) {
-        inside += BLOCK_BYTES;
-        continue;
-      }
-      this.#found(segment, byteOffset(start + inside), decodeImages(batch));
-      inside += endOf(batch) - position;
-    }
-  }
-
-  #found(
-    segment: UndoSegment,
-    place: ByteOffset,
-    images: readonly BeforeImage[] | undefined,
-  ): void {
-    const horizon = this.#options.horizon();
-    if (images === undefined || images.some(({ until }) => until > horizon)) return;
-    this.#state(segment, place, images);
   }
 
   #state(segment: UndoSegment, place: ByteOffset, images: readonly BeforeImage[]): void {
@@ -243,14 +190,8 @@ export class UndoLog {
     for (const image of images) this.#options.onImage(segment.sequence, image);
   }
 
-  /** Positions follow from the sequence: no two batches ever have the same one. */
-  #lsnOf(sequence: SegmentSequence, inside: number): ReturnType<typeof lsnOf> {
-    return lsnOf(sequence * this.geometry.segmentBytes + inside);
-  }
-
-  #placeOf(segment: UndoSegment, position: number): ByteOffset {
-    const inside = position - segment.sequence * this.geometry.segmentBytes;
-    return byteOffset(slotOffset(this.geometry, segment.slot) + inside);
+  #lsnOf(sequence: SegmentSequence, inside: number): Lsn {
+    return undoLsn(this.geometry, sequence, inside);
   }
 
   /**
