@@ -59,6 +59,11 @@ export class Pins<Reason> {
     return this.#pinned(this.#byGeneration.minKey());
   }
 
+  /** @returns undefined when it is not pinned */
+  at(generation: Generation): Pinned<Reason> | undefined {
+    return this.isPinned(generation) ? this.#pinned(generation) : undefined;
+  }
+
   /** The smallest pinned generation above this one. */
   smallestAbove(generation: Generation): Pinned<Reason> | undefined {
     return this.#pinned(this.#byGeneration.nextHigherKey(generation));

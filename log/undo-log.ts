@@ -42,13 +42,13 @@ import {
   encodeImages,
   endOfImage,
   IMAGES_MAX,
-  payloadOf,
   type BeforeImage,
 } from './before-image.ts';
 import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
 import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.ts';
 import type { Times } from './stream.ts';
 import { UndoRuns } from './undo-runs.ts';
+import { firstReplaced, foundAt, type FoundImage } from './found-image.ts';
 import { undoGeometry, undoLsn, UndoSurvey } from './undo-survey.ts';
 
 /** An image with what it was; content is undefined for zeros. */
@@ -57,11 +57,9 @@ export interface StatedImage {
   readonly content: Uint8Array | undefined;
 }
 
-/** One that was found, and where its payload lies. */
-export interface FoundImage {
-  readonly image: BeforeImage;
-  readonly segment: SegmentSequence;
-  /** Of its payload; of its header for zeros. */
+/** One batch of images, as it was found or put. */
+export interface UndoBatch {
+  readonly segment: UndoSegment;
   readonly place: ByteOffset;
 }
 
@@ -332,12 +330,7 @@ export class UndoLog {
         images.forEach((image, i) => {
           if (image.until <= at || image.from > at || image.until > horizon) return;
           if (image.block >= end || endOfImage(image) <= first) return;
-          const payload = image.checksum === undefined ? 0 : payloadOf(images, i);
-          found.push({
-            image,
-            segment: segment.sequence,
-            place: byteOffset(place + payload * BLOCK_BYTES),
-          });
+          found.push(foundAt(segment.sequence, place, images, i));
         });
       }
     }
@@ -361,13 +354,22 @@ export class UndoLog {
     return found.map(firstReplaced);
   }
 
-  /** All that is stated, segment by segment. @throws VarveError DEVICE_IO, VOLUME_CORRUPT */
-  async *images(): AsyncGenerator<readonly [SegmentSequence, BeforeImage]> {
-    for (const segment of Array.from(this.#segments.values())) {
-      for (const place of segment.runs.places()) {
-        for (const image of await this.#imagesAt(segment, place)) yield [segment.sequence, image];
-      }
-    }
+  /** All that is stated, batch by batch. */
+  batches(): readonly UndoBatch[] {
+    return [...this.#segments.values()].flatMap((segment) =>
+      Array.from(segment.runs.places(), (place) => ({ segment, place })),
+    );
+  }
+
+  /** Its segment was not freed since. */
+  isThere({ segment }: UndoBatch): boolean {
+    return this.#segments.get(segment.sequence) === segment;
+  }
+
+  /** @throws VarveError DEVICE_IO, VOLUME_CORRUPT when its header is damaged */
+  async imagesOf({ segment, place }: UndoBatch): Promise<readonly FoundImage[]> {
+    const images = await this.#imagesAt(segment, place);
+    return images.map((_, i) => foundAt(segment.sequence, place, images, i));
   }
 
   async #imagesAt(segment: UndoSegment, place: ByteOffset): Promise<readonly BeforeImage[]> {
@@ -484,12 +486,4 @@ export class UndoLog {
       'every slot that was used is either free or of one segment',
     );
   }
-}
-
-/** Those of the smallest `until`, the newest copy first. */
-function firstReplaced(copies: readonly FoundImage[]): FoundImage[] {
-  const until = Math.min(...copies.map(({ image }) => image.until));
-  return copies
-    .filter(({ image }) => image.until === until)
-    .sort((one, other) => other.segment - one.segment);
 }

@@ -228,8 +228,8 @@ export class Moments {
 
   /** What deleting a snapshot gives back: nothing while others are of the same moment. */
   #exclusiveBytes(generation: Generation): ByteCount {
-    const { undo, snapshotPins } = this.#core;
-    const same = [...snapshotPins.values()].filter((pin) => pin.generation === generation);
+    const { undo, pins } = this.#core;
+    const same = pins.at(generation)?.reasons.filter(({ kind }) => kind === 'snapshot') ?? [];
     return byteCount(same.length > 1 ? 0 : undo.exclusive(generation).bytes);
   }
 

@@ -2,7 +2,7 @@
 import { isVarveError } from '../base/errors.ts';
 import { block as blockOf, BLOCK_BYTES, type Block, type Generation } from '../base/units.ts';
 import type { UnreadableCode } from '../base/unreadable.ts';
-import type { FoundImage } from '../../log/undo-log.ts';
+import type { FoundImage } from '../../log/found-image.ts';
 import type { Core } from './core.ts';
 
 export interface BadImage {

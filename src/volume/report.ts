@@ -146,6 +146,7 @@ export const DAMAGE_PLACES = [
   'summary',
   'final storage',
   'checksums',
+  'before-image',
 ] as const;
 
 export type DamagePlace = (typeof DAMAGE_PLACES)[number];

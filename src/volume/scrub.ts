@@ -10,6 +10,7 @@ import type { CheckReport, Damage, ScrubReport } from './report.ts';
 import { ScrubFinal } from './scrub-final.ts';
 import { ScrubLog } from './scrub-log.ts';
 import { ScrubRun, type ScrubOptions } from './scrub-run.ts';
+import { ScrubUndo } from './scrub-undo.ts';
 
 interface Done {
   readonly run: ScrubRun;
@@ -21,10 +22,12 @@ async function scrubAll(core: Core, copies: OtherCopies, options: ScrubOptions):
   const run = new ScrubRun(core, copies, options);
   const log = new ScrubLog(run);
   const final = new ScrubFinal(run);
-  run.total = log.bytes + final.bytes;
+  const undo = new ScrubUndo(run);
+  run.total = log.bytes + final.bytes + undo.bytes;
   await log.all();
   run.done = log.bytes;
   await final.all();
+  await undo.all();
   return { run, log, final };
 }
 

@@ -11,15 +11,21 @@ export function seenBy(core: Core, block: Block, from: Generation): SeenBy {
   const first = Math.max(from, core.horizon.generation);
   const end = nextVersion(core, block, first);
   const to = end === undefined ? core.head : end - 1;
-  const snapshots = [...core.catalogue.snapshots.values()].filter(
-    ({ generation }) => generation >= first && generation <= to,
+  return { live: end === undefined, from: first, to, ...namedSnapshots(core, first, to) };
+}
+
+/** Snapshots of the moments [from, to]. */
+export function namedSnapshots(
+  core: Core,
+  from: number,
+  to: number,
+): Pick<SeenBy, 'snapshots' | 'snapshotsMore'> {
+  const found = [...core.catalogue.snapshots.values()].filter(
+    ({ generation }) => generation >= from && generation <= to,
   );
   return {
-    live: end === undefined,
-    from: first,
-    to,
-    snapshots: snapshots.slice(0, SNAPSHOTS_NAMED_MAX).map(({ label }) => label),
-    snapshotsMore: Math.max(0, snapshots.length - SNAPSHOTS_NAMED_MAX),
+    snapshots: found.slice(0, SNAPSHOTS_NAMED_MAX).map(({ label }) => label),
+    snapshotsMore: Math.max(0, found.length - SNAPSHOTS_NAMED_MAX),
   };
 }
 

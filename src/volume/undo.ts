@@ -25,7 +25,8 @@ import {
 import type { Pins } from '../../index/pins.ts';
 import type { BeforeImage } from '../../log/before-image.ts';
 import type { Times } from '../../log/stream.ts';
-import { UndoLog, type FoundImage, type StatedImage } from '../../log/undo-log.ts';
+import type { FoundImage } from '../../log/found-image.ts';
+import { UndoLog, type StatedImage, type UndoBatch } from '../../log/undo-log.ts';
 
 const SLOTS_LEFT_MIN = 2;
 
@@ -143,6 +144,21 @@ export class Undo {
     await this.#log.sync();
   }
 
+  /** @see UndoLog.batches */
+  batches(): readonly UndoBatch[] {
+    return this.#log.batches();
+  }
+
+  /** @see UndoLog.isThere */
+  isThere(batch: UndoBatch): boolean {
+    return this.#log.isThere(batch);
+  }
+
+  /** @see UndoLog.imagesOf */
+  async imagesOf(batch: UndoBatch): Promise<readonly FoundImage[]> {
+    return await this.#log.imagesOf(batch);
+  }
+
   /** @see UndoLog.overlapping */
   async overlapping(first: Block, count: number, at: Generation): Promise<readonly FoundImage[]> {
     return await this.#log.overlapping(first, count, at);
@@ -189,9 +205,11 @@ export class Undo {
   async check(): Promise<void> {
     this.#log.check();
     const pairs: [PinPair, Amount][] = [];
-    for await (const [, image] of this.#log.images()) {
-      const pair = pinPair(this.#pins, image.from, image.until);
-      if (pair !== undefined) pairs.push([pair, amountOf(image)]);
+    for (const batch of this.#log.batches()) {
+      for (const { image } of await this.#log.imagesOf(batch)) {
+        const pair = pinPair(this.#pins, image.from, image.until);
+        if (pair !== undefined) pairs.push([pair, amountOf(image)]);
+      }
     }
     this.#held.check(pairs);
   }

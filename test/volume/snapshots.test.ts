@@ -1,8 +1,8 @@
 /** Snapshots that have outlived the window: stories of what they have to show. */
 import { describe, expect, test } from 'vitest';
-import { BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
+import { block as blockOf, BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { Bench, blocksOf, get, pushRounds, put } from '../crash/bench.ts';
+import { Bench, blocksOf, get, holds, pushRounds, put, unreadable } from '../crash/bench.ts';
 
 const NO = { fua: false };
 /** Whole pages of checksums, which a trim clears. */
@@ -69,6 +69,32 @@ describe('snapshots below the horizon', () => {
       expect(page.ranges.map(({ offset, became }) => [offset / BLOCK_BYTES, became])).toEqual([
         [BLOCK, 'zeros'],
         [BLOCK + 2, 'data'],
+      ]);
+    });
+  });
+
+  test('say which block of them is damaged, and a scrub finds it', async () => {
+    const bench = await Bench.create(3, { size: SIZE });
+    await bench.use(async (volume) => {
+      await put(volume, BLOCK, blocksOf(1, 2));
+      await volume.createSnapshot('first');
+      await put(volume, BLOCK, blocksOf(2, 2));
+      await pushRounds(volume, 3);
+      const { undo } = volume.core;
+      const [generation] = volume.snapshots().map((one) => one.generation);
+      if (generation === undefined) throw new Error('there is one');
+      const [[image] = []] = await undo.find(blockOf(BLOCK), 1, generation);
+      if (image === undefined) throw new Error('its image is there');
+      const sound = await volume.scrub({ bytesPerSecond: 0, progress: () => undefined });
+      expect(sound.ok).toBe(true);
+      bench.sim.undo.corruptBit(image.place + 77, 1);
+      const moment = volume.openMoment(await volume.resolve('first'));
+      expect(await unreadable(moment, BLOCK, 2)).toEqual(new Map([[BLOCK, 'BLOCK_CORRUPT EIO']]));
+      await moment.close();
+      expect(await holds(volume.live(), BLOCK, [blocksOf(2, 2)])).toBe(0);
+      const report = await volume.scrub({ bytesPerSecond: 0, progress: () => undefined });
+      expect(report.damages).toMatchObject([
+        { place: 'before-image', outcome: 'left', block: BLOCK, seenBy: { snapshots: ['first'] } },
       ]);
     });
   });
