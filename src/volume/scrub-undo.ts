@@ -64,13 +64,15 @@ export class ScrubUndo {
   }
 
   /** @returns undefined when it is sound, or a copy of it is */
-  async #problemOf({ image }: FoundImage): Promise<string | undefined> {
+  async #problemOf(one: FoundImage): Promise<string | undefined> {
     const { undo } = this.#run.core;
+    const { block, from } = one.image;
     let problem = 'it fails its checksum';
     try {
-      const [copies = []] = await undo.find(image.block, 1, image.from);
+      if ((await undo.read(one, block)) !== undefined) return undefined;
+      const [copies = []] = await undo.find(block, 1, from);
       for (const copy of copies) {
-        if ((await undo.read(copy, image.block)) !== undefined) return undefined;
+        if ((await undo.read(copy, block)) !== undefined) return undefined;
       }
     } catch (error) {
       if (!isTold(error)) throw error;

@@ -125,6 +125,7 @@ describeWith(['losetup', 'mkfs.ext4', 'mount', 'python3-nbd'], 'a full file syst
         'final.raw',
         'final.sums',
         'lock',
+        'undo',
         'volume.json',
       ]);
       await server.kill();
