@@ -94,7 +94,7 @@ describeWith([], 'a creation that is killed', () => {
     await using server = await Server.start(data);
     expect((await server.info()).head.generation).toBe(0);
     const within = isElsewhere ? [] : ['final.raw', 'log'];
-    const files = ['final.sums', 'lock', 'volume.json', ...within].sort();
+    const files = ['final.sums', 'lock', 'undo', 'volume.json', ...within].sort();
     expect(readdirSync(join(data, 'disk')).sort()).toEqual(files);
     expect(readdirSync(elsewhere).sort()).toEqual(isElsewhere ? ['final', 'log'] : []);
     expect(await server.stop()).toBe(0);
