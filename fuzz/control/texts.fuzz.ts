@@ -134,7 +134,7 @@ function near(good: Readonly<Record<string, unknown>>): fc.Arbitrary<unknown> {
 }
 
 const RECORD = {
-  format: 1,
+  format: 2,
   uuid: '261b3707-d2e2-49e0-918d-bf4417c86e9b',
   size: 2 ** 30,
   logSize: 2 ** 30,

@@ -11,7 +11,7 @@ import { REQUEST_BYTES_MAX } from '../../log/geometry.ts';
 import { WRITE_MODES, type WriteMode } from '../volume/report.ts';
 import { fields, oneOf, parseJson, ShapeError, text, unit } from './shape.ts';
 
-export const RECORD_FORMAT = 1;
+export const RECORD_FORMAT = 2;
 export const RECORD_FILE = 'volume.json';
 /** Of a volume that is being made: there is never one beside a volume. */
 export const UNFINISHED_FILE = 'volume.json.unfinished';

@@ -7,7 +7,7 @@
 import { layout, type Field, type FieldType, type RecordLayout } from './record.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 
-export const FORMAT_VERSION = 2;
+export const FORMAT_VERSION = 3;
 
 /**
  * No volume ever gets here, so a structure that says so is not believed, and what is counted on

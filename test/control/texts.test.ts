@@ -105,8 +105,8 @@ describe('volume.json', () => {
   });
 
   test('of another format names both numbers', () => {
-    const other = recordText(RECORD).replace('"format": 1', '"format": 7');
-    expect(() => parseRecord(other, 'volume.json')).toThrow(/got 7, this build knows 1/);
+    const other = recordText(RECORD).replace('"format": 2', '"format": 7');
+    expect(() => parseRecord(other, 'volume.json')).toThrow(/got 7, this build knows 2/);
   });
 
   test.each(['uuid', 'size', 'logSize', 'ringSize', 'writeMode', 'log', 'final', 'sums'] as const)(

@@ -159,7 +159,7 @@ describe('damage in the log', () => {
     }
     const error = await openError();
     expect(error.code).toBe('VERSION_UNKNOWN');
-    expect(error.detail).toBe('got 7, this build knows 2');
+    expect(error.detail).toBe('got 7, this build knows 3');
   });
 
   test('a read error at opening is no torn tail: it is passed on', async () => {
