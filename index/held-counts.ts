@@ -52,6 +52,12 @@ export class HeldCounts {
     return this.#pairs.size === 0;
   }
 
+  /** First and last pins of all pairs, some more than once. */
+  *pins(): Generator<Generation> {
+    yield* this.#pairs.keys();
+    yield* this.#lasts.keys();
+  }
+
   add(pair: PinPair, amount: Amount): void {
     assert(pair.first <= pair.last, 'a pair is in order');
     this.#put(pair.first, pair.last, amount);

@@ -36,6 +36,8 @@ import { isThere, type Means } from './settle.ts';
 const LOST_SUM = checksumOf(0);
 /** Blocks looked at in one go; clients have their turn between. */
 const CHUNK_BLOCKS = 256;
+/** Reads at once. */
+const PARALLEL = 16;
 /** Places at home that are looked at, to tell a bad one from a device that is away. */
 const LOOKS = 8;
 
@@ -190,11 +192,18 @@ class Keeper {
 
   async #put(kept: readonly Kept[]): Promise<void> {
     const { undo } = this.#core;
-    const stated: StatedImage[] = [];
-    for (const { image, source } of kept) {
-      const content = source === undefined ? undefined : await this.#contentOf(image, source);
-      stated.push({ image, content });
-    }
+    const stated: StatedImage[] = kept.map(({ image }) => ({ image, content: undefined }));
+    let next = 0;
+    const work = async (): Promise<void> => {
+      for (let i = next++; i < kept.length; i = next++) {
+        const one = kept[i];
+        if (one?.source === undefined) continue;
+        stated[i] = { image: one.image, content: await this.#contentOf(one.image, one.source) };
+      }
+    };
+    const workers = Array.from({ length: PARALLEL }, work);
+    await Promise.allSettled(workers);
+    await Promise.all(workers);
     await this.#means.attempt(() => undo.put(stated, this.#target));
   }
 

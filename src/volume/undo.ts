@@ -6,6 +6,7 @@
  *   - What is held is counted, over all and for each segment of the undo device, by pairs of pins.
  *   - A segment is freed once no pin needs anything in it, and never while a round puts something.
  */
+import { assert } from '../base/assert.ts';
 import type { Uuid } from '../base/identity.ts';
 import {
   BLOCK_BYTES,
@@ -50,6 +51,8 @@ export class Undo {
   readonly #pins: Pins<unknown>;
   readonly #held = new HeldCounts();
   readonly #bySegment = new Map<SegmentSequence, HeldCounts>();
+  /** Segments with pairs that begin or end at a pin, and some that had such. */
+  readonly #naming = new Map<Generation, Set<SegmentSequence>>();
   #log!: UndoLog;
 
   private constructor(pins: Pins<unknown>) {
@@ -125,6 +128,8 @@ export class Undo {
     let counts = this.#bySegment.get(segment);
     if (counts === undefined) this.#bySegment.set(segment, (counts = new HeldCounts()));
     counts.add(pair, amount);
+    this.#name(pair.first, segment);
+    this.#name(pair.last, segment);
   }
 
   /** What `put` takes at once. */
@@ -176,11 +181,25 @@ export class Undo {
 
   /** The last reason to keep a generation is gone. @returns what that gives back */
   unpinned(pin: Generation): Amount {
-    for (const [segment, counts] of this.#bySegment) {
+    const before = this.#pins.largestUpTo(pin)?.generation;
+    const after = this.#pins.smallestAbove(pin)?.generation;
+    const named = this.#naming.get(pin) ?? [];
+    this.#naming.delete(pin);
+    for (const segment of named) {
+      const counts = this.#bySegment.get(segment);
+      if (counts === undefined) continue;
       counts.unpinned(pin, this.#pins);
       if (counts.isEmpty) this.#bySegment.delete(segment);
+      // What ended at this pin ends at its neighbours now.
+      else for (const pins of [before, after]) if (pins !== undefined) this.#name(pins, segment);
     }
     return this.#held.unpinned(pin, this.#pins);
+  }
+
+  #name(pin: Generation, segment: SegmentSequence): void {
+    let named = this.#naming.get(pin);
+    if (named === undefined) this.#naming.set(pin, (named = new Set<SegmentSequence>()));
+    named.add(segment);
   }
 
   get hasGarbage(): boolean {
@@ -204,6 +223,11 @@ export class Undo {
   /** Recounts everything from the device. */
   async check(): Promise<void> {
     this.#log.check();
+    for (const [segment, counts] of this.#bySegment) {
+      for (const pin of counts.pins()) {
+        assert(this.#naming.get(pin)?.has(segment) === true, 'a pin knows the segments it holds');
+      }
+    }
     const pairs: [PinPair, Amount][] = [];
     for (const batch of this.#log.batches()) {
       for (const { image } of await this.#log.imagesOf(batch)) {
