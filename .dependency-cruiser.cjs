@@ -9,6 +9,7 @@ const UP_TO_NBD = [
   'base',
   'format',
   'device',
+  'image',
   'explore',
   'log',
   'index',
@@ -22,6 +23,8 @@ const FLOORS = {
   base: { at: 'src/base', sees: [] },
   format: { at: 'src/format', sees: ['base'] },
   device: { at: 'src/device', sees: ['base'] },
+  // Disk images of other programs; they lie on lower devices.
+  image: { at: 'src/image', sees: ['base', 'device'] },
   log: { at: 'log', sees: ['base', 'format', 'device'] },
   // The index does no I/O, so it has no use for devices.
   index: { at: 'index', sees: ['base', 'format'] },

@@ -47,6 +47,7 @@ async function load(): Promise<Tools> {
     directory: (path) => new VolumeDirectory(path, surroundings),
     operator: (directory) => connectOperator(directory, ports),
     openDevice,
+    files,
     serverPorts: {
       files,
       world: realWorld,

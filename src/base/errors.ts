@@ -243,6 +243,36 @@ export const ERRORS = {
     text: 'the target file exists already',
     next: 'choose another path, or give --force',
   },
+  FILE_IN_USE: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'another process is writing the file',
+    next: 'wait for its end, or stop it',
+  },
+  PART_EXISTS: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'an unfinished export stands beside the target file',
+    next: 'go on with it by --resume, or begin anew with --force',
+  },
+  PART_FOREIGN: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'what stands beside the target file is not the beginning of this export',
+    next: 'repeat the command that began it with --resume, begin anew with --force, or choose another path',
+  },
+  IMAGE_CORRUPT: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'the disk image is damaged or cut off',
+    next: 'look at it with `qemu-img check`, or get another copy',
+  },
+  IMAGE_UNSUPPORTED: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the disk image is of a kind that Varve does not read',
+    next: 'convert it with `qemu-img convert -O raw`',
+  },
   FILE_BAD: {
     errno: 'EINVAL',
     exit: 1,

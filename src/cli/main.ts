@@ -2,14 +2,15 @@
 import { Command, CommanderError } from 'commander';
 import { VarveError } from '../base/errors.ts';
 import type { Setup } from './context.ts';
+import { addExport } from './export-command.ts';
 import { addExplore } from './explore-command.ts';
 import { addChangesCommands } from './changes-commands.ts';
 import { addHistoryCommands } from './history-commands.ts';
 import { sayError } from './output.ts';
+import { addImport } from './import-command.ts';
 import { addServe } from './serve-command.ts';
 import type { LoadTools } from './tools.ts';
 import { addTop } from './top-command.ts';
-import { addTransferCommands } from './transfer-commands.ts';
 import { addVolumeCommands } from './volume-commands.ts';
 
 const KEEP_ALIVE_MS = 2 ** 30;
@@ -38,7 +39,8 @@ function makeProgram(version: string, setup: Setup): Command {
   addHistoryCommands(program, setup);
   addChangesCommands(program, setup);
   addTop(program, setup);
-  addTransferCommands(program, setup);
+  addExport(program, setup);
+  addImport(program, setup);
   addExplore(program, setup);
   return program;
 }

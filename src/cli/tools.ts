@@ -3,6 +3,7 @@ import type { Operator } from '../control/operations.ts';
 import type { ServerPorts } from '../control/server.ts';
 import type { VolumeDirectory } from '../control/volume-directory.ts';
 import type { OpenDevice } from '../device/lower-device.ts';
+import type { MetaFiles } from '../device/meta-files.ts';
 
 export interface Tools {
   directory(path: string): VolumeDirectory;
@@ -10,6 +11,7 @@ export interface Tools {
   operator(directory: VolumeDirectory): Promise<Operator>;
   readonly serverPorts: ServerPorts;
   readonly openDevice: OpenDevice;
+  readonly files: MetaFiles;
 }
 
 export type LoadTools = () => Promise<Tools>;

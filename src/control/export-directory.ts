@@ -8,6 +8,7 @@ import { VarveError } from '../base/errors.ts';
 import type { ExportDirectory, ExportListing, OpenExport } from '../device/block-device.ts';
 import { timeText } from '../volume/moment.ts';
 import type { Volume } from '../volume/volume.ts';
+import { momentText } from './moment-text.ts';
 import { sizeText } from './size-text.ts';
 
 export interface ExportName {
@@ -37,12 +38,11 @@ export async function openExport(volume: Volume, moment: string | undefined): Pr
   }
   const resolved = await volume.resolve(moment);
   const { generation, lineage, wallUs, stable } = resolved;
-  const when = `as it was at ${timeText(wallUs)}, generation ${generation}`;
   return {
     device: volume.openMoment(resolved),
     // A snapshot's name stays true, and is what people look for in a list.
     canonicalName: `${volume.name}@${stable ? moment : `gen=${generation}`}`,
-    description: `${volume.name}, ${size}, ${when}, read-only; lineage ${lineage}`,
+    description: `${volume.name}, ${size}, ${momentText({ wallUs, generation, lineage })}`,
     multipleConnections: stable,
     fixContext,
   };

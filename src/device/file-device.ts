@@ -72,10 +72,15 @@ function checkKind(path: string, stats: fs.Stats): void {
   throw new VarveError('FILE_BAD', `${path} is neither a file nor a block device`);
 }
 
-function checkSize(path: string, actual: number, stats: fs.Stats, wanted?: ByteCount): void {
+function checkSize(
+  path: string,
+  actual: number,
+  stats: fs.Stats,
+  { size: wanted, grows }: OpenDeviceOptions,
+): void {
   if (!Number.isSafeInteger(actual)) throw new Error(`its size is ${actual}`);
   if (wanted === undefined || actual === wanted) return;
-  if (stats.isBlockDevice() && actual > wanted) return;
+  if (stats.isBlockDevice() ? actual > wanted : grows === true && actual < wanted) return;
   throw new VarveError('VOLUME_FOREIGN', `${path} holds ${actual} bytes, expected ${wanted}`);
 }
 
@@ -112,12 +117,20 @@ async function openDescriptor(path: string, options: OpenDeviceOptions): Promise
   const isBlock = found?.isBlockDevice() === true;
   if (options.create === true && !isBlock) {
     assert(options.size !== undefined, 'a new file is given its size');
-    return createFile(path, options.size);
+    return createFile(path, options.grows === true ? byteCount(0) : options.size);
   }
   const { O_RDWR, O_RDONLY, O_EXCL } = fs.constants;
   const access = options.readOnly === true ? O_RDONLY : O_RDWR;
   const isExclusive = isBlock && options.exclusiveBlockDevice !== false;
   return openFile(path, isExclusive ? access | O_EXCL : access);
+}
+
+async function lockFile(means: Platform, path: string, fd: number): Promise<void> {
+  const isHeld = await means.lockExclusive(fd);
+  // Whoever held it until now may have given the file another name.
+  const [locked, named] = await Promise.all([statFile(fd), statPath(path)]);
+  if (isHeld && named !== undefined && locked.ino === named.ino && locked.dev === named.dev) return;
+  throw new VarveError('FILE_IN_USE', path);
 }
 
 interface Opened {
@@ -154,7 +167,8 @@ export class FileDevice implements LowerDevice {
 
   /**
    * @throws VarveError FILE_BAD (not there, a directory), FILE_EXISTS (with `create`), PERMISSION,
-   *   VOLUME_FOREIGN (of another size), LOG_IN_USE (a block device in use), DISK_FULL, DEVICE_IO
+   *   VOLUME_FOREIGN (of another size), LOG_IN_USE (a block device in use), FILE_IN_USE (locked),
+   *   DISK_FULL, DEVICE_IO
    */
   static async open(path: string, options: OpenDeviceOptions = {}): Promise<FileDevice> {
     return FileDevice.openWith(await platform(), path, options);
@@ -172,7 +186,8 @@ export class FileDevice implements LowerDevice {
       const stats = await statFile(fd);
       checkKind(path, stats);
       const actual = stats.isBlockDevice() ? await blockDeviceSize(path, stats) : stats.size;
-      checkSize(path, actual, stats, options.size);
+      checkSize(path, actual, stats, options);
+      if (options.locked === true) await lockFile(means, path, fd);
       return new FileDevice({
         path,
         fd,

@@ -21,6 +21,7 @@ export type SyncPoint =
   | 'final' // blocks of a round, before settled moves
   | 'sums' // their checksums, before settled moves
   | 'settled' // before segments are recycled
+  | 'export' // an image that is being written, before its note says how far it is, and at its end
   | 'repair' // what a scrub wrote again; the next one finds what a cut takes
   | 'close';
 
@@ -69,6 +70,10 @@ export interface OpenDeviceOptions {
   readonly create?: boolean;
   /** Nothing is written by us: any write is a bug. */
   readonly readOnly?: boolean;
+  /** With `create`: the file is as long as what is written to it, and `size` is all it may hold. */
+  readonly grows?: boolean;
+  /** Locks the file until it is closed: FILE_IN_USE when another opening has it locked. */
+  readonly locked?: boolean;
   /** Refuses a block device that is mounted or opened in this way by others. On if not given. */
   readonly exclusiveBlockDevice?: boolean;
 }

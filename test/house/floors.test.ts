@@ -89,6 +89,7 @@ const PLANTS: readonly Plant[] = [
   ['src/device/up.ts', uses('../volume/own.ts'), 'floor-device'],
   ['src/explore/up.ts', usesType('../volume/own.ts'), 'floor-explore'],
   ['src/explore/side.ts', uses('../../log/own.ts'), 'floor-explore'],
+  ['src/image/up.ts', uses('../volume/own.ts'), 'floor-image'],
   ['log/side.ts', uses('../index/own.ts'), 'floor-log'],
   ['log/up.ts', usesType('../src/volume/own.ts'), 'floor-log'],
   ['index/side.ts', uses('../log/own.ts'), 'floor-index'],
