@@ -6,6 +6,7 @@ import { fuzzer as formatChecksums } from './format/checksums.fuzz.ts';
 import { fuzzer as controlTexts } from './control/texts.fuzz.ts';
 import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
 import { fuzzer as formatStructures } from './format/structures.fuzz.ts';
+import { fuzzer as imageQcow2 } from './image/qcow2.fuzz.ts';
 import { fuzzer as indexBlocks } from './index/blocks.fuzz.ts';
 import { fuzzer as indexPins } from './index/pins.fuzz.ts';
 import { fuzzer as indexTimeline } from './index/timeline.fuzz.ts';
@@ -36,6 +37,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   controlTexts,
   formatLayouts,
   formatStructures,
+  imageQcow2,
   indexBlocks,
   indexPins,
   indexTimeline,
