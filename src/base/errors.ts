@@ -261,6 +261,12 @@ export const ERRORS = {
     text: 'what stands beside the target file is not the beginning of this export',
     next: 'repeat the command that began it with --resume, begin anew with --force, or choose another path',
   },
+  IMAGE_FORMAT_UNSAID: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the file begins as an image does, and its format was not said',
+    next: 'give --format qcow2 for the disk in it, or --format raw for the file byte for byte',
+  },
   IMAGE_CORRUPT: {
     errno: 'EIO',
     exit: 1,

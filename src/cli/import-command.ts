@@ -1,32 +1,80 @@
 /** import: an image file over the beginning of a disk. */
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { VarveError } from '../base/errors.ts';
 import { sizeText } from '../control/size-text.ts';
+import type { BaseImage, ImageFormat } from '../image/base-image.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
 import { say, sayJson } from './output.ts';
 
-async function importFile(context: Context, file: string, name: string): Promise<number> {
-  if (name.includes('@')) throw new VarveError('READ_ONLY', `"${name}"`);
+interface ImportFlags {
+  readonly format?: ImageFormat | 'auto';
+}
+
+interface Imported {
+  readonly name: string;
+  readonly file: string;
+  readonly format: ImageFormat;
+  /** The image, then what it is based on. */
+  readonly files: readonly string[];
+  readonly bytes: number;
+}
+
+const ABOUT = `
+Without --format the file is taken byte for byte, as by --format raw; one that begins as a qcow2
+image is refused, since it can be either. For a guest that has a raw disk can write the header of a
+qcow2 image into it, and name any file of this machine there as what it is based on. So give
+--format qcow2 for images that you know to be some, and --format auto only for files that no guest
+has ever written as a raw disk.
+
+A qcow2 image (version 2 or 3, also compressed by zlib) is read with the files that it is based on,
+which are told; they are raw or qcow2, and named with their format, as qemu-img has it by now. What
+its internal snapshots kept is left out.`;
+
+async function formatOf(
+  context: Context,
+  path: string,
+  { format }: ImportFlags,
+): Promise<ImageFormat> {
+  if (format === 'raw' || format === 'qcow2') return format;
+  const { probeImage } = await import('../image/open-image.ts');
+  const found = await probeImage(context.tools.openDevice, path);
+  if (format === 'auto' || found === 'raw') return found;
+  throw new VarveError('IMAGE_FORMAT_UNSAID', `${path} looks like ${found}`);
+}
+
+async function copy(context: Context, image: BaseImage, imported: Imported): Promise<void> {
   const { copyIn } = await import('../control/transfer.ts');
+  const { name, file } = imported;
+  await context.withOperator((operator) =>
+    operator.withExport(name, 'write', async ({ device }) => {
+      if (image.size > device.size) {
+        const both = `${file} holds ${image.size} bytes, ${name} has ${device.size}`;
+        throw new VarveError('FILE_BAD', `it does not fit: ${both}`);
+      }
+      await context.withProgress(`importing ${file}`, (progress) =>
+        copyIn(image, device, progress),
+      );
+    }),
+  );
+}
+
+async function importFile(
+  context: Context,
+  name: string,
+  { file, flags }: { readonly file: string; readonly flags: ImportFlags },
+): Promise<Imported> {
+  if (name.includes('@')) throw new VarveError('READ_ONLY', `"${name}"`);
+  const { openImage } = await import('../image/open-image.ts');
   const path = resolve(file);
-  const options = { readOnly: true, exclusiveBlockDevice: false };
-  const source = await context.tools.openDevice(path, options);
+  const format = await formatOf(context, path, flags);
+  const image = await openImage(context.tools.openDevice, path, format);
   try {
-    await context.withOperator((operator) =>
-      operator.withExport(name, 'write', async ({ device }) => {
-        if (source.size > device.size) {
-          const both = `${path} has ${source.size} bytes, ${name} has ${device.size}`;
-          throw new VarveError('FILE_BAD', `it does not fit: ${both}`);
-        }
-        await context.withProgress(`importing ${file}`, (progress) =>
-          copyIn(source, device, progress),
-        );
-      }),
-    );
-    return source.size;
+    const imported = { name, file: path, format, files: image.files, bytes: image.size };
+    await copy(context, image, imported);
+    return imported;
   } finally {
-    await source.close();
+    await image.close();
   }
 }
 
@@ -34,14 +82,21 @@ export function addImport(program: Command, setup: Setup): void {
   const command = program
     .command('import <file> <name>')
     .description(
-      'write a raw file over the beginning of a disk; what it held stays in the history',
+      'write the disk of an image over the beginning of a disk; what it held stays in the history',
+    )
+    .addOption(
+      new Option('--format <format>', 'of the file; see below').choices(['raw', 'qcow2', 'auto']),
     );
-  shared(command, ['varve import debian-12.raw disk']).action(
-    async (file: string, name: string) => {
+  shared(command, [
+    'varve import debian-12.raw disk',
+    'varve import debian-12.qcow2 disk --format qcow2',
+  ])
+    .addHelpText('after', ABOUT)
+    .action(async (file: string, name: string, flags: ImportFlags) => {
       const context = await contextOf(command, setup);
-      const bytes = await importFile(context, file, name);
-      if (context.isJson) return sayJson({ name, file: resolve(file), bytes });
-      say(`imported ${sizeText(bytes)} from ${file} into ${name}`);
-    },
-  );
+      const imported = await importFile(context, name, { file, flags });
+      if (context.isJson) return sayJson(imported);
+      say(`imported ${sizeText(imported.bytes)} from ${file} (${imported.format}) into ${name}`);
+      for (const below of imported.files.slice(1)) say(`  based on ${below}`);
+    });
 }

@@ -1,16 +1,19 @@
 /**
- * Copying a file into a device, sparse, several pieces at a time.
+ * Copying the disk of an image into a device, sparse, several pieces at a time.
  *
  * Invariant: when it fails, no copying goes on behind the caller's back.
  */
 import { byteCount, byteOffset, mebibytes, type ByteCount } from '../base/units.ts';
-import type { BlockDevice } from '../device/block-device.ts';
-import type { LowerDevice } from '../device/lower-device.ts';
+import { STATE_ZERO, type BlockDevice } from '../device/block-device.ts';
+import type { BaseImage } from '../image/base-image.ts';
 import { contentRuns } from '../image/image-writer.ts';
 import type { Progress } from '../volume/report.ts';
 
 const PIECE_BYTES: ByteCount = mebibytes(1);
 const PIECES_IN_FLIGHT = 8;
+/** What one question about zeros may cover, and how many runs its answer has. */
+const EXTENTS_BYTES: ByteCount = mebibytes(1024);
+const EXTENTS_MAX = 1024;
 
 interface Range {
   readonly offset: number;
@@ -48,14 +51,40 @@ async function workThrough<T>(
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }
 
-/** Content of a file in order; neighbouring zeros are one piece, however long. */
+/** How many bytes at `at` are known to be zeros; they end where a piece does, or the disk. */
+async function zerosAt(source: BaseImage, at: number): Promise<number> {
+  // First as far as will be read, since most answers end there.
+  for (const asked of [PIECE_BYTES, EXTENTS_BYTES]) {
+    const length = byteCount(Math.min(asked, source.size - at));
+    let zeros = 0;
+    for (const run of await source.extents(byteOffset(at), length, EXTENTS_MAX)) {
+      if ((run.flags & STATE_ZERO) === 0) break;
+      zeros += run.length;
+    }
+    if (at + zeros === source.size) return zeros;
+    if (zeros < PIECE_BYTES || asked === EXTENTS_BYTES) {
+      return Math.floor(zeros / PIECE_BYTES) * PIECE_BYTES;
+    }
+  }
+  return 0;
+}
+
+/** Content of a disk in order; neighbouring zeros are one piece, however long. */
 async function* contentOf(
-  source: LowerDevice,
+  source: BaseImage,
   progress: Progress,
 ): AsyncGenerator<DataPiece | ZeroPiece, void> {
   let zeroFrom = 0;
   let zeroLength = 0;
-  for (let at = 0; at < source.size; at += PIECE_BYTES) {
+  for (let at = 0; at < source.size;) {
+    const zeros = await zerosAt(source, at);
+    if (zeros > 0) {
+      if (zeroLength === 0) zeroFrom = at;
+      zeroLength += zeros;
+      at += zeros;
+      progress(byteCount(at), source.size);
+      continue;
+    }
     const bytes = new Uint8Array(Math.min(PIECE_BYTES, source.size - at));
     await source.read(byteOffset(at), bytes);
     for (const run of contentRuns(bytes)) {
@@ -70,7 +99,8 @@ async function* contentOf(
       const part = bytes.subarray(run.offset, run.offset + run.length);
       yield { kind: 'data', offset, length: run.length, bytes: part };
     }
-    progress(at + bytes.length, source.size);
+    at += bytes.length;
+    progress(byteCount(at), source.size);
   }
   if (zeroLength > 0) yield { kind: 'zero', offset: zeroFrom, length: zeroLength };
 }
@@ -80,7 +110,7 @@ async function* contentOf(
  * @param source - not longer than the device
  */
 export async function copyIn(
-  source: LowerDevice,
+  source: BaseImage,
   device: BlockDevice,
   progress: Progress,
 ): Promise<void> {

@@ -9,7 +9,7 @@ import type { BaseImage } from '../../src/image/base-image.ts';
 import { openImage } from '../../src/image/open-image.ts';
 import { describeWith } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/files.ts';
-import { run } from '../support/run.ts';
+import { run, varve, varveToEnd } from '../support/run.ts';
 
 const MIB = 2 ** 20;
 const SIZE = 24 * MIB;
@@ -159,5 +159,45 @@ describeWith(['qemu-img', 'qemu-io'], 'an image of qemu-img', () => {
     const luks = ['--object', 'secret,id=s,data=abc', '-o', 'encrypt.format=luks'];
     const secret = await make('luks', ...luks, '-o', 'encrypt.key-secret=s,encrypt.iter-time=10');
     expect(await refused(secret)).toContain('LUKS');
+  });
+});
+
+describeWith(['qemu-img', 'qemu-io'], 'varve import', () => {
+  it('takes the disk of a qcow2 image, and gives it back', async () => {
+    using directory = temporaryDirectory();
+    const { path } = directory;
+    const data = join(path, 'data');
+    const raw = join(path, 'source.raw');
+    const base = join(path, 'base.qcow2');
+    const image = join(path, 'top.qcow2');
+    writeFileSync(raw, source());
+    await run('qemu-img', ['convert', '-c', '-f', 'raw', '-O', 'qcow2', raw, base]);
+    const words = ['create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', image];
+    await run('qemu-img', words);
+    await run('qemu-io', ['-f', 'qcow2', '-c', 'write -P 1 4M 100k', image]);
+    await varve(data, ['create', 'disk', '--size', '24M', '--log-size', '96M']);
+
+    const unsaid = await varveToEnd(data, ['import', image, 'disk']);
+    expect(unsaid.code).toBe(2);
+    expect(unsaid.stderr).toMatch(/IMAGE_FORMAT_UNSAID.*--format qcow2/s);
+    const told = await varve(data, ['import', image, 'disk', '--format', 'qcow2', '--json']);
+    expect(JSON.parse(told)).toMatchObject({
+      format: 'qcow2',
+      bytes: SIZE,
+      files: [image, base],
+    });
+    const out = join(path, 'out.qcow2');
+    await varve(data, ['export', 'disk', out, '--format', 'qcow2']);
+    await run('qemu-img', ['compare', '-f', 'qcow2', '-F', 'qcow2', image, out]);
+    expect(await run('qemu-img', ['check', out])).toContain('No errors were found');
+
+    const auto = await varve(data, ['import', base, 'disk', '--format', 'auto', '--json']);
+    expect(JSON.parse(auto)).toMatchObject({ format: 'qcow2', files: [base] });
+    await varve(data, ['import', raw, 'disk']);
+    await varve(data, ['import', image, 'disk', '--format', 'raw']);
+    await varve(data, ['export', 'disk', join(path, 'out.raw')]);
+    const expected = source();
+    readFileSync(image).copy(expected);
+    expect(readFileSync(join(path, 'out.raw')).equals(expected)).toBe(true);
   });
 });
