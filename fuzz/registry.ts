@@ -5,6 +5,7 @@
 import { fuzzer as formatChecksums } from './format/checksums.fuzz.ts';
 import { fuzzer as controlTexts } from './control/texts.fuzz.ts';
 import { fuzzer as formatLayouts } from './format/layouts.fuzz.ts';
+import { fuzzer as formatSendStreams } from './format/send-streams.fuzz.ts';
 import { fuzzer as formatStructures } from './format/structures.fuzz.ts';
 import { fuzzer as imageQcow2 } from './image/qcow2.fuzz.ts';
 import { fuzzer as indexBlocks } from './index/blocks.fuzz.ts';
@@ -27,6 +28,7 @@ import { fuzzer as volumePinnedLives } from './volume/pinned-lives.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
 import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
+import { fuzzer as volumeReceive } from './volume/receive.fuzz.ts';
 import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
 import { fuzzer as volumeShortLives } from './volume/short-lives.fuzz.ts';
 import { fuzzer as volumeTornRequests } from './volume/torn-requests.fuzz.ts';
@@ -36,6 +38,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   formatChecksums,
   controlTexts,
   formatLayouts,
+  formatSendStreams,
   formatStructures,
   imageQcow2,
   indexBlocks,
@@ -57,6 +60,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumePowerCuts,
   volumeReaders,
   volumeRottenHeaders,
+  volumeReceive,
   volumeRoundCuts,
   volumeShortLives,
   volumeTornRequests,

@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { assert } from '../../src/base/assert.ts';
 import { uuidText } from '../../src/base/identity.ts';
 import { FORMATS } from '../../src/format/layouts.ts';
+import { SEND_FORMATS } from '../../src/format/send-layouts.ts';
 import { decode, encode, type Field, type RecordLayout } from '../../src/format/record.ts';
 import type { Fuzzer } from '../options.ts';
 
@@ -24,6 +25,10 @@ function valueOf({ type, size }: Field): fc.Arbitrary<number | string> | undefin
       return fc.maxSafeNat();
     case 'uuid':
       return fc.uint8Array({ minLength: 16, maxLength: 16 }).map(uuidText);
+    case 'hash':
+      return fc
+        .uint8Array({ minLength: 32, maxLength: 32 })
+        .map((bytes) => Buffer.from(bytes).toString('hex'));
     case 'text':
       // A character outside of ASCII takes up to four bytes; zeros at the end are padding.
       return fc.string({ unit: 'grapheme', maxLength: 12 }).map((text) => clip(text, size));
@@ -55,7 +60,7 @@ function sampleOf(of: RecordLayout): fc.Arbitrary<Sample> {
   return fc.record(fields, { noNullPrototype: true }).map((values) => ({ of, values }));
 }
 
-const samples = fc.oneof(...FORMATS.map(sampleOf));
+const samples = fc.oneof(...[...FORMATS, ...SEND_FORMATS].map(sampleOf));
 
 function bytesOf({ of, values }: Sample): Uint8Array {
   // What was there before must not shine through.

@@ -55,6 +55,7 @@ function mutateField(random: SeededRandom, field: Field, structure: Uint8Array):
       bytes[random.below(bytes.length)] = random.below(256);
       return;
     case 'uuid':
+    case 'hash':
     case 'text':
     case 'magic':
       if (random.chance(0.3)) bytes.fill(random.pick([0, 0xff]));

@@ -153,6 +153,42 @@ export const ERRORS = {
     text: 'the open moment was given up, because writers needed its space',
     next: 'make a snapshot before opening a moment that must last',
   },
+  MOMENT_MIXED: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the disk was never as it was put down between these two moments: a stream was being received',
+    next: 'open the moment before or after, which the message names',
+  },
+  STREAM_BAD: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the stream is damaged, or was not made by `varve send`',
+    next: 'send it again; `varve receive NAME --resume-token` says whether a part of it is kept',
+  },
+  STREAM_CUT: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the stream broke off',
+    next: 'go on with `varve send NAME --resume TOKEN`; `varve receive NAME --resume-token` prints the token',
+  },
+  STREAM_MISFIT: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the stream does not fit what the volume holds',
+    next: 'send from the moment that the message names, or a whole disk into a new volume',
+  },
+  RECEIVE_UNFINISHED: {
+    errno: 'EPERM',
+    exit: 1,
+    text: 'a stream is being received into the volume, or broke off',
+    next: 'go on with `varve send --resume` and the token of `varve receive NAME --resume-token`, or give it up with `varve receive NAME --abort`',
+  },
+  RECEIVE_NONE: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'no receive of the volume is unfinished',
+    next: 'nothing needs to be done; `varve info NAME` shows what was received last',
+  },
   SNAPSHOT_EXISTS: {
     errno: 'EINVAL',
     exit: 1,

@@ -21,6 +21,9 @@ export interface CatalogueEntry {
   readonly createdWallUs: Micros;
   readonly block: Block;
   readonly label: string;
+  readonly base: Generation;
+  readonly records: number;
+  readonly nextBlock: Block;
 }
 
 export const BLANK_ENTRY: CatalogueEntry = {
@@ -32,6 +35,9 @@ export const BLANK_ENTRY: CatalogueEntry = {
   createdWallUs: micros(0),
   block: block(0),
   label: '',
+  base: generation(0),
+  records: 0,
+  nextBlock: block(0),
 };
 
 export function encodeCatalogueEntry(entry: CatalogueEntry, target: Uint8Array): void {
@@ -46,6 +52,9 @@ export function encodeCatalogueEntry(entry: CatalogueEntry, target: Uint8Array):
       created_wall_us: entry.createdWallUs,
       block: entry.block,
       label: entry.label,
+      base: entry.base,
+      records: entry.records,
+      next_block: entry.nextBlock,
     },
     target,
   );
@@ -64,5 +73,8 @@ export function decodeCatalogueEntry(bytes: Uint8Array): CatalogueEntry | undefi
     createdWallUs: micros(numberOf(values, 'created_wall_us')),
     block: block(numberOf(values, 'block')),
     label: textOf(values, 'label'),
+    base: generation(numberOf(values, 'base')),
+    records: numberOf(values, 'records'),
+    nextBlock: block(numberOf(values, 'next_block')),
   };
 }

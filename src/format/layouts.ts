@@ -20,7 +20,12 @@ export const COUNT_END = 2 ** 52;
 type Row = readonly [name: string, type: FieldType, size: number, unit: string, note: string];
 
 /** Declares fields in order: offsets follow from the sizes, and what is left is padding. */
-function table(name: string, size: number, note: string, rows: readonly Row[]): RecordLayout {
+export function table(
+  name: string,
+  size: number,
+  note: string,
+  rows: readonly Row[],
+): RecordLayout {
   let offset = 0;
   const fields: Field[] = [];
   const add = ([field, type, bytes, unit, text]: Row): void => {
@@ -99,6 +104,12 @@ export const RECORD_SNAPSHOT_DELETED = 3;
 export const RECORD_MARK = 4;
 /** Only in a checkpoint: a block that the last round wrote, looked at when the image is opened. */
 export const RECORD_WITNESS = 5;
+/** The disk is what another volume was at a moment. */
+export const RECORD_RECEIVED = 8;
+/** A receive is under way: how far its stream was applied. */
+export const RECORD_RECEIVING = 9;
+/** A receive is being given up. */
+export const RECORD_RECEIVE_ABORTED = 10;
 export const LABEL_BYTES_MAX = 64;
 
 export const catalogueEntry = table(
@@ -107,21 +118,43 @@ export const catalogueEntry = table(
   'One change of the catalogue: in the stream as the payload of a record entry (padded with zeros' +
     ' to a block), and in a checkpoint as the state that remains.',
   [
-    ['type', 'u16', 2, 'kind', '1 lineage, 2 snapshot, 3 snapshot deleted, 4 mark, 5 witness'],
+    [
+      'type',
+      'u16',
+      2,
+      'kind',
+      '1 lineage, 2 snapshot, 3 snapshot deleted, 4 mark, 5 witness, 8 received, 9 receiving,' +
+        ' 10 receive given up',
+    ],
     ['padding', 'zero', 6, 'zero', 'written and checked as zero'],
     [
       'generation',
       'u64',
       8,
       'generation',
-      'moment; for a lineage its parent; for a witness its version',
+      'moment; for a lineage its parent; for a witness its version; received: the moment here',
     ],
-    ['lineage', 'uuid', 16, 'uuid', 'of the moment; for a lineage its own identity'],
-    ['parent', 'uuid', 16, 'uuid', 'parent of a lineage; else nil'],
+    [
+      'lineage',
+      'uuid',
+      16,
+      'uuid',
+      'of the moment; for a lineage its own identity; 8 to 10: of the moment that is sent',
+    ],
+    ['parent', 'uuid', 16, 'uuid', 'parent of a lineage; 8 to 10: the sending volume; else nil'],
     ['moment_wall_us', 'u64', 8, 'us', 'wall clock at the moment'],
     ['created_wall_us', 'u64', 8, 'us', 'wall clock when the entry was made'],
-    ['block', 'u64', 8, 'block', 'of a witness; else 0'],
-    ['label', 'text', LABEL_BYTES_MAX, 'utf-8', 'name of a snapshot or mark'],
+    ['block', 'u64', 8, 'block', 'of a witness; 8 to 10: the generation that is sent; else 0'],
+    [
+      'label',
+      'text',
+      LABEL_BYTES_MAX,
+      'utf-8',
+      'name of a snapshot or mark; receiving: SHA-256 of the stream so far, hexadecimal',
+    ],
+    ['base', 'u64', 8, 'generation', '8 to 10: the moment here before it began; else 0'],
+    ['records', 'u64', 8, 'count', 'receiving: records of the stream that count; else 0'],
+    ['next_block', 'u64', 8, 'block', 'receiving: all changes below it are here; else 0'],
   ],
 );
 

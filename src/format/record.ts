@@ -10,8 +10,9 @@ import { assert } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import { uuidBytes, uuidText, type Uuid } from '../base/identity.ts';
 
-/** Little-endian. `text` is UTF-8 padded with zeros; `magic` is fixed ASCII. */
-export type FieldType = 'u8' | 'u16' | 'u32' | 'u48' | 'u64' | 'uuid' | 'text' | 'magic' | 'zero';
+/** Little-endian. `text` is UTF-8 padded with zeros; `magic` is fixed ASCII; `hash`: SHA-256. */
+export type FieldType =
+  'u8' | 'u16' | 'u32' | 'u48' | 'u64' | 'uuid' | 'hash' | 'text' | 'magic' | 'zero';
 
 export interface Field {
   readonly name: string;
@@ -37,9 +38,10 @@ const SIZES: Partial<Record<FieldType, number>> = {
   u48: 6,
   u64: 8,
   uuid: 16,
+  hash: 32,
 };
 
-/** Values of a structure by field name: numbers, or text for uuid and text fields. */
+/** Values of a structure by field name: numbers, or text for uuid, hash (hexadecimal) and text. */
 export type Values = Readonly<Record<string, number | string>>;
 
 export function layout(
@@ -95,6 +97,10 @@ export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
+function textBytes(type: FieldType, value: string): Uint8Array {
+  return Buffer.from(value, type === 'hash' ? 'hex' : 'utf8');
+}
+
 function writeField(
   target: Uint8Array,
   view: DataView,
@@ -102,9 +108,9 @@ function writeField(
   value: number | string,
 ): void {
   const { offset, size, type } = field;
-  if (type === 'uuid' || type === 'text' || type === 'magic') {
+  if (type === 'uuid' || type === 'hash' || type === 'text' || type === 'magic') {
     assert(typeof value === 'string', `${field.name} is text`);
-    const bytes = type === 'uuid' ? uuidBytes(value) : Buffer.from(value, 'utf8');
+    const bytes = type === 'uuid' ? uuidBytes(value) : textBytes(type, value);
     assert(bytes.length <= size, `${field.name} fits its field`);
     target.fill(0, offset, offset + size);
     target.set(bytes, offset);
@@ -122,6 +128,7 @@ function readField(source: Uint8Array, view: DataView, field: Field): number | s
   const { offset, size, type } = field;
   const bytes = source.subarray(offset, offset + size);
   if (type === 'uuid') return uuidText(bytes);
+  if (type === 'hash') return Buffer.from(bytes).toString('hex');
   if (type === 'text' || type === 'magic') {
     return Buffer.from(bytes).toString('utf8').replace(/\0+$/, '');
   }
