@@ -31,6 +31,22 @@ function damageText({ readErrors, readRescues, repairs }: VolumeInfo['counters']
   );
 }
 
+function receiveLines({ received, unfinished }: VolumeInfo['receive']): [string, string][] {
+  const lines: [string, string][] = [];
+  if (received !== undefined) {
+    const { volume, generation, wallUs, isUnchanged } = received;
+    const since = isUnchanged ? 'nothing written since' : 'written since';
+    const what = `generation ${generation} of ${volume}, ${timeText(wallUs)}`;
+    lines.push(['received', `${what}; ${since}`]);
+  }
+  if (unfinished !== undefined) {
+    const { volume, generation, records, isAborted } = unfinished;
+    const how = isAborted ? 'being given up' : `unfinished, ${records} records are here`;
+    lines.push(['receiving', `generation ${generation} of ${volume}: ${how}`]);
+  }
+  return lines;
+}
+
 export async function infoText(name: string, info: VolumeInfo): Promise<string> {
   const { counters, recovery } = info;
   const end = recovery.clean ? 'an orderly end' : 'an unclean end';
@@ -47,6 +63,7 @@ export async function infoText(name: string, info: VolumeInfo): Promise<string> 
     ['log', fillText(info.log)],
     ['final storage', fillText(info.final)],
     ...limitLines(info),
+    ...receiveLines(info.receive),
     ['index', `${info.versions} versions, ${sizeText(info.indexBytes)}`],
     ['open moments', String(info.openMoments)],
     ['reads', `${counters.reads}, ${sizeText(counters.readBytes)}`],

@@ -21,6 +21,8 @@ import {
   type Damage,
   type HistoryInterval,
   type MarkInfo,
+  type ReceiveInfo,
+  type ReceiveReport,
   type ScrubReport,
   type SnapshotInfo,
   type VolumeInfo,
@@ -116,6 +118,39 @@ const recoveryShape = fields({
   tookMs: amount,
 });
 
+const receiveInfoShape: Shape<ReceiveInfo> = fields({
+  received: optional(
+    fields({
+      volume: text,
+      lineage: text,
+      generation: generationShape,
+      wallUs: microsShape,
+      here: generationShape,
+      isUnchanged: flag,
+    }),
+  ),
+  unfinished: optional(
+    fields({
+      volume: text,
+      lineage: text,
+      generation: generationShape,
+      records: count,
+      isAborted: flag,
+      token: text,
+    }),
+  ),
+});
+
+export const receiveReportShape: Shape<ReceiveReport> = fields({
+  volume: text,
+  lineage: text,
+  generation: generationShape,
+  wallUs: microsShape,
+  base: generationShape,
+  here: generationShape,
+  snapshot: text,
+});
+
 export const infoShape: Shape<VolumeInfo> = fields({
   uuid: text,
   size: bytes,
@@ -139,6 +174,7 @@ export const infoShape: Shape<VolumeInfo> = fields({
   marks: list(markShape),
   openMoments: count,
   counters: countersShape,
+  receive: receiveInfoShape,
   recovery: recoveryShape,
 });
 

@@ -53,7 +53,11 @@ interface Parts {
   readonly body: Uint8Array;
   readonly range: Range | undefined;
   readonly fua: boolean;
+  readonly by: Writer;
 }
+
+/** Who asks: while a stream is received, clients are refused. */
+export type Writer = 'client' | 'receive';
 
 interface Merged {
   readonly block: Block;
@@ -109,13 +113,13 @@ export class Appender {
     this.#lastFlush = core.head;
   }
 
-  write(offset: ByteOffset, source: Uint8Array, fua: boolean): Done {
+  write(offset: ByteOffset, source: Uint8Array, fua: boolean, by: Writer = 'client'): Done {
     const core = this.#core;
     core.needWritable();
     core.counters.writes += 1;
     core.counters.writeBytes += source.length;
     if (source.length === 0) return undefined;
-    const parts = splitWrite(offset, source, fua);
+    const parts = splitWrite(offset, source, fua, by);
     if (parts.edges.length === 0 && !this.#admission.busy) {
       this.#checksum(parts.body);
       if (this.#roomFor(parts) === 'yes') {
@@ -135,10 +139,15 @@ export class Appender {
     const end = volumeEnd ? this.#core.blocks : Math.floor((offset + length) / BLOCK_BYTES);
     if (end <= first) return undefined;
     const range = { kind: KIND_TRIM, start: blockOf(first), count: blockCount(end - first) };
-    return this.#putRange({ edges: [], first: range.start, body: NOTHING, range, fua });
+    const by = 'client';
+    return this.#putRange({ edges: [], first: range.start, body: NOTHING, range, fua, by });
   }
 
-  zero(offset: ByteOffset, length: ByteCount, options: { fua: boolean; allocate: boolean }): Done {
+  zero(
+    offset: ByteOffset,
+    length: ByteCount,
+    options: { readonly fua: boolean; readonly allocate: boolean; readonly by?: Writer },
+  ): Done {
     this.#core.needWritable();
     this.#core.counters.zeroes += 1;
     if (length === 0) return undefined;
@@ -275,6 +284,8 @@ export class Appender {
   #put(parts: Parts, merged: readonly Merged[]): void {
     const core = this.#core;
     const { stream } = core.log;
+    // Asked last of all: it may have waited while a receive began.
+    if (parts.by === 'client') core.needNoReceive('it takes no writes');
     if (this.#markOwed) this.#putMark();
     if (!this.#lineageStarted) this.#startLineage();
     const { body, range, fua, first } = parts;
@@ -337,7 +348,7 @@ export class Appender {
 }
 
 /** Partial blocks at either end, whole blocks between. */
-function splitWrite(offset: ByteOffset, source: Uint8Array, fua: boolean): Parts {
+function splitWrite(offset: ByteOffset, source: Uint8Array, fua: boolean, by: Writer): Parts {
   const edges: Edge[] = [];
   let at = 0;
   const into = offset % BLOCK_BYTES;
@@ -356,13 +367,13 @@ function splitWrite(offset: ByteOffset, source: Uint8Array, fua: boolean): Parts
     });
   }
   const body = at === 0 && whole === source.length ? source : source.subarray(at, at + whole);
-  return { edges, first, body, range: undefined, fua };
+  return { edges, first, body, range: undefined, fua, by };
 }
 
 function splitZero(
   offset: ByteOffset,
   length: ByteCount,
-  { fua, allocate }: { fua: boolean; allocate: boolean },
+  { fua, allocate, by = 'client' }: { fua: boolean; allocate: boolean; by?: Writer },
   size: ByteCount,
 ): Parts {
   const end = offset + length;
@@ -383,5 +394,5 @@ function splitZero(
   const kind = allocate ? KIND_ALLOCATE : KIND_ZERO;
   const range =
     last > first ? { kind, start: blockOf(first), count: blockCount(last - first) } : undefined;
-  return { edges, first: blockOf(first), body: NOTHING, range, fua };
+  return { edges, first: blockOf(first), body: NOTHING, range, fua, by };
 }

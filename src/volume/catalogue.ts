@@ -9,16 +9,27 @@
  */
 import { assert } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
-import type { Uuid } from '../base/identity.ts';
-import { BLOCK_BYTES, type Block, type Generation, type Micros } from '../base/units.ts';
+import { NIL_UUID, type Uuid } from '../base/identity.ts';
+import {
+  block as blockOf,
+  BLOCK_BYTES,
+  generation as generationOf,
+  type Block,
+  type Generation,
+  type Micros,
+} from '../base/units.ts';
 import { BLANK_ENTRY, encodeCatalogueEntry, type CatalogueEntry } from '../format/catalogue.ts';
 import {
   RECORD_LINEAGE,
   RECORD_MARK,
+  RECORD_RECEIVE_ABORTED,
+  RECORD_RECEIVED,
+  RECORD_RECEIVING,
   RECORD_SNAPSHOT,
   RECORD_SNAPSHOT_DELETED,
   RECORD_WITNESS,
 } from '../format/layouts.ts';
+import type { SentMoment, StreamPlace } from '../format/send.ts';
 
 export interface Snapshot {
   readonly label: string;
@@ -44,12 +55,40 @@ export interface Lineage {
   readonly createdWallUs: Micros;
 }
 
+/** The disk is what another volume was at a moment. */
+export interface Received {
+  /** The sending volume; nil: a disk that was never written, after a receive that was given up. */
+  readonly volume: Uuid;
+  readonly moment: SentMoment;
+  readonly momentWallUs: Micros;
+  readonly createdWallUs: Micros;
+  /** Moments here between these two are no state of any disk. */
+  readonly base: Generation;
+  readonly generation: Generation;
+  readonly label: string;
+}
+
+/** A receive that has begun and not ended. */
+export interface Receiving {
+  readonly volume: Uuid;
+  /** What is being sent. */
+  readonly moment: SentMoment;
+  /** The moment here that it began at. */
+  readonly base: Generation;
+  /** All before is here, or is on its way to the device before this is. */
+  readonly place: StreamPlace;
+  /** What it has changed is being put back. */
+  readonly isAborted: boolean;
+}
+
 export class Catalogue {
   readonly entriesMax: number;
   readonly snapshots = new Map<string, Snapshot>();
   readonly marks = new Map<string, Mark>();
   #lineages: Lineage[] = [];
   #witnesses: readonly Witness[] = [];
+  #received: Received[] = [];
+  #receiving: Receiving | undefined;
 
   constructor(entriesMax: number, entries: readonly CatalogueEntry[]) {
     this.entriesMax = entriesMax;
@@ -64,6 +103,25 @@ export class Catalogue {
 
   get #lineagesMax(): number {
     return Math.floor((this.entriesMax * 3) / 8);
+  }
+
+  /** How many are kept apart; where there are more, the oldest two become one. */
+  get #receivedMax(): number {
+    return Math.max(1, Math.floor(this.entriesMax / 16));
+  }
+
+  /** Ascending; the last one is what was received last. */
+  get received(): readonly Received[] {
+    return this.#received;
+  }
+
+  /** Nothing was received that a receive could be based on. */
+  get isBlank(): boolean {
+    return (this.#received.at(-1)?.volume ?? NIL_UUID) === NIL_UUID;
+  }
+
+  get receiving(): Receiving | undefined {
+    return this.#receiving;
   }
 
   get lineages(): readonly Lineage[] {
@@ -98,15 +156,34 @@ export class Catalogue {
       case RECORD_MARK:
         this.marks.set(label, { label, generation, lineage, momentWallUs, createdWallUs });
         return;
+      case RECORD_RECEIVED:
+        this.#receiving = undefined;
+        this.#addReceived(receivedOf(entry));
+        return;
+      case RECORD_RECEIVING:
+      case RECORD_RECEIVE_ABORTED:
+        this.#receiving = receivingOf(entry);
+        return;
       default:
         throw new VarveError('VOLUME_CORRUPT', `catalogue record of unknown type ${entry.type}`);
     }
   }
 
-  /** Half of the area is for snapshots and marks; lineages and witnesses have the rest. */
+  #addReceived(received: Received): void {
+    const list = this.#received;
+    const same = list.findIndex(({ generation }) => generation === received.generation);
+    // A stream that changed nothing: another moment of the sender is the same one here.
+    const [known] = same < 0 ? [] : list.splice(same, 1);
+    list.push({ ...received, base: known?.base ?? received.base });
+    const [first, second] = list;
+    if (list.length <= this.#receivedMax || first === undefined || second === undefined) return;
+    list.splice(0, 2, { ...second, base: first.base });
+  }
+
+  /** Half of the area is for snapshots, marks and receives; lineages and witnesses have the rest. */
   needRoom(): void {
     const used = this.snapshots.size + this.marks.size;
-    if (used >= Math.floor(this.entriesMax / 2)) {
+    if (used >= Math.floor(this.entriesMax / 2) - this.#receivedMax - 1) {
       throw new VarveError('CATALOGUE_FULL', `${used} snapshots and marks`);
     }
   }
@@ -135,6 +212,18 @@ export class Catalogue {
       if (parentGeneration < horizon) first = i;
     });
     this.#lineages = this.#lineages.slice(first);
+    const last = this.#received.at(-1);
+    this.#received = this.#received.filter((one) => one === last || one.generation > horizon);
+  }
+
+  /** The newest moment up to this one that is a state of a disk; mostly itself. */
+  wholeAt(generation: Generation): Generation {
+    const { receiving } = this;
+    if (receiving !== undefined && generation > receiving.base) return receiving.base;
+    const inside = this.#received.find(
+      (one) => generation > one.base && generation < one.generation,
+    );
+    return inside?.base ?? generation;
   }
 
   /** The state, as a checkpoint holds it. */
@@ -146,6 +235,8 @@ export class Catalogue {
     for (const mark of this.marks.values()) {
       entries.push({ ...BLANK_ENTRY, ...mark, type: RECORD_MARK });
     }
+    for (const received of this.#received) entries.push(receivedEntry(received));
+    if (this.#receiving !== undefined) entries.push(receivingEntry(this.#receiving));
     for (const witness of this.#witnesses) {
       entries.push({ ...BLANK_ENTRY, type: RECORD_WITNESS, ...witness });
     }
@@ -162,6 +253,52 @@ export function lineageEntry(lineage: Lineage): CatalogueEntry {
     lineage: lineage.uuid,
     parent: lineage.parent,
     createdWallUs: lineage.createdWallUs,
+  };
+}
+
+function momentOf({ lineage, block }: CatalogueEntry): SentMoment {
+  return { lineage, generation: generationOf(block) };
+}
+
+function receivedOf(entry: CatalogueEntry): Received {
+  const { parent, base, generation, momentWallUs, createdWallUs, label } = entry;
+  const moment = momentOf(entry);
+  return { volume: parent, moment, momentWallUs, createdWallUs, base, generation, label };
+}
+
+export function receivedEntry(received: Received): CatalogueEntry {
+  const { volume, moment, momentWallUs, createdWallUs, base, generation, label } = received;
+  const { lineage, generation: sent } = moment;
+  const here = { base, generation, momentWallUs, createdWallUs, label };
+  const type = RECORD_RECEIVED;
+  return { ...BLANK_ENTRY, ...here, type, parent: volume, lineage, block: blockOf(sent) };
+}
+
+function receivingOf(entry: CatalogueEntry): Receiving {
+  const { type, parent, base, label, records, nextBlock } = entry;
+  const place = { records, nextBlock, digest: label };
+  const isAborted = type === RECORD_RECEIVE_ABORTED;
+  return { volume: parent, moment: momentOf(entry), base, place, isAborted };
+}
+
+export function receivingEntry({
+  volume,
+  moment,
+  base,
+  place,
+  isAborted,
+}: Receiving): CatalogueEntry {
+  const { records, nextBlock, digest } = place;
+  return {
+    ...BLANK_ENTRY,
+    type: isAborted ? RECORD_RECEIVE_ABORTED : RECORD_RECEIVING,
+    parent: volume,
+    lineage: moment.lineage,
+    block: blockOf(moment.generation),
+    base,
+    records,
+    nextBlock,
+    label: digest,
   };
 }
 

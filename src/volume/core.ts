@@ -126,6 +126,11 @@ export class Core {
   readonly pendingRecords = new Set<Lsn>();
   readonly #held = new Pins<undefined>();
   readonly #windows = new Map<PinHandle<PinReason>, PinHandle<undefined>>();
+  /**
+   * A stream is being received: clients see the disk as it was before, and write nothing.
+   * Undefined: nothing is.
+   */
+  receiving: { readonly base: Generation; readonly isWhole: boolean } | undefined;
   #closed = false;
   #collecting: Promise<void> | undefined;
 
@@ -150,10 +155,19 @@ export class Core {
     this.recovery = parts.recovery;
     this.readOnly = parts.readOnly;
     this.writeMode = parts.writeMode;
+    const { receiving } = parts.catalogue;
+    if (receiving !== undefined) {
+      this.receiving = { base: receiving.base, isWhole: parts.catalogue.isBlank };
+    }
   }
 
   get head(): Generation {
     return this.log.stream.generation;
+  }
+
+  /** The newest generation that is a state of the disk. */
+  get shown(): Generation {
+    return this.receiving?.base ?? this.head;
   }
 
   get closed(): boolean {
@@ -193,6 +207,13 @@ export class Core {
     if (this.#closed) throw new VarveError('CLOSED', 'the volume is closed');
     if (this.readOnly) throw new VarveError('READ_ONLY', 'the volume was opened read-only');
     if (this.failure !== undefined) throw this.failure;
+  }
+
+  /** @throws VarveError RECEIVE_UNFINISHED */
+  needNoReceive(what: string): void {
+    if (this.receiving === undefined) return;
+    const kept = this.receiving.isWhole ? 'it holds nothing whole yet' : 'it is as it was before';
+    throw new VarveError('RECEIVE_UNFINISHED', `${what}; ${kept}`);
   }
 
   /** Every record of the catalogue before it is durable and applied. */

@@ -3,12 +3,18 @@ import type { VarveError } from '../base/errors.ts';
 import { BLOCK_BYTES, byteCount, micros, type Generation, type Micros } from '../base/units.ts';
 import type { Core } from './core.ts';
 import type { Moments } from './moments.ts';
-import type { HistoryInterval, PointInTime, VolumeCounters, VolumeInfo } from './report.ts';
+import type {
+  HistoryInterval,
+  PointInTime,
+  ReceiveInfo,
+  VolumeCounters,
+  VolumeInfo,
+} from './report.ts';
 
 export async function describe(
   core: Core,
   moments: Moments,
-  roundFailure: VarveError | undefined,
+  { roundFailure, receive }: { roundFailure: VarveError | undefined; receive: ReceiveInfo },
 ): Promise<VolumeInfo> {
   const { log, catalogue } = core;
   const { geometry, segments, ring, writer, stream } = log;
@@ -48,6 +54,7 @@ export async function describe(
     marks: moments.marks(),
     openMoments: core.pins.count - catalogue.snapshots.size,
     counters: countersOf(core),
+    receive,
     recovery: core.recovery,
   };
 }

@@ -1,6 +1,6 @@
 /** The volume as a block device: readable and writable, the newest state. */
 import { VarveError } from '../base/errors.ts';
-import type { ByteCount, ByteOffset } from '../base/units.ts';
+import type { ByteCount, ByteOffset, Generation } from '../base/units.ts';
 import type {
   BlockDevice,
   Done,
@@ -45,7 +45,28 @@ export class LiveDevice implements BlockDevice {
     if (this.#core.closed) throw new VarveError('CLOSED', 'the volume is closed');
     this.#core.counters.reads += 1;
     this.#core.counters.readBytes += target.length;
-    return this.#reader.read(offset, target, LATEST);
+    const at = this.#at;
+    const done = this.#reader.read(offset, target, at);
+    return done === undefined ? undefined : this.#checked(done, { offset, target, at });
+  }
+
+  /** What clients see: the newest version, or what was there before a receive that goes on. */
+  get #at(): Generation {
+    const { receiving } = this.#core;
+    if (receiving === undefined) return LATEST;
+    if (receiving.isWhole) this.#core.needNoReceive('it can not be read');
+    return receiving.base;
+  }
+
+  /** A receive may have begun while the read was under way, and the read may have seen some of it. */
+  async #checked(
+    done: Promise<void>,
+    { offset, target, at }: { offset: ByteOffset; target: Uint8Array; at: Generation },
+  ): Promise<void> {
+    await done;
+    if (at === LATEST && this.#core.receiving !== undefined) {
+      await this.#reader.read(offset, target, this.#at);
+    }
   }
 
   write(offset: ByteOffset, source: Uint8Array, { fua }: WriteOptions): Done {
@@ -73,11 +94,11 @@ export class LiveDevice implements BlockDevice {
   cache(offset: ByteOffset, length: ByteCount): Done {
     needInside(offset, length, this.size);
     const wanted = Math.min(length, this.requestBytesMax);
-    return wanted === 0 ? undefined : this.#reader.read(offset, new Uint8Array(wanted), LATEST);
+    return wanted === 0 ? undefined : this.#reader.read(offset, new Uint8Array(wanted), this.#at);
   }
 
-  contexts(query: string | undefined): Promise<readonly string[]> {
-    return Promise.resolve(this.#status.contexts(query, LATEST));
+  async contexts(query: string | undefined): Promise<readonly string[]> {
+    return this.#status.contexts(query, this.#at);
   }
 
   status(
@@ -87,7 +108,7 @@ export class LiveDevice implements BlockDevice {
     runsMax: number,
   ): Promise<readonly StatusRun[]> {
     needInside(offset, length, this.size);
-    return this.#status.runs(context, offset, length, runsMax, LATEST);
+    return this.#status.runs(context, offset, length, runsMax, this.#at);
   }
 
   /** The volume itself is closed by whoever opened it. */

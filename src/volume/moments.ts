@@ -59,7 +59,7 @@ export class Moments {
     const moment = parseMoment(text);
     // What is accepted has its time once its batch is sealed.
     core.log.stream.seal();
-    const generation = this.#generationOf(moment, text);
+    const generation = this.#wholeAt(this.#generationOf(moment, text), moment);
     if (!core.isOpenable(generation)) throw this.#outside(text, generation);
     const snapshot = moment.kind === 'label' && core.catalogue.snapshots.has(moment.label);
     return {
@@ -82,6 +82,22 @@ export class Moments {
       lineage: catalogue.lineageOf(generation, horizon.lineage),
       wallUs: timeline.wallAt(generation),
     };
+  }
+
+  /** What a time, an age or a flush means where a stream was being received: the disk before it. */
+  #wholeAt(generation: Generation, { kind }: Moment): Generation {
+    const { catalogue, head } = this.#core;
+    const isNamed = (): boolean =>
+      [...catalogue.snapshots.values()].some((one) => one.generation === generation);
+    const whole = catalogue.wholeAt(generation);
+    if (whole === generation || generation > head || kind === 'label' || isNamed()) {
+      return generation;
+    }
+    if (kind !== 'generation') return whole;
+    const after = catalogue.received.find((one) => one.generation > generation)?.generation;
+    const next = after === undefined ? 'the rest is not here yet' : `the one after is gen=${after}`;
+    const both = `the moment before is gen=${whole}, ${next}`;
+    throw new VarveError('MOMENT_MIXED', `generation ${generation}; ${both}`);
   }
 
   #generationOf(moment: Moment, text: string): Generation {
@@ -143,11 +159,16 @@ export class Moments {
     return this.#changes.run(() => this.#mark(label));
   }
 
+  /** Another record of the catalogue: durable and applied when it is done. */
+  record(entry: CatalogueEntry): Promise<void> {
+    return this.#changes.run(() => this.#record(entry));
+  }
+
   async #createSnapshot(label: string, at?: string): Promise<SnapshotInfo> {
     const core = this.#core;
     core.needWritable();
     this.#needFree(label);
-    const moment = this.resolve(at ?? `gen=${core.head}`);
+    const moment = this.resolve(at ?? `gen=${core.shown}`);
     const entry: CatalogueEntry = {
       ...BLANK_ENTRY,
       type: RECORD_SNAPSHOT,
@@ -173,6 +194,9 @@ export class Moments {
     core.needWritable();
     const snapshot = core.catalogue.snapshots.get(label);
     if (snapshot === undefined) throw new VarveError('SNAPSHOT_UNKNOWN', `"${label}"`);
+    if (core.receiving?.base === snapshot.generation) {
+      core.needNoReceive(`snapshot "${label}" keeps what it goes on from`);
+    }
     const entry = {
       ...BLANK_ENTRY,
       type: RECORD_SNAPSHOT_DELETED,
@@ -188,7 +212,7 @@ export class Moments {
     const core = this.#core;
     core.needWritable();
     this.#needFree(label);
-    const moment = this.resolve(`gen=${core.head}`);
+    const moment = this.resolve(`gen=${core.shown}`);
     const { generation, lineage } = moment;
     const wallUs = core.world.clock.wallUs();
     await this.#record({

@@ -4,6 +4,7 @@
  */
 import type { ByteCount, ByteOffset, Generation, Micros } from '../base/units.ts';
 import type { PointInTime, SeenBy } from './report.ts';
+import type { Uuid } from '../base/identity.ts';
 
 /** More in one answer would not fit a line of the control protocol. */
 export const PAGE_MAX = 1000;
@@ -13,6 +14,16 @@ export interface PastWindow {
   readonly size: ByteCount;
   readonly horizon: PointInTime;
   readonly head: PointInTime;
+}
+
+/** A moment as a stream names it. */
+export interface SentPoint extends PointInTime {
+  /** Of the volume. */
+  readonly volume: Uuid;
+  readonly lineage: Uuid;
+  readonly size: ByteCount;
+  /** Of a snapshot of that moment, if it has one. */
+  readonly label: string | undefined;
 }
 
 export interface ChangedQuery {

@@ -32,6 +32,7 @@ import {
   type PastWindow,
   type SearchPage,
   type SearchQuery,
+  type SentPoint,
   type VersionsPage,
   type VersionsQuery,
 } from './past-report.ts';
@@ -71,7 +72,7 @@ export class VolumePast {
   }
 
   window(): PastWindow {
-    const { size, horizon, head, timeline, log } = this.#core;
+    const { size, horizon, shown: head, timeline, log } = this.#core;
     // What is accepted has its time once its batch is sealed.
     log.stream.seal();
     return {
@@ -86,8 +87,23 @@ export class VolumePast {
    * @throws VarveError MOMENT_*
    */
   point(moment?: string): PointInTime {
-    const { generation, wallUs } = this.#parts.moments.resolve(moment ?? `gen=${this.#core.head}`);
+    const { generation, wallUs } = this.#parts.moments.resolve(moment ?? `gen=${this.#core.shown}`);
     return { generation, wallUs };
+  }
+
+  /**
+   * @param moment - what stands behind the `@`; default: now
+   * @throws VarveError MOMENT_*
+   */
+  sent(moment?: string): SentPoint {
+    const { uuid: volume, size, shown } = this.#core;
+    const resolved = this.#parts.moments.resolve(moment ?? `gen=${shown}`);
+    const { generation, wallUs } = resolved;
+    const named = this.#parts.moments.snapshots().filter((one) => one.generation === generation);
+    const snapshot = named.find((one) => one.label === moment) ?? named[0];
+    // A snapshot remembers its lineage for longer than the list of lineages does.
+    const { lineage, label } = snapshot ?? { ...resolved, label: undefined };
+    return { volume, size, generation, lineage, wallUs, label };
   }
 
   /**

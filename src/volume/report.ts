@@ -64,6 +64,50 @@ export interface VolumeCounters {
   readonly repairs: number;
 }
 
+/** What was received last, and what is unfinished. */
+export interface ReceiveInfo {
+  readonly received:
+    | {
+        /** The sending volume, and its moment. */
+        readonly volume: Uuid;
+        readonly lineage: Uuid;
+        readonly generation: Generation;
+        readonly wallUs: Micros;
+        /** The same moment here. */
+        readonly here: Generation;
+        /** Nothing was written since, so what comes next may build on it. */
+        readonly isUnchanged: boolean;
+      }
+    | undefined;
+  readonly unfinished:
+    | {
+        readonly volume: Uuid;
+        readonly lineage: Uuid;
+        readonly generation: Generation;
+        /** Records of the stream that count. */
+        readonly records: number;
+        /** It is being given up. */
+        readonly isAborted: boolean;
+        /** For `varve send --resume`. */
+        readonly token: string;
+      }
+    | undefined;
+}
+
+/** What a receive brought. */
+export interface ReceiveReport {
+  /** The sending volume, and its moment. */
+  readonly volume: Uuid;
+  readonly lineage: Uuid;
+  readonly generation: Generation;
+  readonly wallUs: Micros;
+  /** The moments here before and after. */
+  readonly base: Generation;
+  readonly here: Generation;
+  /** Label of the one after. */
+  readonly snapshot: string;
+}
+
 export interface VolumeInfo {
   readonly uuid: Uuid;
   readonly size: ByteCount;
@@ -93,6 +137,7 @@ export interface VolumeInfo {
   /** Moments open now without a snapshot. */
   readonly openMoments: number;
   readonly counters: VolumeCounters;
+  readonly receive: ReceiveInfo;
   /** What recovery found at the last opening. */
   readonly recovery: RecoveryReport;
 }

@@ -35,6 +35,7 @@ import { OtherCopies } from './other-copies.ts';
 import { VolumePast } from './past.ts';
 import { ReadCache } from './read-cache.ts';
 import { Reader } from './reader.ts';
+import { Receiver } from './receiver.ts';
 import { RequestHistory, type RequestRange } from './requests.ts';
 import { Recovery } from './recover.ts';
 import type {
@@ -76,6 +77,8 @@ export class Volume {
   readonly core: Core;
   /** What changed, and when. */
   readonly past: VolumePast;
+  /** Takes what another volume sent. */
+  readonly receiver: Receiver;
   readonly #reader: Reader;
   readonly #appender: Appender;
   readonly #destager: Destager;
@@ -109,6 +112,13 @@ export class Volume {
       status: this.#status,
       reader: this.#reader,
       onUnpin: () => this.#roomMayBeFree(),
+    });
+    this.receiver = new Receiver(core, {
+      appender: this.#appender,
+      moments: this.#moments,
+      past: this.past,
+      status: this.#status,
+      reader: this.#reader,
     });
     this.#reader.onRelease = () => this.#destager.recycle();
     this.#requests = new RequestHistory(core, () => this.#destager.recycle());
@@ -249,7 +259,8 @@ export class Volume {
   }
 
   info(): Promise<VolumeInfo> {
-    return describe(this.core, this.#moments, this.#destager.failure);
+    const roundFailure = this.#destager.failure;
+    return describe(this.core, this.#moments, { roundFailure, receive: this.receiver.info() });
   }
 
   history(query: HistoryQuery): readonly HistoryInterval[] {

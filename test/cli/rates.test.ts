@@ -45,6 +45,7 @@ const INFO: VolumeInfo = {
   marks: [],
   openMoments: 0,
   counters: COUNTERS,
+  receive: { received: undefined, unfinished: undefined },
   recovery: {
     clean: true,
     segments: 0,
