@@ -8,6 +8,7 @@ import { addChangesCommands } from './changes-commands.ts';
 import { addHistoryCommands } from './history-commands.ts';
 import { sayError } from './output.ts';
 import { addImport } from './import-command.ts';
+import { addSendCommands } from './send-commands.ts';
 import { addServe } from './serve-command.ts';
 import type { LoadTools } from './tools.ts';
 import { addTop } from './top-command.ts';
@@ -41,6 +42,8 @@ function makeProgram(version: string, setup: Setup): Command {
   addTop(program, setup);
   addExport(program, setup);
   addImport(program, setup);
+  addTransferCommands(program, setup);
+  addSendCommands(program, setup);
   addExplore(program, setup);
   return program;
 }

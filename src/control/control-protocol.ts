@@ -13,6 +13,7 @@ import { byteCount, generation, micros, type ByteCount } from '../base/units.ts'
 import { WRITE_MODES, type Progress } from '../volume/report.ts';
 import type { Operator } from './operations.ts';
 import type { Past } from './past.ts';
+import type { Receptions } from './receptions.ts';
 import { changedQueryShape, searchQueryShape, versionsQueryShape } from './past-shapes.ts';
 import { fields, list, oneOf, optional, parseJson, text, unit, type Shape } from './shape.ts';
 
@@ -40,6 +41,8 @@ const requestShapes = {
   mode: fields({ ...NAME, mode: oneOf(WRITE_MODES) }),
   requests: fields({ ...NAME, after: unit(generation), to: unit(generation) }),
   point: fields({ ...NAME, moment: optional(text) }),
+  reception: fields({ ...NAME, session: unit(Number) }),
+  received: fields({ ...NAME, session: unit(Number), bytes: text }),
 };
 
 /** More would make an answer that no line holds. */
@@ -55,6 +58,7 @@ export interface ServerInfo {
 
 export interface Desk {
   readonly operator: Operator;
+  readonly receptions: Pick<Receptions, 'open' | 'push' | 'finish'>;
   readonly info: ServerInfo;
 }
 
@@ -115,6 +119,10 @@ const CALLS: Readonly<Record<string, Call>> = {
     const { name, moment } = requestShapes.point(request, '');
     return operator.withPast(name, (past) => past.point(moment));
   },
+  sent: ({ operator }, request) => {
+    const { name, moment } = requestShapes.point(request, '');
+    return operator.withPast(name, (past) => past.sent(moment));
+  },
   changed: (desk, request) => {
     const query = changedQueryShape(request, '');
     return ofPast(desk, request, (past) => past.changed(query));
@@ -127,6 +135,18 @@ const CALLS: Readonly<Record<string, Call>> = {
     const query = searchQueryShape(request, '');
     return ofPast(desk, request, (past) => past.search(query, progress));
   },
+  'receive-open': ({ receptions }, request) =>
+    receptions.open(requestShapes.named(request, '').name),
+  'receive-push': async ({ receptions }, request) => {
+    const { name, session, bytes: text64 } = requestShapes.received(request, '');
+    await receptions.push(name, session, Buffer.from(text64, 'base64'));
+  },
+  'receive-finish': ({ receptions }, request) => {
+    const { name, session } = requestShapes.reception(request, '');
+    return receptions.finish(name, session);
+  },
+  'receive-abort': ({ operator }, request, progress) =>
+    operator.abortReceive(requestShapes.named(request, '').name, progress),
   check: ({ operator }, request, progress) =>
     operator.check(requestShapes.named(request, '').name, progress),
 };

@@ -8,6 +8,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  ReceiveReport,
   ScrubReport,
   SnapshotInfo,
   VolumeInfo,
@@ -25,6 +26,7 @@ import type {
   VolumeSummary,
 } from './operations.ts';
 import { LocalPast, type Past } from './past.ts';
+import { receiveAll } from './receive.ts';
 import { join } from 'node:path';
 import type { Access, CreateOptions, VolumeDirectory } from './volume-directory.ts';
 import type { VolumePool } from './volume-pool.ts';
@@ -155,6 +157,18 @@ export class LocalOperator implements Operator {
 
   withPast<T>(name: string, work: (past: Past) => Promise<T>): Promise<T> {
     return this.#pool.use(name, 'read', (volume) => work(new LocalPast(volume)));
+  }
+
+  receive(
+    name: string,
+    chunks: AsyncIterable<Uint8Array>,
+    progress: Progress,
+  ): Promise<ReceiveReport> {
+    return this.#pool.use(name, 'write', (volume) => receiveAll(volume, chunks, progress));
+  }
+
+  abortReceive(name: string, progress: Progress): Promise<void> {
+    return this.#pool.use(name, 'write', (volume) => volume.receiver.abort(progress));
   }
 
   async close(): Promise<void> {

@@ -11,6 +11,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  ReceiveReport,
   ScrubReport,
   SnapshotInfo,
   VolumeInfo,
@@ -116,6 +117,18 @@ export interface Operator {
    * @throws VarveError VOLUME_UNKNOWN and whatever opening throws
    */
   withPast<T>(name: string, work: (past: Past) => Promise<T>): Promise<T>;
+  /**
+   * Applies a stream of `withSending`, all of it or nothing that anybody sees.
+   * @throws VarveError STREAM_*, RECEIVE_UNFINISHED, LOG_FULL and others; what `chunks` and
+   *   `progress` throw
+   */
+  receive(
+    name: string,
+    chunks: AsyncIterable<Uint8Array>,
+    progress: Progress,
+  ): Promise<ReceiveReport>;
+  /** Puts back what an unfinished receive has changed. @throws VarveError RECEIVE_NONE */
+  abortReceive(name: string, progress: Progress): Promise<void>;
   /** Ends the operator; idempotent. Volumes of a server stay open. */
   close(): Promise<void>;
 }

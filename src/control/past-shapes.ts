@@ -9,12 +9,23 @@ import {
   type PastWindow,
   type SearchPage,
   type SearchQuery,
+  type SentPoint,
   type VersionsPage,
   type VersionsQuery,
 } from '../volume/past-report.ts';
 import type { PointInTime } from '../volume/report.ts';
 import { seenByShape } from './report-shapes.ts';
-import { fields, flag, list, oneOf, optional, ShapeError, unit, type Shape } from './shape.ts';
+import {
+  fields,
+  flag,
+  list,
+  oneOf,
+  optional,
+  ShapeError,
+  text,
+  unit,
+  type Shape,
+} from './shape.ts';
 
 const bytes = unit(byteCount);
 const offset = unit(byteOffset);
@@ -24,6 +35,15 @@ const generationShape = unit(generation);
 export const pointShape: Shape<PointInTime> = fields({
   generation: generationShape,
   wallUs: unit(micros),
+});
+
+export const sentShape: Shape<SentPoint> = fields({
+  generation: generationShape,
+  wallUs: unit(micros),
+  volume: text,
+  lineage: text,
+  size: bytes,
+  label: optional(text),
 });
 
 export const windowShape: Shape<PastWindow> = fields({

@@ -10,6 +10,7 @@ import type {
   PastWindow,
   SearchPage,
   SearchQuery,
+  SentPoint,
   VersionsPage,
   VersionsQuery,
 } from '../volume/past-report.ts';
@@ -25,6 +26,8 @@ export interface Past {
    * @throws VarveError MOMENT_*
    */
   point(moment: string | undefined): Promise<PointInTime>;
+  /** A moment, as a stream names it. @throws VarveError MOMENT_* */
+  sent(moment: string | undefined): Promise<SentPoint>;
   /** @throws VarveError MOMENT_OUTSIDE, USAGE */
   changed(query: ChangedQuery): Promise<ChangedPage>;
   /** @throws VarveError MOMENT_OUTSIDE, REQUEST_BAD, USAGE, DEVICE_IO */
@@ -52,6 +55,10 @@ export class LocalPast implements Past {
 
   async point(moment: string | undefined): Promise<PointInTime> {
     return this.#volume.past.point(moment);
+  }
+
+  async sent(moment: string | undefined): Promise<SentPoint> {
+    return this.#volume.past.sent(moment);
   }
 
   changed(query: ChangedQuery): Promise<ChangedPage> {

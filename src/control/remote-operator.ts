@@ -9,6 +9,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  ReceiveReport,
   ScrubReport,
   SnapshotInfo,
   VolumeInfo,
@@ -34,18 +35,21 @@ import {
   historyShape,
   infoShape,
   markShape,
+  receiveReportShape,
   requestsShape,
   scrubShape,
   snapshotShape,
   summaryShape,
 } from './report-shapes.ts';
-import { list, ShapeError, text, type Shape } from './shape.ts';
+import { list, ShapeError, text, unit, type Shape } from './shape.ts';
 import type { Access, CreateOptions } from './volume-directory.ts';
 
 /** Opens an export of an NBD server on a Unix socket. */
 export type ConnectExport = (socketPath: string, name: string) => Promise<OpenExport>;
 
 const nothing: Shape<void> = () => undefined;
+/** Of a stream, in one line of the protocol. */
+const PIECE_BYTES = 512 * 1024;
 
 export class RemoteOperator implements Operator {
   readonly isServed = true;
@@ -164,6 +168,28 @@ export class RemoteOperator implements Operator {
     const open = async (exportName: string): Promise<OpenExport> =>
       this.#connectExport((await this.server()).nbdSocket, exportName);
     return await work(new RemotePast({ name, ask, open }));
+  }
+
+  async receive(
+    name: string,
+    chunks: AsyncIterable<Uint8Array>,
+    progress: Progress,
+  ): Promise<ReceiveReport> {
+    const session = await this.#ask('receive-open', { name }, unit(Number));
+    let done = 0;
+    for await (const chunk of chunks) {
+      for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
+        const bytes = Buffer.from(chunk.subarray(at, at + PIECE_BYTES)).toString('base64');
+        await this.#ask('receive-push', { name, session, bytes }, nothing);
+      }
+      done += chunk.length;
+      progress(done, done);
+    }
+    return await this.#ask('receive-finish', { name, session }, receiveReportShape);
+  }
+
+  abortReceive(name: string, progress: Progress): Promise<void> {
+    return this.#ask('receive-abort', { name }, nothing, progress);
   }
 
   async close(): Promise<void> {

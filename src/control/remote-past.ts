@@ -7,6 +7,7 @@ import type {
   PastWindow,
   SearchPage,
   SearchQuery,
+  SentPoint,
   VersionsPage,
   VersionsQuery,
 } from '../volume/past-report.ts';
@@ -16,6 +17,7 @@ import {
   changedShape,
   pointShape,
   searchShape,
+  sentShape,
   versionsShape,
   windowShape,
 } from './past-shapes.ts';
@@ -49,6 +51,10 @@ export class RemotePast implements Past {
 
   point(moment: string | undefined): Promise<PointInTime> {
     return this.#ask('point', { moment }, pointShape);
+  }
+
+  sent(moment: string | undefined): Promise<SentPoint> {
+    return this.#ask('sent', { moment }, sentShape);
   }
 
   changed(query: ChangedQuery): Promise<ChangedPage> {

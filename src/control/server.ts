@@ -16,6 +16,7 @@ import type { ServerInfo } from './control-protocol.ts';
 import { serveControl } from './control-session.ts';
 import { VolumeExports } from './export-directory.ts';
 import { LocalOperator } from './local-operator.ts';
+import { Receptions } from './receptions.ts';
 import { tcpUri, unixUri, type TcpAddress } from './uris.ts';
 import type { VolumeDirectory } from './volume-directory.ts';
 import { ServedVolumes } from './volume-pool.ts';
@@ -170,8 +171,9 @@ async function startParts(directory: VolumeDirectory, around: Around): Promise<S
   const uris = urisOf(names, unixPath, tcp);
   const info = { pid: ports.pid, nbdSocket: unixPath, uris };
   const operator = new LocalOperator(directory, volumes, { isServed: true });
+  const receptions = new Receptions(volumes);
   const control = await ports.controlDoor.listen(join(directory.path, CONTROL_SOCKET), (channel) =>
-    serveControl(channel, { desk: { operator, info }, world: ports.world }),
+    serveControl(channel, { desk: { operator, receptions, info }, world: ports.world }),
   );
   ends.push(() => control.close());
   return { info, tcp, names };
