@@ -265,6 +265,10 @@ const PAST: Past = {
     parseMoment(text ?? 'gen=0');
     return refuse();
   },
+  sent: (text) => {
+    parseMoment(text ?? 'gen=0');
+    return refuse();
+  },
   changed: refuse,
   versions: refuse,
   search: ({ pattern }) => {
@@ -303,8 +307,14 @@ const DESK: Desk = {
     requests: refuse,
     withHistory: refuse,
     withPast: (_, work) => work(PAST),
+    receive: refuse,
+    abortReceive: (_, progress) => {
+      progress(1, 2);
+      return refuse();
+    },
     close: () => Promise.resolve(),
   },
+  receptions: { open: () => Promise.resolve(1), push: () => Promise.resolve(), finish: refuse },
   info: { pid: 7, nbdSocket: '/v/nbd.sock', uris: [] },
 };
 

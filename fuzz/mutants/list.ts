@@ -5,6 +5,7 @@ import type { Mutant } from './mutant.ts';
 import { NBD_MUTANTS } from './nbd.ts';
 import { PAST_MUTANTS } from './past.ts';
 import { READ_MUTANTS } from './reads.ts';
+import { RECEIVE_MUTANTS } from './receive.ts';
 import { REPLAY_MUTANTS } from './replay.ts';
 import { ROUND_MUTANTS } from './rounds.ts';
 import { SYNC_MUTANTS } from './syncs.ts';
@@ -19,5 +20,6 @@ export const MUTANTS: readonly Mutant[] = [
   ...CATALOGUE_MUTANTS,
   ...INDEX_MUTANTS,
   ...PAST_MUTANTS,
+  ...RECEIVE_MUTANTS,
   ...NBD_MUTANTS,
 ];

@@ -53,11 +53,14 @@ const OPERATOR: Operator = {
   requests: unasked,
   withHistory: unasked,
   withPast: unasked,
+  receive: unasked,
+  abortReceive: unasked,
   close: () => Promise.resolve(),
 };
 
 const DESK: Desk = {
   operator: OPERATOR,
+  receptions: { open: unasked, push: unasked, finish: unasked },
   info: { pid: 7, nbdSocket: '/v/nbd.sock', uris: ['nbd+unix:///disk?socket=/v/nbd.sock'] },
 };
 

@@ -1,0 +1,71 @@
+/** Bugs of sending and receiving: what is shown, kept, put back, and believed of a stream. */
+import type { Mutant } from './mutant.ts';
+
+const RECEIVE = ['volume-receive'];
+const STREAM = ['format-send-streams'];
+
+export const RECEIVE_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'receive-shows-what-is-not-whole',
+    law: 1,
+    story: 'while a stream is received, clients read the newest version of each block',
+    file: 'src/volume/live-device.ts',
+    find: '    return receiving.base;',
+    replace: '    return LATEST;',
+    fuzzers: RECEIVE,
+  },
+  {
+    name: 'receive-goes-on-a-block-too-far',
+    law: 1,
+    story: 'the place that is kept counts one block that is still to come',
+    file: 'src/volume/catalogue.ts',
+    find: 'const place = { records, nextBlock, digest: label };',
+    replace: 'const place = { records, nextBlock: blockOf(nextBlock + 1), digest: label };',
+    fuzzers: RECEIVE,
+  },
+  {
+    name: 'receive-given-up-leaves-zeros',
+    law: 1,
+    story: 'giving up a receive puts back data, and not what was zeros',
+    file: 'src/volume/receiver.ts',
+    find: '        else await this.#putZeros(range, base);\n',
+    replace: '',
+    fuzzers: RECEIVE,
+  },
+  {
+    name: 'moments-inside-a-receive-open',
+    law: 3,
+    story: 'generations between two moments that were received open as if they were one',
+    file: 'src/volume/catalogue.ts',
+    find: 'return inside?.base ?? generation;',
+    replace: 'return inside === undefined ? generation : generation;',
+    fuzzers: RECEIVE,
+  },
+  {
+    name: 'received-is-forgotten-by-a-checkpoint',
+    law: 4,
+    story: 'a checkpoint leaves out what was received, and recycling takes the records',
+    file: 'src/volume/catalogue.ts',
+    find: 'for (const received of this.#received) entries.push(receivedEntry(received));',
+    replace: '',
+    fuzzers: RECEIVE,
+  },
+  {
+    name: 'stream-records-not-counted',
+    law: 5,
+    story: 'a record of a stream that is repeated or left out is applied before its seal tells',
+    file: 'src/format/send-stream.ts',
+    find: 'if (number !== course.number) {',
+    replace: 'if (number < 0) {',
+    fuzzers: STREAM,
+  },
+  {
+    name: 'stream-seal-not-compared',
+    law: 5,
+    story: 'the digest in a seal is worked out and not compared',
+    file: 'src/format/send-stream.ts',
+    find: "      textOf(values, 'digest') === place.digest &&\n",
+    replace: '',
+    fuzzers: STREAM,
+  },
+];

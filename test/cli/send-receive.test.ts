@@ -1,0 +1,90 @@
+/** send and receive: by files, with a server at either end and without. */
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { temporaryDirectory } from '../support/files.ts';
+import { varve } from '../support/run.ts';
+import { Server } from '../support/server.ts';
+import { makeVolume, refused } from './house.ts';
+
+const root = temporaryDirectory();
+const from = join(root.path, 'from');
+const to = join(root.path, 'to');
+const stream = join(root.path, 'stream.varve');
+
+async function write(fill: number): Promise<void> {
+  const content = Buffer.alloc(4 * 1024 ** 2);
+  content.fill(fill, fill * 8192, 3 * 1024 ** 2);
+  const file = join(root.path, 'in.raw');
+  writeFileSync(file, content);
+  await varve(from, ['import', file, 'disk']);
+}
+
+async function contentOf(directory: string, name: string): Promise<Buffer> {
+  const file = join(root.path, 'out.raw');
+  await varve(directory, ['export', name, file, '--force']);
+  return readFileSync(file);
+}
+
+beforeAll(async () => {
+  await makeVolume(from);
+  await write(1);
+  await varve(from, ['snapshot', 'create', 'disk', 'one']);
+  await write(2);
+  await varve(from, ['snapshot', 'create', 'disk', 'two']);
+}, 120_000);
+
+afterAll(() => {
+  root[Symbol.dispose]();
+});
+
+test('a disk goes over whole, then what changed, which breaks off and is resumed', async () => {
+  await varve(from, ['send', 'disk@one', '--output', stream]);
+  const first = await varve(to, ['receive', 'copy', '--input', stream, '--log-size', '80M']);
+  expect(first).toContain('snapshot one');
+  const dry = JSON.parse(
+    await varve(from, ['send', 'disk@two', '--from', 'one', '--dry-run', '--json']),
+  );
+  expect(dry).toMatchObject({ name: 'disk', from: { label: 'one' }, to: { label: 'two' } });
+  expect(dry.dataBytes).toBeGreaterThan(2 * 1024 ** 2);
+
+  await using origin = await Server.start(from);
+  await using copy = await Server.start(to);
+  await varve(from, ['send', 'disk@two', '--from', 'disk@one', '--output', stream, '--force']);
+  const again = await refused(from, ['send', 'disk@two', '--output', stream]);
+  expect(again.error.code).toBe('FILE_EXISTS');
+  truncateSync(stream, statSync(stream).size - 900_000);
+  const cut = await refused(to, ['receive', 'copy', '--input', stream]);
+  expect(cut).toMatchObject({ code: 1, error: { code: 'STREAM_CUT' } });
+  expect(await contentOf(to, 'copy')).toEqual(await contentOf(from, 'disk@one'));
+  expect(await varve(to, ['info', 'copy'])).toMatch(/receiving +generation \d+ of .*: unfinished/);
+  expect(await copy.stop()).toBe(0);
+
+  const token = (await varve(to, ['receive', 'copy', '--resume-token'])).trim();
+  await varve(from, ['send', 'disk', '--resume', token, '--output', stream, '--force']);
+  const told = JSON.parse(await varve(to, ['receive', 'copy', '--input', stream, '--json']));
+  expect(told).toMatchObject({ name: 'copy', snapshot: 'two' });
+  expect(await contentOf(to, 'copy@two')).toEqual(await contentOf(from, 'disk@two'));
+  expect(await contentOf(to, 'copy@one')).toEqual(await contentOf(from, 'disk@one'));
+  expect(await origin.stop()).toBe(0);
+}, 180_000);
+
+test('what is asked wrongly is told with the next step', async () => {
+  const none = await refused(to, ['receive', 'copy', '--resume-token']);
+  expect(none.error.code).toBe('RECEIVE_NONE');
+  const nothing = await refused(to, ['receive', 'copy', '--abort']);
+  expect(nothing.error.code).toBe('RECEIVE_NONE');
+  const token = await refused(from, ['send', 'disk', '--resume', 'rubbish', '--dry-run']);
+  expect(token.error).toMatchObject({ code: 'STREAM_BAD' });
+  const backwards = await refused(from, ['send', 'disk@one', '--from', 'two', '--dry-run']);
+  expect(backwards.error.code).toBe('HISTORY_EMPTY');
+  const other = await refused(from, ['send', 'disk', '--from', 'other@one', '--dry-run']);
+  expect(other.error.code).toBe('USAGE');
+  const file = join(root.path, 'in.raw');
+  expect((await refused(to, ['receive', 'copy', '--input', file])).error.code).toBe('STREAM_BAD');
+  expect((await refused(to, ['receive', 'new', '--input', file])).error.code).toBe('STREAM_BAD');
+  expect(JSON.parse(await varve(to, ['list', '--json']))).toHaveLength(1);
+  await varve(from, ['send', 'disk@two', '--from', 'one', '--output', stream, '--force']);
+  const unknown = await refused(to, ['receive', 'new', '--input', stream]);
+  expect(unknown.error.code).toBe('VOLUME_UNKNOWN');
+}, 180_000);
