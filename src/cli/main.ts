@@ -42,7 +42,6 @@ function makeProgram(version: string, setup: Setup): Command {
   addTop(program, setup);
   addExport(program, setup);
   addImport(program, setup);
-  addTransferCommands(program, setup);
   addSendCommands(program, setup);
   addExplore(program, setup);
   return program;

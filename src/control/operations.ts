@@ -119,7 +119,7 @@ export interface Operator {
   withPast<T>(name: string, work: (past: Past) => Promise<T>): Promise<T>;
   /**
    * Applies a stream of `withSending`, all of it or nothing that anybody sees.
-   * @throws VarveError STREAM_*, RECEIVE_UNFINISHED, LOG_FULL and others; what `chunks` and
+   * @throws VarveError STREAM_*, RECEIVE_UNFINISHED, UNDO_FULL and others; what `chunks` and
    *   `progress` throw
    */
   receive(

@@ -220,7 +220,7 @@ class ReceiveLives {
   }
 
   #takeRefusal(error: VarveError, isSame: boolean): void {
-    if (error.code === 'LOG_FULL') {
+    if (error.code === 'LOG_FULL' || error.code === 'UNDO_FULL') {
       this.counts.refused += 1;
       return;
     }

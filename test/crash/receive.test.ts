@@ -127,26 +127,6 @@ describe('a stream', () => {
     });
   });
 
-  test('for which the log has no room is refused before it changes anything', async () => {
-    await withPair(
-      async ({ origin, copy }) => {
-        await put(origin, 0, blocksOf(1));
-        await take(copy, await streamOf(origin));
-        const big = blocksOf(5, 16);
-        await put(origin, 0, big);
-        await put(origin, 16, big);
-        const before = copy.core.head;
-        await copy.createSnapshot('old', 'gen=0');
-        const stream = await streamOf(origin, { from: 'gen=1' });
-        await expect(take(copy, stream)).rejects.toThrow(code('LOG_FULL'));
-        expect(copy.core.head).toBe(before);
-        expect(copy.core.receiving).toBeUndefined();
-        await put(copy, 30, blocksOf(3));
-      },
-      { slots: 7, segmentBytes: byteCount(32 * 1024), requestBytesMax: byteCount(8 * 1024) },
-    );
-  });
-
   test('of a sender that lost the moment is not gone on with', async () => {
     await withPair(async ({ origin, copy }) => {
       await put(origin, 0, blocksOf(1));

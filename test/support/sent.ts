@@ -6,7 +6,7 @@ import { withSending, type SendQuery } from '../../src/control/send.ts';
 import type { ReceiveReport } from '../../src/volume/report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
-import { SimVolume, type SimVolumeOptions } from '../sim/sim-volume.ts';
+import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 
 export interface Pair {
@@ -41,17 +41,14 @@ class OpenPair implements Pair {
 }
 
 /** Runs `work` in a world of its own. */
-export async function withPair(
-  work: (pair: Pair) => Promise<void>,
-  copyOptions: SimVolumeOptions = {},
-): Promise<void> {
+export async function withPair(work: (pair: Pair) => Promise<void>): Promise<void> {
   const world = new SimWorld(7);
   const power = new PowerSupply(world);
   await world.run(async () => {
     const size = byteCount(32 * 4096);
     const sims = [
       new SimVolume(power, { size, slots: 30 }),
-      new SimVolume(power, { size, slots: 30, ...copyOptions }),
+      new SimVolume(power, { size, slots: 30 }),
     ] as const;
     for (const sim of sims) await sim.format(power.life);
     const open = [await sims[0].open(power.life), await sims[1].open(power.life)] as const;
