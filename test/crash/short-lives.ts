@@ -284,8 +284,8 @@ class ShortLives {
 
   async #checkFlushes(volume: Volume): Promise<void> {
     const { horizon, head } = volume.core;
-    const inside = (one: number): boolean => one >= horizon.generation && one <= head;
-    for (const one of this.#flushes) if (!inside(one)) this.#flushes.delete(one);
+    // One below the horizon still opens where a snapshot keeps its moment.
+    for (const one of this.#flushes) if (one > head) this.#flushes.delete(one);
     // The mark of a flush at the horizon itself may have gone with its segment.
     const later = [...this.#flushes].filter((one) => one > horizon.generation);
     const newest = Math.max(-1, ...later);
