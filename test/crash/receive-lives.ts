@@ -283,8 +283,9 @@ class ReceiveLives {
         'it says what it is',
       );
       this.#at = received.generation;
-      this.#states.set(received.here, received.generation);
     }
+    // A giving up may have come to its end and had no answer: the same state at another generation.
+    if (unfinished === undefined) this.#states.set(copy.core.head, received?.generation ?? 0);
     assert((received?.generation ?? undefined) === this.#at, 'what was received is not forgotten');
     if (this.#at !== undefined) {
       const content = await all(copy.live());
