@@ -36,6 +36,7 @@ function steps(minutes: number): readonly Step[] {
     endurance('memory', { VARVE_SQUEEZE_ROUNDS: '20' }),
     endurance('hostile', { VARVE_HOSTILE_SECONDS: '600' }),
     endurance('still-clients', { VARVE_PATIENT: '1' }),
+    endurance('send-receive', { VARVE_SEND_MOMENTS: '50' }),
     { name: 'fuzz', command: ['npm', 'run', 'fuzz', '--', '--minutes', String(minutes)] },
   ];
 }
