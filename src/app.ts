@@ -14,6 +14,21 @@ function version(): string {
   return has ? String(found.version) : 'unknown';
 }
 
+const NOTICE_MS = 2000;
+
+/** A line on standard error from time to time: nothing else tells why an opening takes long. */
+function rollbackNotice(): (name: string, done: number, total: number) => void {
+  const told = new Map<string, number>();
+  return (name, done, total) => {
+    const nowMs = performance.now();
+    const isEnd = done >= total;
+    if (!isEnd && nowMs - (told.get(name) ?? -Infinity) < NOTICE_MS) return;
+    told.set(name, nowMs);
+    const part = total === 0 ? 100 : Math.floor((done / total) * 100);
+    process.stderr.write(`varve: ${name}: going on with an unfinished rollback, ${part} %\n`);
+  };
+}
+
 async function load(): Promise<Tools> {
   const [
     { NodeFiles },
@@ -32,7 +47,7 @@ async function load(): Promise<Tools> {
   ]);
   const files = new NodeFiles();
   const openDevice: Tools['openDevice'] = (path, options) => FileDevice.open(path, options);
-  const surroundings = { files, openDevice, world: realWorld };
+  const surroundings = { files, openDevice, world: realWorld, onRollback: rollbackNotice() };
   const ports = {
     controlDoor: nodeControlDoor,
     connectExport: async (path: string, name: string) => {

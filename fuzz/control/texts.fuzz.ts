@@ -196,6 +196,7 @@ const WANTED = {
 };
 const CALLS = [
   'scrub',
+  'rollback',
   'server',
   'list',
   'create',
@@ -298,6 +299,10 @@ const DESK: Desk = {
     mark: refuse,
     setWriteMode: refuse,
     scrub: refuse,
+    rollback: (_, { to }) => {
+      parseMoment(to);
+      return refuse();
+    },
     check: (_, progress) => {
       progress(1, 2);
       return refuse();
@@ -346,6 +351,7 @@ async function checkClient(bytes: Uint8Array, piece: number): Promise<void> {
     () => operator.history('disk', { intervals: 3 }),
     () => operator.snapshots('disk'),
     () => operator.scrub('disk', { bytesPerSecond: byteCount(0) }, () => undefined),
+    () => operator.rollback('disk', { to: 'gen=1', force: false, dryRun: true }, () => undefined),
     () => operator.withPast('disk', (past) => past.window()),
     () => operator.withPast('disk', (past) => past.point('gen=1')),
     () => operator.withPast('disk', (past) => past.changed({ ...ASKED, rangesMax: 2 })),

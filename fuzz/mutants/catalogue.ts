@@ -35,7 +35,7 @@ export const CATALOGUE_MUTANTS: readonly Mutant[] = [
     name: 'snapshots-unpinned-by-a-restart',
     law: 4,
     story: 'snapshots of the catalogue are listed after a restart, and not pinned',
-    file: 'src/volume/volume.ts',
+    file: 'src/volume/kept-pins.ts',
     find: '  for (const { label, generation } of snapshots.values()) {',
     replace: '  for (const { label, generation } of [...snapshots.values()].slice(1)) {',
     fuzzers: LIVES,

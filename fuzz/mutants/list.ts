@@ -7,6 +7,7 @@ import { PAST_MUTANTS } from './past.ts';
 import { READ_MUTANTS } from './reads.ts';
 import { RECEIVE_MUTANTS } from './receive.ts';
 import { REPLAY_MUTANTS } from './replay.ts';
+import { ROLLBACK_MUTANTS } from './rollback.ts';
 import { ROUND_MUTANTS } from './rounds.ts';
 import { SYNC_MUTANTS } from './syncs.ts';
 import { WRITE_MUTANTS } from './writes.ts';
@@ -20,6 +21,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...CATALOGUE_MUTANTS,
   ...INDEX_MUTANTS,
   ...PAST_MUTANTS,
+  ...ROLLBACK_MUTANTS,
   ...RECEIVE_MUTANTS,
   ...NBD_MUTANTS,
 ];

@@ -147,6 +147,12 @@ export const ERRORS = {
     text: 'the check command can not judge these states',
     next: 'try it by hand on an export of the moment; it has to end with 0 where the disk is in order',
   },
+  MOMENT_BETWEEN: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the moment lies inside a rollback, when the disk was a mixture that no client saw',
+    next: 'take the moment before the rollback, or the one at its end; both are named',
+  },
   MOMENT_GONE: {
     errno: 'EIO',
     exit: 1,
@@ -356,6 +362,34 @@ export const ERRORS = {
     exit: 1,
     text: 'a scrub or check of the volume is running already',
     next: 'wait for its end, or end the command that started it',
+  },
+  ROLLBACK_RUNS: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'the volume is being rolled back',
+    next: 'wait for the end of the rollback; moments of before can be opened meanwhile',
+  },
+  ROLLBACK_UNFINISHED: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'a rollback of the volume has begun and could not be ended',
+    next:
+      'mend what is named as the reason, then run `varve rollback NAME --to MOMENT` again, with the' +
+      ' same moment or, to give up, with the one before the rollback; serving the volume tries again too',
+  },
+  ROLLBACK_TOO_BIG: {
+    errno: 'ENOSPC',
+    exit: 1,
+    text: 'what differs does not fit into the free part of the log',
+    next:
+      'delete the snapshots that `varve info NAME` names, choose a later moment, or copy the moment' +
+      ' into another volume: `varve export NAME@MOMENT FILE`, then `varve import FILE OTHER`',
+  },
+  CLIENTS_CONNECTED: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'clients have the live disk open',
+    next: 'unmount and disconnect them first, or give --force, which ends their sessions',
   },
   PROTOCOL: {
     errno: 'EINVAL',

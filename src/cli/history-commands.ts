@@ -7,7 +7,7 @@ import { parseMoment, timeText } from '../volume/moment.ts';
 import type { HistoryInterval } from '../volume/report.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
 import { historyBars } from './history-bars.ts';
-import { snapshotTable } from './info-text.ts';
+import { rollbackText, snapshotTable } from './info-text.ts';
 import { durationUs, parseWhole } from './numbers.ts';
 import { say, sayJson, tableText } from './output.ts';
 
@@ -118,6 +118,15 @@ async function historyText(name: string, intervals: readonly HistoryInterval[]):
   return await tableText(columns, rows);
 }
 
+/** Writes of a rollback are no client's. */
+function rollbackLines(name: string, intervals: readonly HistoryInterval[]): readonly string[] {
+  const all = intervals.flatMap(({ rollbacks }) => rollbacks);
+  if (all.length === 0) return [];
+  const note =
+    'rollbacks (their own writes and trims are counted above; no moment of theirs opens):';
+  return ['', note, ...all.map((one) => `  ${rollbackText(name, one)}`)];
+}
+
 const HISTORY_HELP = `
 Writes, trims and flushes of each interval, and the moment at its end. TRIMS are requests that made
 whole blocks zeros: trims (a file system mounted with discard sends them for what is deleted) and
@@ -147,9 +156,11 @@ function addHistory(program: Command, setup: Setup): void {
     const range = { intervals: count, ...span };
     const intervals = await context.withOperator((operator) => operator.history(name, range));
     if (context.isJson) return sayJson(intervals);
-    if (!process.stdout.isTTY) return say(await historyText(name, intervals));
     const width = process.stdout.columns || WIDTH_DEFAULT;
-    say(historyBars({ name, intervals, width, aroundUs }));
+    const drawn = process.stdout.isTTY
+      ? historyBars({ name, intervals, width, aroundUs })
+      : await historyText(name, intervals);
+    say([drawn, ...rollbackLines(name, intervals)].join('\n'));
   });
 }
 

@@ -1,7 +1,13 @@
 /** What a volume tells of itself, for people. */
 import { sizeText } from '../control/size-text.ts';
 import { timeText } from '../volume/moment.ts';
-import type { Fill, PointInTime, SnapshotInfo, VolumeInfo } from '../volume/report.ts';
+import type {
+  Fill,
+  PointInTime,
+  RollbackInfo,
+  SnapshotInfo,
+  VolumeInfo,
+} from '../volume/report.ts';
 import { tableText } from './output.ts';
 
 function pointText({ generation, wallUs }: PointInTime): string {
@@ -66,6 +72,7 @@ export async function infoText(name: string, info: VolumeInfo): Promise<string> 
     ...receiveLines(info.receive),
     ['index', `${info.versions} versions, ${sizeText(info.indexBytes)}`],
     ['open moments', String(info.openMoments)],
+    ['live sessions', String(info.liveSessions)],
     ['reads', `${counters.reads}, ${sizeText(counters.readBytes)}`],
     ['damage', damageText(counters)],
     ['writes', `${counters.writes}, ${sizeText(counters.writeBytes)}`],
@@ -89,7 +96,18 @@ export async function infoText(name: string, info: VolumeInfo): Promise<string> 
       lines.push(`  ${label}  ${pointText({ generation, wallUs })}`);
     }
   }
+  if (info.rollbacks.length > 0) {
+    lines.push('', 'rollbacks:', ...info.rollbacks.map((one) => `  ${rollbackText(name, one)}`));
+  }
   return lines.join('\n');
+}
+
+/** One line of a rollback, wherever it is met. */
+export function rollbackText(name: string, rollback: RollbackInfo): string {
+  const { target, before, after, wallUs, failure } = rollback;
+  const what = `${timeText(wallUs)}  ${name}@gen=${target} came back; before: ${name}@gen=${before}`;
+  if (after !== undefined) return `${what}, after: ${name}@gen=${after}`;
+  return `${what}; NOT ENDED: ${failure ?? 'it goes on when the volume is opened for writing'}`;
 }
 
 export function snapshotTable(snapshots: readonly SnapshotInfo[]): Promise<string> {

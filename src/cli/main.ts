@@ -9,6 +9,7 @@ import { addHistoryCommands } from './history-commands.ts';
 import { sayError } from './output.ts';
 import { addImport } from './import-command.ts';
 import { addSendCommands } from './send-commands.ts';
+import { addRollback } from './rollback-command.ts';
 import { addServe } from './serve-command.ts';
 import type { LoadTools } from './tools.ts';
 import { addTop } from './top-command.ts';
@@ -39,6 +40,7 @@ function makeProgram(version: string, setup: Setup): Command {
   addVolumeCommands(program, setup);
   addHistoryCommands(program, setup);
   addChangesCommands(program, setup);
+  addRollback(program, setup);
   addTop(program, setup);
   addExport(program, setup);
   addImport(program, setup);

@@ -15,7 +15,7 @@ import type { Operator } from './operations.ts';
 import type { Past } from './past.ts';
 import type { Receptions } from './receptions.ts';
 import { changedQueryShape, searchQueryShape, versionsQueryShape } from './past-shapes.ts';
-import { fields, list, oneOf, optional, parseJson, text, unit, type Shape } from './shape.ts';
+import { fields, flag, list, oneOf, optional, parseJson, text, unit, type Shape } from './shape.ts';
 
 const NAME = { name: text };
 const bytes: Shape<ByteCount> = unit(byteCount);
@@ -38,6 +38,7 @@ const requestShapes = {
   }),
   snapshot: fields({ ...NAME, label: text, moment: optional(text) }),
   scrub: fields({ ...NAME, bytesPerSecond: bytes }),
+  rollback: fields({ ...NAME, to: text, force: flag, dryRun: flag }),
   mode: fields({ ...NAME, mode: oneOf(WRITE_MODES) }),
   requests: fields({ ...NAME, after: unit(generation), to: unit(generation) }),
   point: fields({ ...NAME, moment: optional(text) }),
@@ -113,6 +114,10 @@ const CALLS: Readonly<Record<string, Call>> = {
   scrub: ({ operator }, request, progress) => {
     const { name, ...options } = requestShapes.scrub(request, '');
     return operator.scrub(name, options, progress);
+  },
+  rollback: ({ operator }, request, progress) => {
+    const { name, ...asked } = requestShapes.rollback(request, '');
+    return operator.rollback(name, asked, progress);
   },
   window: (desk, request) => ofPast(desk, request, (past) => past.window()),
   point: ({ operator }, request) => {

@@ -28,8 +28,10 @@ export async function openExport(volume: Volume, moment: string | undefined): Pr
   const fixContext = (context: string): string => volume.fixedContext(context);
   if (moment === undefined) {
     const { lineage } = await volume.info();
+    const { device, onRevoke } = volume.openLive();
     return {
-      device: volume.live(),
+      device,
+      onRevoke,
       canonicalName: volume.name,
       description: `${volume.name}, ${size}, the live disk; lineage ${lineage}`,
       multipleConnections: true,

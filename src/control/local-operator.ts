@@ -8,6 +8,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  RollbackReport,
   ReceiveReport,
   ScrubReport,
   SnapshotInfo,
@@ -15,13 +16,14 @@ import type {
   WriteMode,
 } from '../volume/report.ts';
 import { openExport, parseExportName } from './export-directory.ts';
-import { needOrder } from './pinned-history.ts';
+import { needNoRollback, needOrder } from './pinned-history.ts';
 import type {
   HistoryEnds,
   HistoryRange,
   Operator,
   PinnedHistory,
   RequestsAsked,
+  RollbackAsked,
   ScrubRequest,
   VolumeSummary,
 } from './operations.ts';
@@ -106,6 +108,12 @@ export class LocalOperator implements Operator {
     return this.#pool.use(name, 'write', (volume) => volume.scrub({ ...options, progress }));
   }
 
+  async rollback(name: string, asked: RollbackAsked, progress: Progress): Promise<RollbackReport> {
+    parseMoment(asked.to);
+    const access = asked.dryRun ? 'read' : 'write';
+    return this.#pool.use(name, access, (volume) => volume.rollback(asked, progress));
+  }
+
   resolve(exportName: string): Promise<string> {
     const { volume: wanted, moment } = parseExportName(exportName);
     return this.#pool.use(wanted, 'read', async (volume) => {
@@ -140,6 +148,7 @@ export class LocalOperator implements Operator {
       const to = await volume.resolve(ends.to);
       needOrder(from.generation, to.generation);
       const { generation } = to;
+      needNoRollback((await volume.info()).rollbacks, from.generation, generation);
       const pins = [volume.openMoment(from), volume.openMoment(to)];
       try {
         return await work({

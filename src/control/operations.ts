@@ -11,6 +11,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  RollbackReport,
   ReceiveReport,
   ScrubReport,
   SnapshotInfo,
@@ -44,6 +45,15 @@ export interface HistoryRange {
 export interface ScrubRequest {
   /** Bytes read a second; 0: no limit. */
   readonly bytesPerSecond: ByteCount;
+}
+
+export interface RollbackAsked {
+  /** A moment, as people write them behind an @. */
+  readonly to: string;
+  /** Sessions of clients that have the live disk open are ended. */
+  readonly force: boolean;
+  /** Only says what would be done. */
+  readonly dryRun: boolean;
 }
 
 /** Requests of a volume: those after a generation, up to another. */
@@ -86,6 +96,12 @@ export interface Operator {
    * @throws VarveError SCRUB_RUNS; what `progress` throws ends it
    */
   scrub(name: string, options: ScrubRequest, progress: Progress): Promise<ScrubReport>;
+  /**
+   * The disk becomes again what it was at a moment, in place. What has begun goes on to its end,
+   * whatever `progress` throws.
+   * @throws VarveError MOMENT_*, CLIENTS_CONNECTED, ROLLBACK_*; BLOCK_CORRUPT
+   */
+  rollback(name: string, asked: RollbackAsked, progress: Progress): Promise<RollbackReport>;
   /** @throws VarveError SERVER_RUNS */
   check(name: string, progress: Progress): Promise<CheckReport>;
   /**

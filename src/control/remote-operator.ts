@@ -9,6 +9,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  RollbackReport,
   ReceiveReport,
   ScrubReport,
   SnapshotInfo,
@@ -18,13 +19,14 @@ import type {
 import type { ControlChannel } from './control-channel.ts';
 import type { Line } from './control-lines.ts';
 import { decodeAnswer, serverInfoShape, type ServerInfo } from './control-protocol.ts';
-import { generationIn, needOrder } from './pinned-history.ts';
+import { generationIn, needNoRollback, needOrder } from './pinned-history.ts';
 import type {
   HistoryEnds,
   HistoryRange,
   Operator,
   PinnedHistory,
   RequestsAsked,
+  RollbackAsked,
   ScrubRequest,
   VolumeSummary,
 } from './operations.ts';
@@ -37,6 +39,7 @@ import {
   markShape,
   receiveReportShape,
   requestsShape,
+  rollbackShape,
   scrubShape,
   snapshotShape,
   summaryShape,
@@ -111,6 +114,10 @@ export class RemoteOperator implements Operator {
     return this.#ask('scrub', { name, ...options }, scrubShape, progress);
   }
 
+  rollback(name: string, asked: RollbackAsked, progress: Progress): Promise<RollbackReport> {
+    return this.#ask('rollback', { name, ...asked }, rollbackShape, progress);
+  }
+
   check(name: string, progress: Progress): Promise<CheckReport> {
     return this.#ask('check', { name }, checkShape, progress);
   }
@@ -151,6 +158,7 @@ export class RemoteOperator implements Operator {
     const from = await resolved(ends.from);
     const to = await resolved(ends.to);
     needOrder(from, to);
+    needNoRollback((await this.info(name)).rollbacks, from, to);
     const pins: BlockDevice[] = [];
     try {
       const first = await open(from);

@@ -21,6 +21,8 @@ import {
   type Damage,
   type HistoryInterval,
   type MarkInfo,
+  type RollbackInfo,
+  type RollbackReport,
   type ReceiveInfo,
   type ReceiveReport,
   type ScrubReport,
@@ -66,6 +68,27 @@ export const markShape: Shape<MarkInfo> = fields({
   wallUs: microsShape,
 });
 
+const rollbackInfoShape: Shape<RollbackInfo> = fields({
+  target: generationShape,
+  before: generationShape,
+  after: optional(generationShape),
+  wallUs: microsShape,
+  failure: optional(text),
+});
+
+export const rollbackShape: Shape<RollbackReport> = fields({
+  target: point,
+  before: point,
+  after: point,
+  undo: optional(text),
+  dataBytes: bytes,
+  zeroBytes: bytes,
+  logBytes: bytes,
+  freeBytes: bytes,
+  sessionsEnded: count,
+  tookMs: amount,
+});
+
 export const historyShape: Shape<HistoryInterval> = fields({
   fromWallUs: microsShape,
   toWallUs: microsShape,
@@ -75,6 +98,7 @@ export const historyShape: Shape<HistoryInterval> = fields({
   trims: count,
   trimmedBytes: count,
   flushes: count,
+  rollbacks: list(rollbackInfoShape),
 });
 
 export const requestsShape: Shape<RequestPage> = fields({
@@ -172,6 +196,8 @@ export const infoShape: Shape<VolumeInfo> = fields({
   indexBytes: bytes,
   snapshots: list(snapshotShape),
   marks: list(markShape),
+  rollbacks: list(rollbackInfoShape),
+  liveSessions: count,
   openMoments: count,
   counters: countersShape,
   receive: receiveInfoShape,

@@ -49,6 +49,8 @@ export interface Surroundings {
   readonly files: MetaFiles;
   readonly openDevice: OpenDevice;
   readonly world: World;
+  /** Told how a rollback goes on that a volume's opening found unfinished. */
+  readonly onRollback?: ((name: string, done: number, total: number) => void) | undefined;
 }
 
 export interface CreateOptions {
@@ -190,7 +192,8 @@ export class VolumeDirectory {
       const options = { uuid, name, size, ringBytes, writeMode, readOnly };
       const keep = (cut: string, bytes: Uint8Array): Promise<void> =>
         keepAside(this.#around, folder, { name: cut, bytes });
-      const all = { ...options, cacheBytes: CACHE_BYTES, keepAside: keep };
+      const onRollback: Progress = (done, total) => this.#around.onRollback?.(name, done, total);
+      const all = { ...options, cacheBytes: CACHE_BYTES, keepAside: keep, onRollback };
       const volume = await Volume.open(devices, all, world);
       const closeOnce = async (): Promise<void> => {
         try {

@@ -76,6 +76,11 @@ export interface OpenExport {
    * A moment in a name is resolved here, once, so that it does not move from one answer to the next.
    */
   readonly fixContext?: ((context: string) => string) | undefined;
+  /**
+   * Takes what ends the client's session, for when the export is taken from it; the device has to be
+   * closed then.
+   */
+  readonly onRevoke?: ((end: (why: string) => void) => void) | undefined;
 }
 
 export interface ExportListing {

@@ -21,8 +21,8 @@ export interface CatalogueEntry {
   readonly createdWallUs: Micros;
   readonly block: Block;
   readonly label: string;
-  readonly base: Generation;
-  readonly records: number;
+  readonly before: Generation;
+  readonly bound: Generation;
   readonly nextBlock: Block;
 }
 
@@ -35,8 +35,8 @@ export const BLANK_ENTRY: CatalogueEntry = {
   createdWallUs: micros(0),
   block: block(0),
   label: '',
-  base: generation(0),
-  records: 0,
+  before: generation(0),
+  bound: generation(0),
   nextBlock: block(0),
 };
 
@@ -52,8 +52,8 @@ export function encodeCatalogueEntry(entry: CatalogueEntry, target: Uint8Array):
       created_wall_us: entry.createdWallUs,
       block: entry.block,
       label: entry.label,
-      base: entry.base,
-      records: entry.records,
+      before: entry.before,
+      bound: entry.bound,
       next_block: entry.nextBlock,
     },
     target,
@@ -73,8 +73,8 @@ export function decodeCatalogueEntry(bytes: Uint8Array): CatalogueEntry | undefi
     createdWallUs: micros(numberOf(values, 'created_wall_us')),
     block: block(numberOf(values, 'block')),
     label: textOf(values, 'label'),
-    base: generation(numberOf(values, 'base')),
-    records: numberOf(values, 'records'),
+    before: generation(numberOf(values, 'before')),
+    bound: generation(numberOf(values, 'bound')),
     nextBlock: block(numberOf(values, 'next_block')),
   };
 }

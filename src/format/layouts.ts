@@ -104,6 +104,10 @@ export const RECORD_SNAPSHOT_DELETED = 3;
 export const RECORD_MARK = 4;
 /** Only in a checkpoint: a block that the last round wrote, looked at when the image is opened. */
 export const RECORD_WITNESS = 5;
+/** A rollback began; no client sees the live disk until it has ended. */
+export const RECORD_ROLLBACK = 6;
+/** It ended. */
+export const RECORD_ROLLED_BACK = 7;
 /** The disk is what another volume was at a moment. */
 export const RECORD_RECEIVED = 8;
 /** A receive is under way: how far its stream was applied. */
@@ -123,8 +127,8 @@ export const catalogueEntry = table(
       'u16',
       2,
       'kind',
-      '1 lineage, 2 snapshot, 3 snapshot deleted, 4 mark, 5 witness, 8 received, 9 receiving,' +
-        ' 10 receive given up',
+      '1 lineage, 2 snapshot, 3 snapshot deleted, 4 mark, 5 witness, 6 rollback begun, 7 rolled back,' +
+        ' 8 received, 9 receiving, 10 receive given up',
     ],
     ['padding', 'zero', 6, 'zero', 'written and checked as zero'],
     [
@@ -132,7 +136,8 @@ export const catalogueEntry = table(
       'u64',
       8,
       'generation',
-      'moment; for a lineage its parent; for a witness its version; received: the moment here',
+      'moment; for a lineage its parent; for a witness its version; for a rollback what comes back;' +
+        ' received: the moment here',
     ],
     [
       'lineage',
@@ -152,8 +157,15 @@ export const catalogueEntry = table(
       'utf-8',
       'name of a snapshot or mark; receiving: SHA-256 of the stream so far, hexadecimal',
     ],
-    ['base', 'u64', 8, 'generation', '8 to 10: the moment here before it began; else 0'],
-    ['records', 'u64', 8, 'count', 'receiving: records of the stream that count; else 0'],
+    ['before', 'u64', 8, 'generation', '6 to 10: the newest generation before it; else 0'],
+    [
+      'bound',
+      'u64',
+      8,
+      'generation',
+      'of a rollback that began: later generations are its own; of one that ended: its last;' +
+        ' receiving: number of the record that is next in the stream; else 0',
+    ],
     ['next_block', 'u64', 8, 'block', 'receiving: all changes below it are here; else 0'],
   ],
 );

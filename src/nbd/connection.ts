@@ -10,7 +10,7 @@ import type { Account } from './budget.ts';
 import { closeDevice, payloadBytesMax } from './exports.ts';
 import { HandshakeBuffer } from './handshake-buffer.ts';
 import { shakeHands, type Session } from './handshake.ts';
-import { HANDSHAKE_STALL_MS_MAX } from './limits.ts';
+import { HANDSHAKE_STALL_MS_MAX, REVOKE_GRACE_MS } from './limits.ts';
 import { raise, type Shared } from './shared.ts';
 import type { Socket, SocketEvents } from './socket.ts';
 import { Transmission } from './transmission.ts';
@@ -127,6 +127,9 @@ export class Connection implements SocketEvents {
       },
     });
     this.#phase = { kind: 'transmission', transmission };
+    session.opened.onRevoke?.((why) => {
+      this.#revoke(why);
+    });
     this.#trace(`serves ${session.opened.canonicalName}`);
     const { rest, isEnded } = buffer.release();
     if (rest.length > 0) transmission.data(rest);
@@ -169,6 +172,16 @@ export class Connection implements SocketEvents {
 
   destroy(): void {
     this.#options.socket.destroy();
+  }
+
+  /** The export is taken from the client: what is in hand is finished, and then it ends. */
+  #revoke(why: string): void {
+    if (this.#isSocketGone) return;
+    this.#trace(`${why}: session ended`);
+    this.shutdown();
+    this.#cancelTimeout = this.#options.timers.after(REVOKE_GRACE_MS, () => {
+      this.#options.socket.destroy();
+    });
   }
 
   /** What it holds of the budget. */

@@ -24,6 +24,8 @@ export const OPTION_BYTES_MAX: ByteCount = kibibytes(16);
 export const OPTION_SKIP_BYTES_MAX: ByteCount = mebibytes(32);
 /** How long a client that shakes hands may leave what it is told unread. */
 export const HANDSHAKE_STALL_MS_MAX = 5_000;
+/** How long a client whose export is taken from it may take to get its last answers. */
+export const REVOKE_GRACE_MS = 2_000;
 /** Answers to LIST that are being made and sent at one time: each may name very many exports. */
 export const LISTS_MAX = 16;
 /** Options in one handshake. */

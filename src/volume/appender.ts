@@ -57,7 +57,7 @@ interface Parts {
 }
 
 /** Who asks: while a stream is received, clients are refused. */
-export type Writer = 'client' | 'receive';
+export type Writer = 'client' | 'receive' | 'rollback';
 
 interface Merged {
   readonly block: Block;
@@ -65,6 +65,16 @@ interface Merged {
   /** Newest version when it was read; 0: none in the window. */
   readonly version: Generation;
 }
+
+/** What a rollback puts: content, or zeros of a kind of entry. */
+export type PutBack =
+  | {
+      readonly kind: undefined;
+      readonly first: Block;
+      readonly count: BlockCount;
+      readonly body: Uint8Array;
+    }
+  | { readonly kind: number; readonly first: Block; readonly count: BlockCount };
 
 /** Whether there is room, or what it is that has to free some. */
 type Room = 'yes' | 'ring' | 'log';
@@ -91,6 +101,9 @@ export class Appender {
   readonly #failedRound: () => VarveError | undefined;
   readonly #admission = new Mutex();
   #resume: (() => void) | undefined;
+  /** Requests of clients that are not put yet. */
+  #waiting = 0;
+  #onQuiet: () => void = () => undefined;
   #lineageStarted = false;
   #lastFlush: Generation;
   /** The newest flush has no mark yet: there was no room, and the next request brings it. */
@@ -173,14 +186,42 @@ export class Appender {
   }
 
   /**
-   * Has a catalogue record put in its turn; it waits for room as a write does.
+   * Has catalogue records put in their turn; they wait for room as a write does.
    * @throws VarveError LOG_FULL and others, as a write
    */
-  async record(put: () => void): Promise<void> {
+  async record(put: () => void, count = 1): Promise<void> {
     await this.#admission.run(async () => {
-      await this.#waitForRoom(() => this.#core.log.stream.room(1, 1, false));
+      await this.#waitForRoom(() => this.#core.log.stream.room(count, count, false));
       put();
     });
+  }
+
+  /**
+   * Whole blocks, or a range of zeros, as a request of the volume's own. It waits for room, and not
+   * until it is durable.
+   * @throws VarveError as a write
+   */
+  async putBack(what: PutBack): Promise<void> {
+    const { first, count, kind } = what;
+    const isData = kind === undefined;
+    const body = isData ? what.body : NOTHING;
+    const range = isData ? undefined : { kind, start: first, count };
+    const parts: Parts = { edges: [], first, body, range, fua: false, by: 'rollback' };
+    await this.#admission.run(async () => {
+      await this.#waitForRoom(() => this.#roomFor(parts));
+      this.#checksum(body);
+      this.#put(parts, []);
+    });
+    this.#core.log.writer.linger();
+  }
+
+  /** Settles when every request that waits for something was put, or has failed. */
+  async quiet(): Promise<void> {
+    while (this.#waiting > 0) {
+      await new Promise<void>((resume) => {
+        this.#onQuiet = resume;
+      });
+    }
   }
 
   /** After a sync, a round or a failure: who waits for room looks again. */
@@ -207,6 +248,17 @@ export class Appender {
   }
 
   async #writeSlowly(parts: Parts): Promise<void> {
+    this.#waiting += 1;
+    try {
+      await this.#putInTurn(parts);
+    } finally {
+      this.#waiting -= 1;
+      if (this.#waiting === 0) this.#onQuiet();
+    }
+    await this.#acknowledge(parts.fua);
+  }
+
+  async #putInTurn(parts: Parts): Promise<void> {
     const early = await this.#mergeAll(parts.edges);
     await this.#admission.run(async () => {
       const roomFor = (): Room => this.#roomFor(parts);
@@ -221,7 +273,6 @@ export class Appender {
       this.#checksum(parts.body);
       this.#put(parts, merged);
     });
-    await this.#acknowledge(parts.fua);
   }
 
   #isStale(merged: readonly Merged[]): boolean {
@@ -252,7 +303,9 @@ export class Appender {
   #full(): VarveError {
     const failure = this.#failedRound();
     if (failure !== undefined) return failure;
-    return new VarveError('LOG_FULL', 'no segment can be recycled');
+    const held = this.#core.heldBack;
+    if (held === undefined) return new VarveError('LOG_FULL', 'no segment can be recycled');
+    return new VarveError('LOG_FULL', `a rollback to generation ${held} stops recycling`);
   }
 
   #newest(block: Block): Generation {

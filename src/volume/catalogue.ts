@@ -1,5 +1,6 @@
 /**
- * The catalogue in RAM: snapshots, marks, lineages, and the blocks that the last round wrote.
+ * The catalogue in RAM: snapshots, marks, rollbacks, lineages, and the blocks that the last round
+ * wrote.
  * Its changes are records in the stream; its whole is a checkpoint. No I/O here.
  *
  * Invariants:
@@ -22,6 +23,8 @@ import { BLANK_ENTRY, encodeCatalogueEntry, type CatalogueEntry } from '../forma
 import {
   RECORD_LINEAGE,
   RECORD_MARK,
+  RECORD_ROLLBACK,
+  RECORD_ROLLED_BACK,
   RECORD_RECEIVE_ABORTED,
   RECORD_RECEIVED,
   RECORD_RECEIVING,
@@ -40,6 +43,20 @@ export interface Snapshot {
 }
 
 export type Mark = Snapshot;
+
+/** A rollback: requests of the volume's own, which lead from one moment back to another. */
+export interface Rollback {
+  /** The moment that comes back. */
+  readonly generation: Generation;
+  readonly lineage: Uuid;
+  readonly momentWallUs: Micros;
+  /** When it began, or ended. */
+  readonly createdWallUs: Micros;
+  /** The newest generation before it: what clients saw until it ended. */
+  readonly before: Generation;
+  /** While it is unfinished: later generations are its own. Once it has ended: the last of those. */
+  readonly bound: Generation;
+}
 
 /** A block that the last round wrote. */
 export interface Witness {
@@ -86,6 +103,8 @@ export class Catalogue {
   readonly snapshots = new Map<string, Snapshot>();
   readonly marks = new Map<string, Mark>();
   #lineages: Lineage[] = [];
+  #unfinished: Rollback | undefined;
+  #rollbacks: Rollback[] = [];
   #witnesses: readonly Witness[] = [];
   #received: Received[] = [];
   #receiving: Receiving | undefined;
@@ -128,6 +147,23 @@ export class Catalogue {
     return this.#lineages;
   }
 
+  /** The rollback that began and has not ended. */
+  get unfinished(): Rollback | undefined {
+    return this.#unfinished;
+  }
+
+  /** Those that ended, oldest first. */
+  get rollbacks(): readonly Rollback[] {
+    return this.#rollbacks;
+  }
+
+  /** The rollback between whose ends the generation lies, where the disk is a mixture. */
+  rollbackAround(generation: Generation): Rollback | undefined {
+    const open = this.#unfinished;
+    if (open !== undefined && generation > open.before) return open;
+    return this.#rollbacks.find(({ before, bound }) => generation > before && generation < bound);
+  }
+
   get witnesses(): readonly Witness[] {
     return this.#witnesses;
   }
@@ -156,6 +192,17 @@ export class Catalogue {
       case RECORD_MARK:
         this.marks.set(label, { label, generation, lineage, momentWallUs, createdWallUs });
         return;
+      case RECORD_ROLLBACK:
+        this.#unfinished = rollbackOf(entry);
+        return;
+      case RECORD_ROLLED_BACK: {
+        const { before, bound } = entry;
+        this.#unfinished = undefined;
+        const known = this.#rollbacks.some((one) => one.bound === bound);
+        // One that wrote nothing left nothing between its ends.
+        if (!known && bound > before) this.#rollbacks.push(rollbackOf(entry));
+        return;
+      }
       case RECORD_RECEIVED:
         this.#receiving = undefined;
         this.#addReceived(receivedOf(entry));
@@ -180,11 +227,12 @@ export class Catalogue {
     list.splice(0, 2, { ...second, base: first.base });
   }
 
-  /** Half of the area is for snapshots, marks and receives; lineages and witnesses have the rest. */
-  needRoom(): void {
-    const used = this.snapshots.size + this.marks.size;
-    if (used >= Math.floor(this.entriesMax / 2) - this.#receivedMax - 1) {
-      throw new VarveError('CATALOGUE_FULL', `${used} snapshots and marks`);
+  /** Half of the area is for snapshots, marks, rollbacks, receives; lineages, witnesses have the rest. */
+  needRoom(count = 1): void {
+    const rollbacks = this.#rollbacks.length + (this.#unfinished === undefined ? 0 : 1);
+    const used = this.snapshots.size + this.marks.size + rollbacks;
+    if (used + count > Math.floor(this.entriesMax / 2) - this.#receivedMax - 1) {
+      throw new VarveError('CATALOGUE_FULL', `${used} snapshots, marks and rollbacks`);
     }
   }
 
@@ -201,11 +249,12 @@ export class Catalogue {
     return found;
   }
 
-  /** Forgets marks and lineages that no openable moment needs. */
+  /** Forgets marks, rollbacks and lineages that no openable moment needs. */
   forgetBefore(horizon: Generation): void {
     for (const [label, mark] of this.marks) {
       if (mark.generation < horizon) this.marks.delete(label);
     }
+    this.#rollbacks = this.#rollbacks.filter(({ bound }) => bound > horizon);
     // The newest lineage that began at or before the horizon is the horizon's own.
     let first = 0;
     this.#lineages.forEach(({ parentGeneration }, i) => {
@@ -235,6 +284,13 @@ export class Catalogue {
     for (const mark of this.marks.values()) {
       entries.push({ ...BLANK_ENTRY, ...mark, type: RECORD_MARK });
     }
+    for (const rollback of this.#rollbacks) {
+      entries.push({ ...BLANK_ENTRY, ...rollback, type: RECORD_ROLLED_BACK });
+    }
+    // Behind those that ended: an end is what finishes one.
+    if (this.#unfinished !== undefined) {
+      entries.push({ ...BLANK_ENTRY, ...this.#unfinished, type: RECORD_ROLLBACK });
+    }
     for (const received of this.#received) entries.push(receivedEntry(received));
     if (this.#receiving !== undefined) entries.push(receivingEntry(this.#receiving));
     for (const witness of this.#witnesses) {
@@ -243,6 +299,11 @@ export class Catalogue {
     assert(entries.length <= this.entriesMax, 'the catalogue fits its checkpoint area');
     return entries;
   }
+}
+
+function rollbackOf(entry: CatalogueEntry): Rollback {
+  const { generation, lineage, momentWallUs, createdWallUs, before, bound } = entry;
+  return { generation, lineage, momentWallUs, createdWallUs, before, bound };
 }
 
 export function lineageEntry(lineage: Lineage): CatalogueEntry {
@@ -261,7 +322,7 @@ function momentOf({ lineage, block }: CatalogueEntry): SentMoment {
 }
 
 function receivedOf(entry: CatalogueEntry): Received {
-  const { parent, base, generation, momentWallUs, createdWallUs, label } = entry;
+  const { parent, before: base, generation, momentWallUs, createdWallUs, label } = entry;
   const moment = momentOf(entry);
   return { volume: parent, moment, momentWallUs, createdWallUs, base, generation, label };
 }
@@ -269,13 +330,13 @@ function receivedOf(entry: CatalogueEntry): Received {
 export function receivedEntry(received: Received): CatalogueEntry {
   const { volume, moment, momentWallUs, createdWallUs, base, generation, label } = received;
   const { lineage, generation: sent } = moment;
-  const here = { base, generation, momentWallUs, createdWallUs, label };
+  const here = { before: base, generation, momentWallUs, createdWallUs, label };
   const type = RECORD_RECEIVED;
   return { ...BLANK_ENTRY, ...here, type, parent: volume, lineage, block: blockOf(sent) };
 }
 
 function receivingOf(entry: CatalogueEntry): Receiving {
-  const { type, parent, base, label, records, nextBlock } = entry;
+  const { type, parent, before: base, label, bound: records, nextBlock } = entry;
   const place = { records, nextBlock, digest: label };
   const isAborted = type === RECORD_RECEIVE_ABORTED;
   return { volume: parent, moment: momentOf(entry), base, place, isAborted };
@@ -295,8 +356,8 @@ export function receivingEntry({
     parent: volume,
     lineage: moment.lineage,
     block: blockOf(moment.generation),
-    base,
-    records,
+    before: base,
+    bound: generationOf(records),
     nextBlock,
     label: digest,
   };

@@ -18,6 +18,7 @@ import {
   type ByteCount,
   type Generation,
   type Lsn,
+  type Micros,
   type SegmentSequence,
 } from '../base/units.ts';
 import type { World } from '../base/world.ts';
@@ -39,6 +40,8 @@ import type { Undo } from './undo.ts';
 /** Why a moment is kept. */
 export type PinReason =
   | { readonly kind: 'snapshot'; readonly label: string }
+  /** What a rollback brings back, until it has ended. */
+  | { readonly kind: 'rollback' }
   /** An open export: never stops writers; `end` tells it that its moment is gone. */
   | { readonly kind: 'open'; readonly end: () => void };
 
@@ -79,6 +82,8 @@ export interface CoreParts {
   readonly pins: Pins<PinReason>;
   /** Of the snapshots, by label. */
   readonly snapshotPins: Map<string, PinHandle<PinReason>>;
+  /** Of what the rollback brings back that the opening found unfinished. */
+  readonly rollbackPin: PinHandle<PinReason> | undefined;
   readonly undo: Undo;
   readonly catalogue: Catalogue;
   readonly final: FinalStorage;
@@ -104,6 +109,8 @@ export class Core {
   readonly pins: Pins<PinReason>;
   /** Of the snapshots, by label. */
   readonly snapshotPins: Map<string, PinHandle<PinReason>>;
+  /** Of what the rollback brings back that the opening found unfinished. */
+  readonly rollbackPin: PinHandle<PinReason> | undefined;
   readonly undo: Undo;
   readonly catalogue: Catalogue;
   readonly final: FinalStorage;
@@ -122,6 +129,8 @@ export class Core {
   keeping: { readonly target: Generation; readonly pinned: number; steps: number } | undefined;
   /** Grows with each reason to keep a moment. */
   pinned = 0;
+  /** Why nobody may read or write the live disk at present: a rollback is under way. */
+  liveRefusal: (() => VarveError) | undefined;
   /** Positions of catalogue records that are put and not yet applied. */
   readonly pendingRecords = new Set<Lsn>();
   readonly #held = new Pins<undefined>();
@@ -131,6 +140,8 @@ export class Core {
    * Undefined: nothing is.
    */
   receiving: { readonly base: Generation; readonly isWhole: boolean } | undefined;
+  readonly #stops = new Pins<undefined>();
+  readonly #stoppedBy = new Map<PinHandle<PinReason>, PinHandle<undefined>>();
   #closed = false;
   #collecting: Promise<void> | undefined;
 
@@ -146,6 +157,7 @@ export class Core {
     this.timeline = parts.timeline;
     this.pins = parts.pins;
     this.snapshotPins = parts.snapshotPins;
+    this.rollbackPin = parts.rollbackPin;
     this.undo = parts.undo;
     this.catalogue = parts.catalogue;
     this.final = parts.final;
@@ -247,6 +259,24 @@ export class Core {
     return handle;
   }
 
+  /**
+   * Keeps what a rollback brings back, and lets no round pass it, or the horizon when that is later:
+   * what has to be put, and what was put, is known from the index.
+   * @param known - the pin, when it is there already
+   */
+  pinRollback(generation: Generation, known?: PinHandle<PinReason>): PinHandle<PinReason> {
+    const handle = known ?? this.pin(generation, { kind: 'rollback' });
+    const { generation: horizon } = this.horizon;
+    const stop = generation < horizon ? horizon : generation;
+    this.#stoppedBy.set(handle, this.#stops.add(stop, undefined));
+    return handle;
+  }
+
+  /** No round passes this generation, because of a rollback; or undefined. */
+  get heldBack(): Generation | undefined {
+    return this.#stops.smallest()?.generation;
+  }
+
   /** The oldest moment of the window that is open: what is looked through from there on. */
   get oldestOpen(): Generation | undefined {
     const { generation } = this.horizon;
@@ -260,6 +290,9 @@ export class Core {
     const window = this.#windows.get(handle);
     if (window !== undefined) this.#held.remove(window);
     this.#windows.delete(handle);
+    const stop = this.#stoppedBy.get(handle);
+    if (stop !== undefined) this.#stops.remove(stop);
+    this.#stoppedBy.delete(handle);
     if (this.pins.isPinned(handle.generation)) return;
     this.undo.unpinned(handle.generation);
     this.collect();
@@ -292,6 +325,14 @@ export class Core {
     } catch (error) {
       if (!isVarveError(error, 'DEVICE_IO')) throw error;
     }
+  }
+
+  /** The oldest moment that opens: a round may end inside a rollback, whose end it is then. */
+  get oldestMoment(): { readonly generation: Generation; readonly wallUs: Micros } {
+    const { generation, wallUs } = this.horizon;
+    const around = this.catalogue.rollbackAround(generation);
+    if (around === undefined) return { generation, wallUs };
+    return { generation: around.bound, wallUs: this.timeline.wallAt(around.bound) };
   }
 
   check(): void {

@@ -151,6 +151,7 @@ export class Destager {
     const oldest = log.segments.oldest;
     if (oldest?.endLsn === undefined) return false;
     if (this.#isDone(oldest, log.writer.durable.generation)) return false;
+    if (oldest.lastGeneration > (this.#core.heldBack ?? Infinity)) return false;
     log.writer.requestDurable(log.stream.nextLsn);
     return true;
   }
@@ -240,7 +241,9 @@ export class Destager {
 
   /** What was kept for a round that found no room goes on to count. */
   #next(urgent: boolean): Generation | undefined {
-    return this.#core.keeping?.target ?? this.#target(urgent);
+    const { keeping, heldBack } = this.#core;
+    if (keeping === undefined) return this.#target(urgent);
+    return heldBack === undefined || keeping.target <= heldBack ? keeping.target : undefined;
   }
 
   /**
@@ -254,6 +257,7 @@ export class Destager {
     if (!urgent && this.#fill() < CRITICAL_WATER) {
       limit = generationOf(Math.min(limit, core.oldestOpen ?? limit));
     }
+    limit = generationOf(Math.min(limit, core.heldBack ?? limit));
     const wanted = Math.max(1, Math.floor(log.geometry.slotCount * (1 - LOW_WATER)));
     let target: Generation | undefined;
     let free = log.segments.freeSlots;

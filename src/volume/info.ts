@@ -11,10 +11,18 @@ import type {
   VolumeInfo,
 } from './report.ts';
 
+/** What the core does not know. */
+export interface BesideCore {
+  readonly roundFailure: VarveError | undefined;
+  readonly rollbackFailure: VarveError | undefined;
+  readonly liveSessions: number;
+  readonly receive: ReceiveInfo;
+}
+
 export async function describe(
   core: Core,
   moments: Moments,
-  { roundFailure, receive }: { roundFailure: VarveError | undefined; receive: ReceiveInfo },
+  { roundFailure, rollbackFailure, liveSessions, receive }: BesideCore,
 ): Promise<VolumeInfo> {
   const { log, catalogue } = core;
   const { geometry, segments, ring, writer, stream } = log;
@@ -32,7 +40,7 @@ export async function describe(
     lineage: catalogue.lineageOf(core.head, core.horizon.lineage),
     head: at(core.head),
     durable: at(writer.durable.generation),
-    horizon: { generation: core.horizon.generation, wallUs: core.horizon.wallUs },
+    horizon: core.oldestMoment,
     settled: at(core.settled),
     uncommittedBytes: byteCount(stream.nextLsn - writer.durable.lsn),
     ring: { usedBytes: byteCount(ring.head - ring.tail), sizeBytes: ring.size },
@@ -52,11 +60,30 @@ export async function describe(
     indexBytes: core.index.bytes,
     snapshots: moments.snapshots(),
     marks: moments.marks(),
-    openMoments: core.pins.count - catalogue.snapshots.size,
+    rollbacks: moments.rollbacks(rollbackFailure?.message),
+    liveSessions,
+    openMoments: openMoments(core),
     counters: countersOf(core),
     receive,
     recovery: core.recovery,
   };
+}
+
+/** No generation inside a rollback is a moment to go to. */
+function momentAt(core: Core, generation: Generation): Generation {
+  // A round has just passed it.
+  if (generation < core.horizon.generation) return core.oldestMoment.generation;
+  const around = core.catalogue.rollbackAround(generation);
+  if (around === undefined) return generation;
+  return around.before >= core.horizon.generation ? around.before : around.bound;
+}
+
+function openMoments({ pins }: Core): number {
+  let count = 0;
+  for (const { reasons } of pins.list()) {
+    count += reasons.filter(({ kind }) => kind === 'open').length;
+  }
+  return count;
 }
 
 function countersOf(core: Core): VolumeCounters {
@@ -88,7 +115,11 @@ export interface HistoryQuery {
   readonly toWallUs?: Micros | undefined;
 }
 
-export function historyOf(core: Core, query: HistoryQuery): readonly HistoryInterval[] {
+export function historyOf(
+  core: Core,
+  moments: Moments,
+  query: HistoryQuery,
+): readonly HistoryInterval[] {
   core.log.stream.seal();
   const { wallUs: first } = core.horizon;
   const fromWallUs = micros(Math.max(first, query.fromWallUs ?? first));
@@ -96,5 +127,13 @@ export function historyOf(core: Core, query: HistoryQuery): readonly HistoryInte
   const toWallUs = query.toWallUs ?? micros(Math.max(head + 1, fromWallUs + 1));
   // All of it lies before the window.
   if (toWallUs < fromWallUs) return [];
-  return core.timeline.intervals({ fromWallUs, toWallUs, count: query.intervals });
+  const intervals = core.timeline.intervals({ fromWallUs, toWallUs, count: query.intervals });
+  const rollbacks = moments.rollbacks();
+  return intervals.map((interval) => ({
+    ...interval,
+    generation: momentAt(core, interval.generation),
+    rollbacks: rollbacks.filter(
+      ({ wallUs }) => wallUs >= interval.fromWallUs && wallUs < interval.toWallUs,
+    ),
+  }));
 }

@@ -19,6 +19,13 @@ export function needInside(offset: ByteOffset, length: number, size: ByteCount):
   if (!inside) throw new VarveError('REQUEST_BAD', `[${offset}, +${length}) of ${size} bytes`);
 }
 
+export interface LiveParts {
+  readonly core: Core;
+  readonly reader: Reader;
+  readonly appender: Appender;
+  readonly status: Status;
+}
+
 export class LiveDevice implements BlockDevice {
   readonly size: ByteCount;
   readonly requestBytesMax: ByteCount;
@@ -26,14 +33,17 @@ export class LiveDevice implements BlockDevice {
   readonly #reader: Reader;
   readonly #appender: Appender;
   readonly #status: Status;
+  readonly #onClose: () => void;
 
-  constructor(core: Core, reader: Reader, appender: Appender, status: Status) {
+  constructor(parts: LiveParts, onClose: () => void = () => undefined) {
+    const { core, reader, appender, status } = parts;
     this.size = core.size;
     this.requestBytesMax = core.log.geometry.requestBytesMax;
     this.#core = core;
     this.#reader = reader;
     this.#appender = appender;
     this.#status = status;
+    this.#onClose = onClose;
   }
 
   get readOnly(): boolean {
@@ -43,6 +53,7 @@ export class LiveDevice implements BlockDevice {
   read(offset: ByteOffset, target: Uint8Array): Done {
     needInside(offset, target.length, this.size);
     if (this.#core.closed) throw new VarveError('CLOSED', 'the volume is closed');
+    this.#needSteady();
     this.#core.counters.reads += 1;
     this.#core.counters.readBytes += target.length;
     const at = this.#at;
@@ -74,16 +85,19 @@ export class LiveDevice implements BlockDevice {
     if (source.length > this.requestBytesMax) {
       throw new VarveError('REQUEST_TOO_LONG', `${source.length} > ${this.requestBytesMax} bytes`);
     }
+    this.#needSteady();
     return this.#appender.write(offset, source, fua);
   }
 
   trim(offset: ByteOffset, length: ByteCount, { fua }: WriteOptions): Done {
     needInside(offset, length, this.size);
+    this.#needSteady();
     return this.#appender.trim(offset, length, fua);
   }
 
   zero(offset: ByteOffset, length: ByteCount, options: ZeroOptions): Done {
     needInside(offset, length, this.size);
+    this.#needSteady();
     return this.#appender.zero(offset, length, options);
   }
 
@@ -93,6 +107,7 @@ export class LiveDevice implements BlockDevice {
 
   cache(offset: ByteOffset, length: ByteCount): Done {
     needInside(offset, length, this.size);
+    this.#needSteady();
     const wanted = Math.min(length, this.requestBytesMax);
     return wanted === 0 ? undefined : this.#reader.read(offset, new Uint8Array(wanted), this.#at);
   }
@@ -108,11 +123,22 @@ export class LiveDevice implements BlockDevice {
     runsMax: number,
   ): Promise<readonly StatusRun[]> {
     needInside(offset, length, this.size);
+    this.#needSteady();
     return this.#status.runs(context, offset, length, runsMax, this.#at);
   }
 
   /** The volume itself is closed by whoever opened it. */
   async close(): Promise<void> {
-    await this.flush();
+    try {
+      await this.flush();
+    } finally {
+      this.#onClose();
+    }
+  }
+
+  /** While a rollback is under way the disk is a mixture of two moments. */
+  #needSteady(): void {
+    const { liveRefusal } = this.#core;
+    if (liveRefusal !== undefined) throw liveRefusal();
   }
 }

@@ -5,7 +5,7 @@
  *   - What resolves lies in the window, or the error names the window.
  *   - A snapshot's pin is there before its record is, and its record is durable before the answer.
  */
-import { unreachable } from '../base/assert.ts';
+import { assert, unreachable } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import { Mutex } from '../base/mutex.ts';
@@ -19,11 +19,20 @@ import {
   type Micros,
 } from '../base/units.ts';
 import { BLANK_ENTRY, type CatalogueEntry } from '../format/catalogue.ts';
-import { RECORD_MARK, RECORD_SNAPSHOT, RECORD_SNAPSHOT_DELETED } from '../format/layouts.ts';
-import { recordBlock, type Snapshot } from './catalogue.ts';
+import {
+  RECORD_MARK,
+  RECORD_ROLLBACK,
+  RECORD_ROLLED_BACK,
+  RECORD_SNAPSHOT,
+  RECORD_SNAPSHOT_DELETED,
+} from '../format/layouts.ts';
+import { recordBlock, type Rollback, type Snapshot } from './catalogue.ts';
 import type { Core } from './core.ts';
 import { checkLabel, parseMoment, timeText, type Moment } from './moment.ts';
-import type { MarkInfo, SnapshotInfo } from './report.ts';
+import type { MarkInfo, RollbackInfo, SnapshotInfo } from './report.ts';
+
+/** What the newest moment before a rollback is called; then with a number. */
+const BEFORE_ROLLBACK = 'before-rollback';
 
 export interface ResolvedMoment {
   readonly generation: Generation;
@@ -36,8 +45,8 @@ export interface ResolvedMoment {
 export interface MomentHooks {
   /** Space may be free again. */
   readonly onUnpin: () => void;
-  /** Calls `put` when a record has room, in its turn among the writes. */
-  readonly record: (put: () => void) => Promise<void>;
+  /** Calls `put` when so many records have room, in their turn among the writes. */
+  readonly record: (put: () => void, count: number) => Promise<void>;
 }
 
 export class Moments {
@@ -59,7 +68,8 @@ export class Moments {
     const moment = parseMoment(text);
     // What is accepted has its time once its batch is sealed.
     core.log.stream.seal();
-    const generation = this.#wholeAt(this.#generationOf(moment, text), moment);
+    const found = this.#wholeAt(this.#generationOf(moment, text), moment);
+    const generation = this.#asClientsSaw(moment, found);
     if (!core.isOpenable(generation)) throw this.#outside(text, generation);
     const snapshot = moment.kind === 'label' && core.catalogue.snapshots.has(moment.label);
     return {
@@ -135,8 +145,16 @@ export class Moments {
     }
   }
 
+  /** While a rollback ran, clients saw what was before; a generation of its own is no moment. */
+  #asClientsSaw({ kind }: Moment, generation: Generation): Generation {
+    const around = this.#core.catalogue.rollbackAround(generation);
+    if (around === undefined) return generation;
+    if (kind === 'ago' || kind === 'time' || kind === 'flush') return around.before;
+    throw betweenError(around, generation, this.#core.catalogue.unfinished === around);
+  }
+
   #outside(text: string, generation?: Generation): VarveError {
-    const { horizon, head, timeline } = this.#core;
+    const { oldestMoment: horizon, head, timeline } = this.#core;
     const which = generation === undefined ? '' : ` (generation ${generation})`;
     return new VarveError(
       'MOMENT_OUTSIDE',
@@ -227,6 +245,104 @@ export class Moments {
     return { label, generation, wallUs };
   }
 
+  /**
+   * The rollback to a moment has begun, durably; it is gone on with at any opening from now on. What
+   * is newest before the first attempt is marked.
+   * @throws VarveError CATALOGUE_FULL, LOG_FULL, VOLUME_FAILED; READ_ONLY, CLOSED
+   */
+  beginRollback(target: ResolvedMoment): Promise<void> {
+    return this.#changes.run(() => this.#beginRollback(target));
+  }
+
+  /** Everything that was put is durable, and then that the rollback has ended. */
+  endRollback(): Promise<void> {
+    return this.#changes.run(() => this.#endRollback());
+  }
+
+  /** The name of a mark or snapshot that names this generation. */
+  markAt(generation: Generation): string | undefined {
+    const { marks, snapshots } = this.#core.catalogue;
+    const named = [...marks.values(), ...snapshots.values()];
+    return named.findLast((one) => one.generation === generation)?.label;
+  }
+
+  async #beginRollback(target: ResolvedMoment): Promise<void> {
+    const core = this.#core;
+    core.needWritable();
+    const { unfinished } = core.catalogue;
+    core.catalogue.needRoom(2);
+    let put: readonly { readonly entry: CatalogueEntry; readonly position: Lsn }[] = [];
+    await this.#hooks.record(() => {
+      const { head } = core;
+      const wallUs = core.world.clock.wallUs();
+      const { generation, lineage, wallUs: momentWallUs } = target;
+      const begun: CatalogueEntry = {
+        ...BLANK_ENTRY,
+        type: RECORD_ROLLBACK,
+        generation,
+        lineage,
+        momentWallUs,
+        createdWallUs: wallUs,
+        before: unfinished?.before ?? head,
+        bound: head,
+      };
+      const mark: CatalogueEntry = {
+        ...BLANK_ENTRY,
+        type: RECORD_MARK,
+        label: this.#freeLabel(BEFORE_ROLLBACK),
+        generation: head,
+        lineage: core.catalogue.lineageOf(head, core.horizon.lineage),
+        momentWallUs: wallUs,
+        createdWallUs: wallUs,
+      };
+      const entries = unfinished === undefined ? [mark, begun] : [begun];
+      put = entries.map((entry) => ({ entry, position: this.#put(entry) }));
+    }, 2);
+    await Promise.all(put.map(({ entry, position }) => this.#applied(entry, position)));
+  }
+
+  async #endRollback(): Promise<void> {
+    const core = this.#core;
+    const { unfinished } = core.catalogue;
+    assert(unfinished !== undefined, 'what ends has begun');
+    const { writer } = core.log;
+    // A checkpoint may be what says that it ended, and that does not wait for the stream.
+    await writer.waitDurable(writer.contentEnd);
+    const createdWallUs = core.world.clock.wallUs();
+    const bound = core.head;
+    await this.#recordAtOnce({
+      ...BLANK_ENTRY,
+      ...unfinished,
+      type: RECORD_ROLLED_BACK,
+      createdWallUs,
+      bound,
+    });
+  }
+
+  /** The label, or with the first number that makes it new. */
+  #freeLabel(label: string): string {
+    const { snapshots, marks } = this.#core.catalogue;
+    const isTaken = (one: string): boolean =>
+      snapshots.has(one) || marks.has(one) || this.#core.snapshotPins.has(one);
+    if (!isTaken(label)) return label;
+    let number = 2;
+    while (isTaken(`${label}-${number}`)) number += 1;
+    return `${label}-${number}`;
+  }
+
+  /** Oldest first; the unfinished one last. */
+  rollbacks(failure?: string): readonly RollbackInfo[] {
+    const { catalogue, timeline } = this.#core;
+    const { rollbacks, unfinished } = catalogue;
+    const ended = rollbacks.map(({ generation: target, before, bound }) => {
+      const wallUs = timeline.wallAt(bound);
+      return { target, before, after: bound, wallUs, failure: undefined };
+    });
+    if (unfinished === undefined) return ended;
+    const { generation: target, before, createdWallUs: wallUs } = unfinished;
+    return [...ended, { target, before, after: undefined, wallUs, failure }];
+  }
+
   snapshots(): readonly SnapshotInfo[] {
     const all = [...this.#core.catalogue.snapshots.values()].map((one) => this.#info(one));
     return all.sort((a, b) => a.generation - b.generation || (a.label < b.label ? -1 : 1));
@@ -278,7 +394,7 @@ export class Moments {
     const put = { position: lsn(0) };
     await this.#hooks.record(() => {
       put.position = this.#put(entry);
-    });
+    }, 1);
     await this.#applied(entry, put.position);
   }
 
@@ -321,4 +437,15 @@ export class Moments {
       this.#hooks.onUnpin();
     }
   }
+}
+
+/** @returns why a generation inside a rollback is no moment */
+export function betweenError(
+  { before, bound, generation: target }: Rollback,
+  generation: Generation,
+  isUnfinished: boolean,
+): VarveError {
+  const end = isUnfinished ? 'which has not ended' : `to gen=${bound}`;
+  const what = `the rollback to gen=${target} from gen=${before} on, ${end}`;
+  return new VarveError('MOMENT_BETWEEN', `gen=${generation}: ${what}`);
 }

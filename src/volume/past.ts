@@ -72,12 +72,13 @@ export class VolumePast {
   }
 
   window(): PastWindow {
-    const { size, horizon, shown: head, timeline, log } = this.#core;
+    const { size, oldestMoment: horizon, timeline, log } = this.#core;
+    const head = this.#newest;
     // What is accepted has its time once its batch is sealed.
     log.stream.seal();
     return {
       size,
-      horizon: { generation: horizon.generation, wallUs: horizon.wallUs },
+      horizon,
       head: { generation: head, wallUs: timeline.wallAt(head) },
     };
   }
@@ -87,7 +88,7 @@ export class VolumePast {
    * @throws VarveError MOMENT_*
    */
   point(moment?: string): PointInTime {
-    const { generation, wallUs } = this.#parts.moments.resolve(moment ?? `gen=${this.#core.shown}`);
+    const { generation, wallUs } = this.#parts.moments.resolve(moment ?? `gen=${this.#newest}`);
     return { generation, wallUs };
   }
 
@@ -96,8 +97,8 @@ export class VolumePast {
    * @throws VarveError MOMENT_*
    */
   sent(moment?: string): SentPoint {
-    const { uuid: volume, size, shown } = this.#core;
-    const resolved = this.#parts.moments.resolve(moment ?? `gen=${shown}`);
+    const { uuid: volume, size } = this.#core;
+    const resolved = this.#parts.moments.resolve(moment ?? `gen=${this.#newest}`);
     const { generation, wallUs } = resolved;
     const named = this.#parts.moments.snapshots().filter((one) => one.generation === generation);
     const snapshot = named.find((one) => one.label === moment) ?? named[0];
@@ -167,6 +168,11 @@ export class VolumePast {
     this.#needWindow(query.from, query.to);
     const { reader, status, onUnpin } = this.#parts;
     return await new Search({ core: this.#core, reader, status, query, progress }).run(onUnpin);
+  }
+
+  /** The newest moment: what clients see, or saw before a rollback that has not ended. */
+  get #newest(): Generation {
+    return this.#core.catalogue.unfinished?.before ?? this.#core.shown;
   }
 
   /** Adds what [from, end) became. @returns where it stopped: at `end`, for `max` or for the time */

@@ -114,6 +114,8 @@ export class Receiver {
     const core = this.#core;
     await this.#session?.stop();
     core.needWritable();
+    // A rollback is under way, and has the disk for itself.
+    if (core.liveRefusal !== undefined) throw core.liveRefusal();
     const before = core.receiving;
     const { catalogue } = core;
     const known = catalogue.receiving;

@@ -37,6 +37,42 @@ export interface MarkInfo {
   readonly wallUs: Micros;
 }
 
+export interface RollbackReport {
+  /** The moment that came back; */
+  readonly target: PointInTime;
+  /** what the disk was before; */
+  readonly before: PointInTime;
+  /** and the newest moment now. The same as `before`: nothing differed, or nothing was to be done. */
+  readonly after: PointInTime;
+  /** A mark of what the disk was before: rolling back to it undoes this. Undefined: nothing to undo. */
+  readonly undo: string | undefined;
+  /** What was written again, in whole blocks; */
+  readonly dataBytes: ByteCount;
+  /** and what became zeros again. */
+  readonly zeroBytes: ByteCount;
+  /** At most so much of the log was needed; */
+  readonly logBytes: ByteCount;
+  /** so much of it is free while the moment is read. */
+  readonly freeBytes: ByteCount;
+  /** Sessions of clients that were ended. */
+  readonly sessionsEnded: number;
+  readonly tookMs: number;
+}
+
+/** A rollback of the window, as the history shows it. */
+export interface RollbackInfo {
+  /** The moment that came back. */
+  readonly target: Generation;
+  /** The newest moment before it. Between it and `after` no moment opens. */
+  readonly before: Generation;
+  /** The first moment after it; undefined: it has not ended. */
+  readonly after: Generation | undefined;
+  /** When it ended, or began. */
+  readonly wallUs: Micros;
+  /** Why it got no further. */
+  readonly failure: string | undefined;
+}
+
 export interface Fill {
   readonly usedBytes: ByteCount;
   readonly sizeBytes: ByteCount;
@@ -134,6 +170,10 @@ export interface VolumeInfo {
   readonly indexBytes: ByteCount;
   readonly snapshots: readonly SnapshotInfo[];
   readonly marks: readonly MarkInfo[];
+  /** Oldest first; one that has not ended comes last. */
+  readonly rollbacks: readonly RollbackInfo[];
+  /** Clients that have the live disk open. */
+  readonly liveSessions: number;
   /** Moments open now without a snapshot. */
   readonly openMoments: number;
   readonly counters: VolumeCounters;
@@ -165,6 +205,8 @@ export interface HistoryInterval {
   readonly trims: number;
   readonly trimmedBytes: number;
   readonly flushes: number;
+  /** Those that ended in the interval, whose own writes are counted in it. */
+  readonly rollbacks: readonly RollbackInfo[];
 }
 
 export interface CheckReport {

@@ -6,31 +6,25 @@
  */
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
-import {
-  byteCount,
-  kibibytes,
-  micros,
-  type ByteCount,
-  type Generation,
-  type Micros,
-} from '../base/units.ts';
+import { byteCount, kibibytes, type ByteCount, type Generation } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import type { RequestPage } from '../device/request-record.ts';
-import { Pins } from '../../index/pins.ts';
 import { Log, type KeepAside, type OpenedLog } from '../../log/log.ts';
 import type { Segment } from '../../log/segments.ts';
 import type { SealedBatch } from '../../log/stream.ts';
 import { Appender } from './appender.ts';
-import type { Catalogue } from './catalogue.ts';
-import { Core, type PinReason } from './core.ts';
+import { Core } from './core.ts';
 import { Destager } from './destager.ts';
+import { ElapsedClock } from './elapsed-clock.ts';
 import { FinalStorage } from './final-storage.ts';
 import { finalBytes, sumsBytes, undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
 import { describe, historyOf, type HistoryQuery } from './info.ts';
-import { LiveDevice } from './live-device.ts';
+import { pinsOf } from './kept-pins.ts';
+import { LiveDevice, type LiveParts } from './live-device.ts';
+import { LiveSessions, type LiveSession } from './live-sessions.ts';
 import { MomentDevice } from './moment-device.ts';
-import { Moments, type ResolvedMoment } from './moments.ts';
+import { betweenError, Moments, type ResolvedMoment } from './moments.ts';
 import { OtherCopies } from './other-copies.ts';
 import { VolumePast } from './past.ts';
 import { ReadCache } from './read-cache.ts';
@@ -38,12 +32,14 @@ import { Reader } from './reader.ts';
 import { Receiver } from './receiver.ts';
 import { RequestHistory, type RequestRange } from './requests.ts';
 import { Recovery } from './recover.ts';
+import { reportOf } from './recovery-report.ts';
+import { Rollbacks, type RollbackRequest } from './rollback.ts';
 import type {
   CheckReport,
   HistoryInterval,
   MarkInfo,
   Progress,
-  RecoveryReport,
+  RollbackReport,
   ScrubReport,
   SnapshotInfo,
   VolumeInfo,
@@ -70,6 +66,8 @@ export interface VolumeOptions {
   readonly cacheBytes: ByteCount;
   /** Where the bytes of a cut go that reached a flush mark; default: they are only reported. */
   readonly keepAside?: KeepAside | undefined;
+  /** Told how an unfinished rollback goes on, which ends before the volume is there. */
+  readonly onRollback?: Progress | undefined;
 }
 
 export class Volume {
@@ -85,7 +83,10 @@ export class Volume {
   readonly #moments: Moments;
   readonly #copies: OtherCopies;
   readonly #status: Status;
+  readonly #liveParts: LiveParts;
   readonly #live: LiveDevice;
+  readonly #sessions = new LiveSessions();
+  readonly #rollbacks: Rollbacks;
   readonly #requests: RequestHistory;
   #closing: Promise<void> | undefined;
   #scrubbing: Promise<unknown> | undefined;
@@ -103,10 +104,19 @@ export class Volume {
     });
     this.#moments = new Moments(core, () => clock.elapsedUs(), {
       onUnpin: () => this.#roomMayBeFree(),
-      record: (put) => this.#appender.record(put),
+      record: (put, count) => this.#appender.record(put, count),
     });
     this.#status = new Status(core, this.#moments);
-    this.#live = new LiveDevice(core, this.#reader, this.#appender, this.#status);
+    const [reader, appender, status] = [this.#reader, this.#appender, this.#status];
+    this.#liveParts = { core, reader, appender, status };
+    this.#live = new LiveDevice(this.#liveParts);
+    this.#rollbacks = new Rollbacks(core, {
+      moments: this.#moments,
+      reader,
+      appender,
+      sessions: this.#sessions,
+      onUnpin: () => this.#roomMayBeFree(),
+    });
     this.past = new VolumePast(core, {
       moments: this.#moments,
       status: this.#status,
@@ -122,6 +132,15 @@ export class Volume {
     });
     this.#reader.onRelease = () => this.#destager.recycle();
     this.#requests = new RequestHistory(core, () => this.#destager.recycle());
+    this.#listen(hooks);
+    if (core.readOnly) return;
+    this.#destager.redo();
+    core.collect();
+  }
+
+  /** To what the log tells. */
+  #listen(hooks: Hooks): void {
+    const { core } = this;
     hooks.onSegment = (segment) => {
       core.references.open(segment.sequence, segment.firstLsn);
       core.keepHeader(segment);
@@ -150,9 +169,6 @@ export class Volume {
       this.#destager.poke();
     };
     hooks.onFail = () => this.#appender.wake();
-    if (core.readOnly) return;
-    this.#destager.redo();
-    core.collect();
   }
 
   /**
@@ -189,7 +205,7 @@ export class Volume {
       ? opened
       : await Log.settleRecovery(opened, recovery, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
-    const { pins, snapshotPins } = pinsOf(catalogue);
+    const { pins, snapshotPins, rollbackPin } = pinsOf(catalogue);
     const hooks = new Hooks(recovery);
     const log = startLog(lasting, recovery, { options, world, clock, hooks });
     const core = new Core({
@@ -203,6 +219,7 @@ export class Volume {
       timeline: recovery.timeline,
       pins,
       snapshotPins,
+      rollbackPin,
       undo: await Undo.open(devices.undo, {
         volume: uuid,
         segmentBytes: undoSegmentBytes(opened.superblock.geometry),
@@ -224,7 +241,9 @@ export class Volume {
       readOnly: options.readOnly,
       writeMode: options.writeMode,
     });
-    return new Volume(options.name, core, clock, hooks);
+    const volume = new Volume(options.name, core, clock, hooks);
+    if (!options.readOnly) await volume.#rollbacks.complete(options.onRollback ?? noProgress);
+    return volume;
   }
 
   get size(): ByteCount {
@@ -239,6 +258,24 @@ export class Volume {
     return this.#live;
   }
 
+  /**
+   * The live disk for a client, who is counted while it has it.
+   * @throws VarveError ROLLBACK_RUNS, ROLLBACK_UNFINISHED
+   */
+  openLive(): LiveSession {
+    const refusal = this.core.liveRefusal;
+    if (refusal !== undefined) throw refusal();
+    return this.#sessions.open((onClose) => new LiveDevice(this.#liveParts, onClose));
+  }
+
+  /**
+   * The disk becomes again what it was at a moment; that is history too, and can be undone.
+   * @throws VarveError as `Rollbacks.run`
+   */
+  rollback(request: RollbackRequest, progress: Progress): Promise<RollbackReport> {
+    return this.#rollbacks.run(request, progress);
+  }
+
   /** @param moment - what stands behind the `@` */
   resolve(moment: string): Promise<ResolvedMoment> {
     return Promise.resolve().then(() => this.#moments.resolve(moment));
@@ -248,6 +285,10 @@ export class Volume {
   openMoment({ generation }: { readonly generation: Generation }): BlockDevice {
     if (!this.core.isOpenable(generation)) {
       throw new VarveError('MOMENT_OUTSIDE', `generation ${generation} left the window`);
+    }
+    const around = this.core.catalogue.rollbackAround(generation);
+    if (around !== undefined) {
+      throw betweenError(around, generation, around === this.core.catalogue.unfinished);
     }
     const onUnpin = (): void => this.#roomMayBeFree();
     return new MomentDevice(this.core, this.#reader, this.#status, { generation, onUnpin });
@@ -259,12 +300,16 @@ export class Volume {
   }
 
   info(): Promise<VolumeInfo> {
-    const roundFailure = this.#destager.failure;
-    return describe(this.core, this.#moments, { roundFailure, receive: this.receiver.info() });
+    return describe(this.core, this.#moments, {
+      roundFailure: this.#destager.failure,
+      rollbackFailure: this.#rollbacks.failure,
+      liveSessions: this.#sessions.count,
+      receive: this.receiver.info(),
+    });
   }
 
   history(query: HistoryQuery): readonly HistoryInterval[] {
-    return historyOf(this.core, query);
+    return historyOf(this.core, this.#moments, query);
   }
 
   /**
@@ -341,6 +386,7 @@ export class Volume {
     this.core.markClosed();
     this.#appender.wake();
     await Promise.allSettled([this.#scrubbing]);
+    await this.#rollbacks.stopped();
     await this.#destager.close();
     if (!this.core.readOnly) {
       await this.core.closeUndo();
@@ -358,25 +404,7 @@ export class Volume {
   }
 }
 
-/** Elapsed time goes on over restarts by the wall clock, and never back. */
-class ElapsedClock {
-  readonly #world: World;
-  readonly #base: number;
-
-  constructor(world: World, recovery: Recovery) {
-    this.#world = world;
-    const away = Math.max(0, world.clock.wallUs() - recovery.lastWallUs);
-    this.#base = recovery.lastElapsedUs + away - world.clock.monotonicUs();
-  }
-
-  elapsedUs(): Micros {
-    return micros(Math.max(0, Math.floor(this.#base + this.#world.clock.monotonicUs())));
-  }
-
-  wallUs(): Micros {
-    return this.#world.clock.wallUs();
-  }
-}
+const noProgress: Progress = () => undefined;
 
 /** What the log tells the volume: filled in when the volume is put together. */
 class Hooks {
@@ -398,15 +426,6 @@ class Hooks {
     this.trims = recovery.trims;
     this.trimmedBytes = recovery.trimmedBytes;
   }
-}
-
-function pinsOf({ snapshots }: Catalogue): Pick<Core, 'pins' | 'snapshotPins'> {
-  const pins = new Pins<PinReason>();
-  const snapshotPins: Core['snapshotPins'] = new Map();
-  for (const { label, generation } of snapshots.values()) {
-    snapshotPins.set(label, pins.add(generation, { kind: 'snapshot', label }));
-  }
-  return { pins, snapshotPins };
 }
 
 function startLog(
@@ -470,21 +489,4 @@ function checkFits(
       `got ${options.ringBytes} bytes, at least ${ringBytesMin} are needed`,
     );
   }
-}
-
-function reportOf(opened: OpenedLog, recovery: Recovery, tookMs: number): RecoveryReport {
-  const { replayed, superblock } = opened;
-  const { cut } = replayed;
-  return {
-    clean: superblock.clean && superblock.durableLsn === replayed.endLsn,
-    segments: replayed.segments.length,
-    batches: replayed.batches,
-    requests: recovery.requests,
-    verifiedBatches: replayed.verified,
-    cut:
-      cut === undefined
-        ? undefined
-        : { lsn: cut.lsn, generation: recovery.generation, flushMarks: cut.flushMarks },
-    tookMs,
-  };
 }

@@ -17,6 +17,7 @@ function interval(second: number, counts: Partial<HistoryInterval>): HistoryInte
     trims: 0,
     trimmedBytes: byteCount(0),
     flushes: 0,
+    rollbacks: [],
     ...counts,
   };
 }

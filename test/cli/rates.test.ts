@@ -43,6 +43,8 @@ const INFO: VolumeInfo = {
   indexBytes: byteCount(0),
   snapshots: [],
   marks: [],
+  rollbacks: [],
+  liveSessions: 0,
   openMoments: 0,
   counters: COUNTERS,
   receive: { received: undefined, unfinished: undefined },

@@ -48,6 +48,7 @@ const OPERATOR: Operator = {
       await Promise.resolve();
     }
   },
+  rollback: unasked,
   resolve: (name) => Promise.resolve(`${name}@gen=5`),
   withExport: unasked,
   requests: unasked,

@@ -128,6 +128,17 @@ export class VolumeModel {
     for (const { block, content } of changes) this.#push(block, { generation, content });
   }
 
+  /** From `generation` on the volume is as it was at `moment`; what lies in between is no moment. */
+  restore(generation: number, moment: number): void {
+    const contents = this.#blocks.map((versions) => {
+      return versions.findLast((version) => version.generation <= moment)?.content;
+    });
+    if (generation > this.head) {
+      contents.forEach((content, block) => this.#push(block, { generation, content }));
+    }
+    this.head = generation;
+  }
+
   /** A crash took everything after `generation`. */
   cut(generation: number): void {
     for (const versions of this.#blocks) {
