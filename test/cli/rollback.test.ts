@@ -83,7 +83,8 @@ test('a volume at rest, and a served one, go there and back', async () => {
   await using server = await Server.start(path);
   await thereAndBack(path);
   expect(server.isRunning).toBe(true);
-});
+  // Some thirty processes.
+}, 240_000);
 
 test('clients are in the way, until they are sent away', async () => {
   using directory = temporaryDirectory();
