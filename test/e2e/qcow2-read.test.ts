@@ -62,6 +62,10 @@ async function compare(path: string, directory: string): Promise<void> {
   await image.close();
 }
 
+/** In the header of an image: how it is encrypted. */
+const CRYPT_METHOD_AT = 32;
+const LUKS = 2;
+
 describeWith(['qemu-img', 'qemu-io'], 'an image of qemu-img', () => {
   it.each([
     ['512', '2M'],
@@ -156,8 +160,11 @@ describeWith(['qemu-img', 'qemu-io'], 'an image of qemu-img', () => {
     expect(await refused(await make('wide', '-o', 'extended_l2=on'))).toContain('subclusters');
     const outside = await make('outside', '-o', `data_file=${join(path, 'data.raw')}`);
     expect(await refused(outside)).toContain('external data file');
-    const luks = ['--object', 'secret,id=s,data=abc', '-o', 'encrypt.format=luks'];
-    const secret = await make('luks', ...luks, '-o', 'encrypt.key-secret=s,encrypt.iter-time=10');
+    // Not made by qemu-img: it times the processor for its key, and gives up on a busy machine.
+    const secret = await make('luks');
+    const bytes = readFileSync(secret);
+    bytes.writeUInt32BE(LUKS, CRYPT_METHOD_AT);
+    writeFileSync(secret, bytes);
     expect(await refused(secret)).toContain('LUKS');
   });
 });
