@@ -28,7 +28,7 @@ export const ROLLBACK_MUTANTS: readonly Mutant[] = [
     story: 'a checkpoint leaves out the rollback that has not ended',
     file: 'src/volume/catalogue.ts',
     find: 'if (this.#unfinished !== undefined) {\n      entries.push(',
-    replace: 'if (this.#unfinished === null) {\n      entries.push(',
+    replace: 'if (this.#unfinished !== undefined && this.entriesMax < 0) {\n      entries.push(',
     fuzzers: ROLLBACK,
   },
   {
