@@ -72,7 +72,7 @@ export interface UndoSegment {
 /** Told of each image that is stated, also of those that were there. */
 export type OnImage = (segment: SegmentSequence, image: BeforeImage) => void;
 
-export interface UndoOptions {
+export interface UndoLogOptions {
   readonly volume: Uuid;
   readonly segmentBytes: ByteCount;
   /** For headers of batches. */
@@ -100,7 +100,7 @@ interface OpenSegment extends UndoSegment {
 export class UndoLog {
   readonly geometry: LogGeometry;
   readonly #device: LowerDevice;
-  readonly #options: UndoOptions;
+  readonly #options: UndoLogOptions;
   readonly #seed: number;
   readonly #segments = new Map<SegmentSequence, UndoSegment>();
   /** Of those that were used; the others follow them. */
@@ -117,7 +117,7 @@ export class UndoLog {
   /** Full ones: a summary is written once all that it lists is durable. */
   readonly #closed = new Set<OpenSegment>();
 
-  private constructor(device: LowerDevice, options: UndoOptions) {
+  private constructor(device: LowerDevice, options: UndoLogOptions) {
     this.#device = device;
     this.#options = options;
     this.#seed = volumeSeed(options.volume);
@@ -130,7 +130,7 @@ export class UndoLog {
   }
 
   /** @throws VarveError DEVICE_IO */
-  static async open(device: LowerDevice, options: UndoOptions): Promise<UndoLog> {
+  static async open(device: LowerDevice, options: UndoLogOptions): Promise<UndoLog> {
     const undo = new UndoLog(device, options);
     await undo.#survey();
     return undo;

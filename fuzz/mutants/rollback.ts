@@ -35,7 +35,7 @@ export const ROLLBACK_MUTANTS: readonly Mutant[] = [
     name: 'rollback-of-allocated-zeros-as-a-trim',
     law: 3,
     story: 'zeros that stay allocated come back as a hole',
-    file: 'src/volume/rollback.ts',
+    file: 'src/volume/put-back.ts',
     find: '[RANGE_ALLOCATE]: KIND_ALLOCATE,',
     replace: '[RANGE_ALLOCATE]: KIND_TRIM,',
     fuzzers: ROLLBACK,
@@ -53,10 +53,9 @@ export const ROLLBACK_MUTANTS: readonly Mutant[] = [
     name: 'rollback-reads-the-newest-state',
     law: 3,
     story: 'what is put back is read as it is now',
-    file: 'src/volume/rollback.ts',
-    find: 'await reader.read(byteOffset(first * BLOCK_BYTES), body, target);\n      await appender',
-    replace:
-      'await reader.read(byteOffset(first * BLOCK_BYTES), body, bound);\n      await appender',
+    file: 'src/volume/put-back.ts',
+    find: 'body, target);\n    await appender',
+    replace: 'body, span.bound);\n    await appender',
     fuzzers: ROLLBACK,
   },
   {

@@ -67,14 +67,11 @@ interface Merged {
 }
 
 /** What a rollback puts: content, or zeros of a kind of entry. */
-export type PutBack =
-  | {
-      readonly kind: undefined;
-      readonly first: Block;
-      readonly count: BlockCount;
-      readonly body: Uint8Array;
-    }
-  | { readonly kind: number; readonly first: Block; readonly count: BlockCount };
+export type PutBack = {
+  readonly first: Block;
+  readonly count: BlockCount;
+  readonly by: Writer;
+} & ({ readonly kind: undefined; readonly body: Uint8Array } | { readonly kind: number });
 
 /** Whether there is room, or what it is that has to free some. */
 type Room = 'yes' | 'ring' | 'log';
@@ -202,11 +199,11 @@ export class Appender {
    * @throws VarveError as a write
    */
   async putBack(what: PutBack): Promise<void> {
-    const { first, count, kind } = what;
+    const { first, count, kind, by } = what;
     const isData = kind === undefined;
     const body = isData ? what.body : NOTHING;
     const range = isData ? undefined : { kind, start: first, count };
-    const parts: Parts = { edges: [], first, body, range, fua: false, by: 'rollback' };
+    const parts: Parts = { edges: [], first, body, range, fua: false, by };
     await this.#admission.run(async () => {
       await this.#waitForRoom(() => this.#roomFor(parts));
       this.#checksum(body);

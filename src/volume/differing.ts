@@ -18,18 +18,11 @@ import {
   type BlockCount,
   type Generation,
 } from '../base/units.ts';
-import { SUM_ALLOCATED, SUM_DATA, SUM_LOST } from '../format/layouts.ts';
-import {
-  FOUND_DATA,
-  FOUND_NONE,
-  FOUND_ZERO,
-  RANGE_ALLOCATE,
-  RANGE_TRIM,
-  type RangeKind,
-} from '../../index/found.ts';
-import { endOfImage } from '../../log/before-image.ts';
+import { FOUND_DATA, FOUND_NONE, FOUND_ZERO, type RangeKind } from '../../index/found.ts';
+import type { ChangedRun, Run } from '../../index/run-walk.ts';
 import { changedRuns } from './changed.ts';
 import type { Core } from './core.ts';
+import { homeKinds, type BlockKind } from './home-kinds.ts';
 import { LATEST } from './reader.ts';
 
 /** Steps through the index: some milliseconds each. */
@@ -37,11 +30,8 @@ const LIMITS = { runsMax: 1024, probesMax: 65_536 };
 /** Checksums of final storage looked at in one go. */
 const SUMS_MAX = 4096;
 
-/** `data`, or the kind of a range of zeros. */
-export type PieceKind = 'data' | RangeKind;
-
 export interface Piece {
-  readonly kind: PieceKind;
+  readonly kind: BlockKind;
   readonly first: Block;
   readonly count: BlockCount;
 }
@@ -95,14 +85,10 @@ async function* notYetBack(
   start: Block,
   count: BlockCount,
 ): AsyncGenerator<Piece> {
-  const end = start + count;
-  for (let at = start; at < end;) {
-    const rest = blockCount(end - at);
-    const { runs, next } = core.index.changed(at, rest, query.bound, LATEST, LIMITS);
-    for (const run of runs) {
-      if (!run.changed) yield* asItWas(core, query, run.start, run.count);
-    }
-    at = next;
+  const step: Step<ChangedRun> = (at, rest) =>
+    core.index.changed(at, rest, query.bound, LATEST, LIMITS);
+  for (const run of inSteps(start, count, step)) {
+    if (!run.changed) yield* asItWas(core, query, run.start, run.count);
   }
 }
 
@@ -113,17 +99,12 @@ async function* asItWas(
   start: Block,
   count: BlockCount,
 ): AsyncGenerator<Piece> {
-  const end = start + count;
-  for (let at = start; at < end;) {
-    const rest = blockCount(end - at);
-    const { runs, next } = core.index.runs(at, rest, query.target, LIMITS);
-    for (const run of runs) {
-      if (run.found === FOUND_DATA) yield { kind: 'data', first: run.start, count: run.count };
-      else if (run.found === FOUND_NONE) yield* asAtHome(core, query, run.start, run.count);
-      else
-        yield* otherZeros(core, query, { kind: run.rangeKind, first: run.start, count: run.count });
-    }
-    at = next;
+  const step: Step<Run> = (at, rest) => core.index.runs(at, rest, query.target, LIMITS);
+  for (const run of inSteps(start, count, step)) {
+    const part = { first: run.start, count: run.count };
+    if (run.found === FOUND_DATA) yield { kind: 'data', ...part };
+    else if (run.found === FOUND_NONE) yield* asAtHome(core, query, run.start, run.count);
+    else yield* otherZeros(core, query, { kind: run.rangeKind, ...part });
   }
 }
 
@@ -137,9 +118,7 @@ async function* asAtHome(
   const end = start + count;
   for (let at: number = start; at < end; at += SUMS_MAX) {
     const part = Math.min(SUMS_MAX, end - at);
-    const sums = await core.final.sidecar.sums(blockOf(at), part);
-    const kinds = sums.map(({ kind }) => kindOfSum(kind));
-    if (query.target < core.horizon.generation) await replaced(core, query.target, at, kinds);
+    const kinds = await homeKinds(core, blockOf(at), part, query.target);
     for (let i = 0; i < part;) {
       const kind = kinds[i] ?? 'data';
       let after = i + 1;
@@ -152,41 +131,30 @@ async function* asAtHome(
   }
 }
 
-/** Of a moment below the horizon: what was replaced since is what its before-image says. */
-async function replaced(
-  core: Core,
-  target: Generation,
-  first: number,
-  kinds: PieceKind[],
-): Promise<void> {
-  const images = await core.undo.overlapping(blockOf(first), kinds.length, target);
-  // What replaced a block first after the moment counts: it comes last.
-  for (const { image } of images.toSorted((one, other) => other.image.until - one.image.until)) {
-    const from = Math.max(0, image.block - first);
-    kinds.fill(image.checksum === undefined ? RANGE_TRIM : 'data', from, endOfImage(image) - first);
-  }
-}
-
-/** What was lost is taken for data: whoever reads it is told. */
-function kindOfSum(kind: number): PieceKind {
-  if (kind === SUM_DATA || kind === SUM_LOST) return 'data';
-  return kind === SUM_ALLOCATED ? RANGE_ALLOCATE : RANGE_TRIM;
-}
-
 /** Of zeros those that are something else now: a trimmed disk is not trimmed again. */
 async function* otherZeros(
   core: Core,
   query: DifferingQuery,
   { kind, first, count }: Piece & { readonly kind: RangeKind },
 ): AsyncGenerator<Piece> {
+  const step: Step<Run> = (at, rest) => core.index.runs(at, rest, query.bound, LIMITS);
+  for (const run of inSteps(first, count, step)) {
+    const isSame = run.found === FOUND_ZERO && run.rangeKind === kind;
+    if (!isSame) yield { kind, first: run.start, count: run.count };
+  }
+}
+
+type Step<R> = (
+  at: Block,
+  rest: BlockCount,
+) => { readonly runs: readonly R[]; readonly next: Block };
+
+/** All runs of a part of the disk. */
+function* inSteps<R>(first: Block, count: BlockCount, step: Step<R>): Generator<R> {
   const end = first + count;
   for (let at = first; at < end;) {
-    const rest = blockCount(end - at);
-    const { runs, next } = core.index.runs(at, rest, query.bound, LIMITS);
-    for (const run of runs) {
-      const isSame = run.found === FOUND_ZERO && run.rangeKind === kind;
-      if (!isSame) yield { kind, first: run.start, count: run.count };
-    }
+    const { runs, next } = step(at, blockCount(end - at));
+    yield* runs;
     at = next;
   }
 }

@@ -12,14 +12,12 @@ import { VarveError } from '../base/errors.ts';
 import { NIL_UUID } from '../base/identity.ts';
 import { Mutex } from '../base/mutex.ts';
 import {
-  byteCount,
   byteOffset,
   generation as generationOf,
   type ByteCount,
   type ByteOffset,
   type Generation,
 } from '../base/units.ts';
-import { STATE_HOLE, STATE_ZERO } from '../device/block-device.ts';
 import {
   beginningOf,
   encodeToken,
@@ -31,20 +29,14 @@ import type { Appender } from './appender.ts';
 import { receivedEntry, receivingEntry, type Receiving } from './catalogue.ts';
 import type { Core } from './core.ts';
 import type { Moments } from './moments.ts';
-import type { VolumePast } from './past.ts';
-import { PAGE_MAX } from './past-report.ts';
+import { eachPiece, putBack } from './put-back.ts';
 import type { Reader } from './reader.ts';
 import { keepSnapshot, ReceiveSession } from './receive-session.ts';
 import type { Progress, ReceiveInfo } from './report.ts';
-import { BASE_ALLOCATION, type Status } from './status.ts';
-
-const RUNS_MAX = 1024;
 
 export interface ReceiverParts {
   readonly appender: Appender;
   readonly moments: Moments;
-  readonly past: VolumePast;
-  readonly status: Status;
   readonly reader: Reader;
 }
 
@@ -162,7 +154,19 @@ export class Receiver {
     if (core.receiving?.isWhole === true) {
       await this.#zero(byteOffset(0), core.size, false);
     } else {
-      await this.#putBack(receiving.base, progress);
+      const { reader, appender } = this.#parts;
+      const span = { target: receiving.base, bound: core.head };
+      const parts = { reader, appender, by: 'receive' } as const;
+      let total = 0;
+      await eachPiece(
+        core,
+        span,
+        () => undefined,
+        async ({ kind, count }) => {
+          if (kind === 'data') total += count;
+        },
+      );
+      await putBack(core, parts, span, (done) => progress(done, total));
     }
     const last = core.catalogue.received.at(-1);
     const blank = { volume: NIL_UUID, moment: { lineage: NIL_UUID, generation: generationOf(0) } };
@@ -233,52 +237,6 @@ export class Receiver {
       sent: last?.moment.generation ?? base,
       here: base,
     });
-  }
-
-  /** Writes again what every block held that was changed since. */
-  async #putBack(base: Generation, progress: Progress): Promise<void> {
-    const core = this.#core;
-    const { past } = this.#parts;
-    const from = core.head;
-    for (let offset: ByteOffset | undefined = byteOffset(0); offset !== undefined;) {
-      const page = await past.changed({ from, to: base, offset, rangesMax: PAGE_MAX });
-      for (const range of page.ranges) {
-        if (range.became === 'data') await this.#putData(range, base);
-        else await this.#putZeros(range, base);
-      }
-      offset = page.next;
-      progress(offset ?? core.size, core.size);
-    }
-  }
-
-  async #putData(
-    range: { offset: ByteOffset; length: ByteCount },
-    base: Generation,
-  ): Promise<void> {
-    const { reader, appender } = this.#parts;
-    const pieceMax = this.#core.log.geometry.requestBytesMax;
-    for (let done = 0; done < range.length; done += pieceMax) {
-      const at = byteOffset(range.offset + done);
-      const piece = new Uint8Array(Math.min(pieceMax, range.length - done));
-      await reader.read(at, piece, base);
-      await appender.write(at, piece, false, 'receive');
-    }
-  }
-
-  async #putZeros(
-    { offset, length }: { offset: ByteOffset; length: ByteCount },
-    base: Generation,
-  ): Promise<void> {
-    const { status } = this.#parts;
-    for (let done = 0; done < length;) {
-      const left = byteCount(length - done);
-      const at = byteOffset(offset + done);
-      for (const run of await status.runs(BASE_ALLOCATION, at, left, RUNS_MAX, base)) {
-        const allocate = (run.flags & (STATE_HOLE | STATE_ZERO)) === STATE_ZERO;
-        await this.#zero(byteOffset(offset + done), run.length, allocate);
-        done += run.length;
-      }
-    }
   }
 
   async #zero(offset: ByteOffset, length: ByteCount, allocate: boolean): Promise<void> {

@@ -17,35 +17,19 @@ import { isUnreadable } from '../base/unreadable.ts';
 import {
   BLOCK_BYTES,
   byteCount,
-  byteOffset,
   generation as generationOf,
-  mebibytes,
   type Generation,
 } from '../base/units.ts';
-import { KIND_ALLOCATE, KIND_TRIM, KIND_ZERO } from '../format/layouts.ts';
-import { RANGE_ALLOCATE, RANGE_TRIM, RANGE_ZERO, type RangeKind } from '../../index/found.ts';
 import type { PinHandle } from '../../index/pins.ts';
 import type { Appender } from './appender.ts';
 import type { Rollback } from './catalogue.ts';
 import type { Core, PinReason } from './core.ts';
-import { differing, type Piece } from './differing.ts';
 import type { LiveSessions } from './live-sessions.ts';
 import type { Moments, ResolvedMoment } from './moments.ts';
 import type { Reader } from './reader.ts';
+import { eachPiece, putBack, readAll, type Span } from './put-back.ts';
 import type { PointInTime, Progress, RollbackReport } from './report.ts';
 import { Estimate } from './rollback-estimate.ts';
-
-/** Content that is read, and then put, in one go. */
-const CHUNK_BYTES = mebibytes(1);
-/** Others get a turn after so many pieces or blocks. */
-const TURN_PIECES = 256;
-const TURN_BLOCKS = 2048;
-
-const KIND_OF_RANGE: Readonly<Record<RangeKind, number>> = {
-  [RANGE_TRIM]: KIND_TRIM,
-  [RANGE_ZERO]: KIND_ZERO,
-  [RANGE_ALLOCATE]: KIND_ALLOCATE,
-};
 
 export interface RollbackRequest {
   /** What stands behind the `@`. */
@@ -226,7 +210,11 @@ export class Rollbacks {
       const total = dataBlocks ?? (await this.#estimate(rollback.generation)).dataBlocks;
       // At an opening nothing is verified beforehand: that is over, and it has to go on.
       const already = dataBlocks === undefined ? 0 : total;
-      await this.#writeAll(rollback, (done) => tell(progress, already + done, already + total));
+      const { reader, appender } = this.#parts;
+      const { generation: target, bound } = rollback;
+      await putBack(core, { reader, appender, by: 'rollback' }, { target, bound }, (done) =>
+        tell(progress, already + done, already + total),
+      );
       await this.#parts.moments.endRollback();
     } catch (error) {
       if (!isVarveError(error)) throw error;
@@ -242,43 +230,23 @@ export class Rollbacks {
     this.#parts.onUnpin();
   }
 
-  async #writeAll(rollback: Rollback, progress: (done: number) => void): Promise<void> {
-    const { reader, appender } = this.#parts;
-    const { generation: target, bound } = rollback;
-    const chunk = new Uint8Array(this.#chunkBytes);
-    await this.#eachPiece({ target, bound }, progress, async ({ kind, first, count }) => {
-      if (kind !== 'data') {
-        await appender.putBack({ kind: KIND_OF_RANGE[kind], first, count });
-        return;
-      }
-      const body = chunk.subarray(0, count * BLOCK_BYTES);
-      await reader.read(byteOffset(first * BLOCK_BYTES), body, target);
-      await appender.putBack({ kind: undefined, first, count, body });
-    });
-  }
-
   /** Reads all that is to be put: what could not be read to its end is not begun. */
   async #verify(target: Generation, { dataBlocks }: Estimate, progress: Progress): Promise<void> {
-    const { reader } = this.#parts;
-    const chunk = new Uint8Array(this.#chunkBytes);
     const told = (done: number): void => progress(Math.min(done, dataBlocks), 2 * dataBlocks);
-    await this.#eachPiece(this.#span(target), told, async ({ kind, first, count }) => {
-      if (kind !== 'data') return;
-      const body = chunk.subarray(0, count * BLOCK_BYTES);
-      try {
-        await reader.read(byteOffset(first * BLOCK_BYTES), body, target);
-      } catch (error) {
-        if (!isUnreadable(error)) throw error;
-        throw new VarveError(error.code, `${error.detail}; nothing was rolled back`, {
-          cause: error,
-        });
-      }
-    });
+    try {
+      await readAll(this.#core, this.#parts.reader, this.#span(target), told);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      throw new VarveError(error.code, `${error.detail}; nothing was rolled back`, {
+        cause: error,
+      });
+    }
   }
 
   async #estimate(target: Generation): Promise<Estimate> {
     const estimate = new Estimate();
-    await this.#eachPiece(
+    await eachPiece(
+      this.#core,
       this.#span(target),
       () => undefined,
       async (piece) => {
@@ -290,40 +258,10 @@ export class Rollbacks {
   }
 
   /** What an attempt that begins now has to undo, or what the unfinished one has left. */
-  #span(target: Generation): { readonly target: Generation; readonly bound: Generation } {
+  #span(target: Generation): Span {
     const { unfinished } = this.#core.catalogue;
     const isSame = unfinished?.generation === target;
     return { target, bound: isSame ? unfinished.bound : this.#core.head };
-  }
-
-  /** @param progress - told how many blocks of data are done */
-  async #eachPiece(
-    span: { readonly target: Generation; readonly bound: Generation },
-    progress: (done: number) => void,
-    work: (piece: Piece) => Promise<void>,
-  ): Promise<void> {
-    const core = this.#core;
-    const dataBlocksMax = this.#chunkBytes / BLOCK_BYTES;
-    let done = 0;
-    let [pieces, blocks] = [0, 0];
-    for await (const piece of differing(core, { ...span, dataBlocksMax })) {
-      if (core.closed) throw new VarveError('CLOSED', 'the volume is closed');
-      await work(piece);
-      if (piece.kind === 'data') {
-        done += piece.count;
-        blocks += piece.count;
-      }
-      pieces += 1;
-      progress(done);
-      if (pieces < TURN_PIECES && blocks < TURN_BLOCKS) continue;
-      [pieces, blocks] = [0, 0];
-      await core.yieldTurn();
-    }
-  }
-
-  get #chunkBytes(): number {
-    const most = Math.min(CHUNK_BYTES, this.#core.log.geometry.requestBytesMax);
-    return Math.max(1, Math.floor(most / BLOCK_BYTES)) * BLOCK_BYTES;
   }
 
   #report(course: Course, estimate: Estimate): RollbackReport {

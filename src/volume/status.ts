@@ -4,8 +4,8 @@
  *   base:allocation            zeros and holes
  *   qemu:dirty-bitmap:LABEL    changed since the snapshot LABEL (bit 0)
  *   varve:changed-since:MOMENT the same for any moment that can be opened
- *   varve:space                bit 0: a write here may be refused with ENOSPC, because a snapshot
- *                              stops recycling of the log
+ *   varve:space                bit 0: there is little room left for what snapshots keep; when it is
+ *                              full, rounds stop, and writes may be refused with ENOSPC
  */
 import { isVarveError, VarveError } from '../base/errors.ts';
 import {
@@ -19,11 +19,10 @@ import {
   type Generation,
 } from '../base/units.ts';
 import { STATE_HOLE, STATE_ZERO, type StatusRun } from '../device/block-device.ts';
-import { SUM_ALLOCATED, SUM_DATA, SUM_LOST } from '../format/layouts.ts';
 import { FOUND_DATA, FOUND_NONE, RANGE_ALLOCATE } from '../../index/found.ts';
-import { endOfImage } from '../../log/before-image.ts';
 import { changedRuns } from './changed.ts';
 import type { Core } from './core.ts';
+import { homeKinds, type BlockKind } from './home-kinds.ts';
 import type { Moments } from './moments.ts';
 
 export const BASE_ALLOCATION = 'base:allocation';
@@ -126,11 +125,7 @@ export class Status {
     for (const run of found.runs) {
       if (run.found === FOUND_DATA) push(out, run.count, 0);
       else if (run.found !== FOUND_NONE) {
-        push(
-          out,
-          run.count,
-          run.rangeKind === RANGE_ALLOCATE ? STATE_ZERO : STATE_ZERO | STATE_HOLE,
-        );
+        push(out, run.count, flagsOf(run.rangeKind));
       } else {
         const count = Math.min(run.count, PROBES_MAX - probes);
         probes += count;
@@ -144,14 +139,8 @@ export class Status {
 
   async #atHome(first: Block, count: number, at: Generation): Promise<readonly number[]> {
     try {
-      const sums = await this.#core.final.sidecar.sums(first, count);
-      const flags = sums.map(({ kind }) => {
-        if (kind === SUM_DATA || kind === SUM_LOST) return 0;
-        return kind === SUM_ALLOCATED ? STATE_ZERO : STATE_ZERO | STATE_HOLE;
-      });
-      // After home was looked at: what a round replaced before that has its image by now.
-      if (at < this.#core.horizon.generation) await this.#replaced(flags, first, at);
-      return flags;
+      const kinds = await homeKinds(this.#core, first, count, at);
+      return kinds.map(flagsOf);
     } catch (error) {
       // Whoever reads these blocks is told what is wrong with them.
       const isDamaged =
@@ -160,20 +149,11 @@ export class Status {
       throw error;
     }
   }
+}
 
-  /** Of a moment below the horizon: what was replaced since is what its before-image says. */
-  async #replaced(flags: number[], first: Block, at: Generation): Promise<void> {
-    const images = await this.#core.undo.overlapping(first, flags.length, at);
-    // What replaced a block first after the moment counts: it comes last.
-    for (const { image } of images.toSorted((one, other) => other.image.until - one.image.until)) {
-      const from = Math.max(0, image.block - first);
-      flags.fill(
-        image.checksum === undefined ? STATE_ZERO | STATE_HOLE : 0,
-        from,
-        endOfImage(image) - first,
-      );
-    }
-  }
+function flagsOf(kind: BlockKind): number {
+  if (kind === 'data') return 0;
+  return kind === RANGE_ALLOCATE ? STATE_ZERO : STATE_ZERO | STATE_HOLE;
 }
 
 interface BlockRun {

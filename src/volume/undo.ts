@@ -7,7 +7,6 @@
  *   - A segment is freed once no pin needs anything in it, and never while a round puts something.
  */
 import { assert } from '../base/assert.ts';
-import type { Uuid } from '../base/identity.ts';
 import {
   BLOCK_BYTES,
   type Block,
@@ -25,22 +24,17 @@ import {
 } from '../../index/held-counts.ts';
 import type { Pins } from '../../index/pins.ts';
 import type { BeforeImage } from '../../log/before-image.ts';
-import type { Times } from '../../log/stream.ts';
 import type { FoundImage } from '../../log/found-image.ts';
-import { UndoLog, type StatedImage, type UndoBatch } from '../../log/undo-log.ts';
+import {
+  UndoLog,
+  type StatedImage,
+  type UndoBatch,
+  type UndoLogOptions,
+} from '../../log/undo-log.ts';
 
 const SLOTS_LEFT_MIN = 2;
 
-export interface UndoOptions {
-  readonly volume: Uuid;
-  readonly segmentBytes: ByteCount;
-  readonly cacheBytes: ByteCount;
-  readonly opening: number;
-  /** `slotsUsed` when the last round had put what it kept. */
-  readonly slotsUsed: number;
-  /** The durable horizon. */
-  readonly horizon: () => Generation;
-  readonly now: () => Times;
+export interface UndoOptions extends Omit<UndoLogOptions, 'onImage'> {
   readonly pins: Pins<unknown>;
   readonly readOnly: boolean;
   /** The last opening ended in order. */

@@ -126,8 +126,6 @@ export class Volume {
     this.receiver = new Receiver(core, {
       appender: this.#appender,
       moments: this.#moments,
-      past: this.past,
-      status: this.#status,
       reader: this.#reader,
     });
     this.#reader.onRelease = () => this.#destager.recycle();

@@ -1,0 +1,38 @@
+/** What blocks are that no version of the window tells of: by final storage's sums and before-images. */
+import { block as blockOf, type Block, type Generation } from '../base/units.ts';
+import { SUM_ALLOCATED, SUM_DATA, SUM_LOST } from '../format/layouts.ts';
+import { RANGE_ALLOCATE, RANGE_TRIM, type RangeKind } from '../../index/found.ts';
+import { endOfImage } from '../../log/before-image.ts';
+import type { Core } from './core.ts';
+
+/** `data`, or the kind of a range of zeros. */
+export type BlockKind = 'data' | RangeKind;
+
+/**
+ * One for each of `count` blocks from `first` on, as they were at the moment `at`.
+ * @throws VarveError BLOCK_CORRUPT, VOLUME_CORRUPT, DEVICE_IO
+ */
+export async function homeKinds(
+  core: Core,
+  first: Block,
+  count: number,
+  at: Generation,
+): Promise<BlockKind[]> {
+  const sums = await core.final.sidecar.sums(first, count);
+  const kinds = sums.map(({ kind }) => kindOfSum(kind));
+  // After home was looked at: what a round replaced before that has its image by now.
+  if (at >= core.horizon.generation) return kinds;
+  const images = await core.undo.overlapping(blockOf(first), count, at);
+  // What replaced a block first after the moment counts: it comes last.
+  for (const { image } of images.toSorted((one, other) => other.image.until - one.image.until)) {
+    const from = Math.max(0, image.block - first);
+    kinds.fill(image.checksum === undefined ? RANGE_TRIM : 'data', from, endOfImage(image) - first);
+  }
+  return kinds;
+}
+
+/** What was lost is taken for data: whoever reads it is told. */
+function kindOfSum(kind: number): BlockKind {
+  if (kind === SUM_DATA || kind === SUM_LOST) return 'data';
+  return kind === SUM_ALLOCATED ? RANGE_ALLOCATE : RANGE_TRIM;
+}
