@@ -180,7 +180,11 @@ export class Destager {
     while (again && !this.#closing && this.#core.failure === undefined) {
       const redo = this.#core.settled < this.#core.horizon.generation;
       const target = redo ? this.#core.horizon.generation : this.#next(urgent);
-      if (target === undefined) return;
+      if (target === undefined) {
+        // A failure stands while it is tried again, and no longer: who waits asks anew.
+        this.#worked({ failure: undefined, failures: 0 });
+        return;
+      }
       try {
         await this.#round(target);
         this.#worked({ failure: undefined, failures: 0 });
