@@ -281,9 +281,10 @@ export class Log {
     await this.device.read(this.segments.place(segment, position), target);
   }
 
-  async close(): Promise<void> {
+  /** @param clean - the next opening need not look for what a crash leaves */
+  async close(clean: boolean): Promise<void> {
     await this.writer.close();
-    if (this.writer.failure === undefined) await this.publish({ clean: true }, 'close');
+    if (this.writer.failure === undefined) await this.publish({ clean }, 'close');
   }
 }
 

@@ -11,10 +11,9 @@
  *   - An image counts once the horizon has passed its `until`: before that home has the content. What
  *     a crash left of a round that did not come so far is passed over, and put again.
  */
-import { crc32c } from '../src/base/crc32c.ts';
 import { assert } from '../src/base/assert.ts';
 import { VarveError } from '../src/base/errors.ts';
-import { NIL_UUID, uuidBytes, type Uuid } from '../src/base/identity.ts';
+import { NIL_UUID, type Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
   byteCount,
@@ -23,7 +22,6 @@ import {
   generation as generationOf,
   lsn as lsnOf,
   segmentSequence,
-  type Block,
   type ByteCount,
   type ByteOffset,
   type Checksum,
@@ -33,40 +31,20 @@ import {
   slot as slotOf,
   type Slot,
 } from '../src/base/units.ts';
-import { LRUCache } from 'lru-cache';
 import type { LowerDevice } from '../src/device/lower-device.ts';
-import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
-import { batchChecksum, decodeBatch, UNDO_KINDS, usedBytes } from './batch.ts';
-import {
-  decodeImages,
-  encodeImages,
-  endOfImage,
-  IMAGES_MAX,
-  type BeforeImage,
-} from './before-image.ts';
+import { batchChecksum, usedBytes } from './batch.ts';
+import { encodeImages, IMAGES_MAX, type BeforeImage } from './before-image.ts';
 import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
 import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.ts';
 import type { Times } from './stream.ts';
+import { UndoImages, type UndoSegment } from './undo-images.ts';
 import { UndoRuns } from './undo-runs.ts';
-import { firstReplaced, foundAt, type FoundImage } from './found-image.ts';
 import { undoGeometry, undoLsn, UndoSurvey } from './undo-survey.ts';
 
 /** An image with what it was; content is undefined for zeros. */
 export interface StatedImage {
   readonly image: BeforeImage;
   readonly content: Uint8Array | undefined;
-}
-
-/** One batch of images, as it was found or put. */
-export interface UndoBatch {
-  readonly segment: UndoSegment;
-  readonly place: ByteOffset;
-}
-
-export interface UndoSegment {
-  readonly sequence: SegmentSequence;
-  readonly slot: Slot;
-  readonly runs: UndoRuns;
 }
 
 /** Told of each image that is stated, also of those that were there. */
@@ -99,19 +77,22 @@ interface OpenSegment extends UndoSegment {
 
 export class UndoLog {
   readonly geometry: LogGeometry;
+  /** What is stated. */
+  readonly images: UndoImages;
   readonly #device: LowerDevice;
   readonly #options: UndoLogOptions;
-  readonly #seed: number;
+  readonly #slots: UndoSurvey;
   readonly #segments = new Map<SegmentSequence, UndoSegment>();
   /** Of those that were used; the others follow them. */
   readonly #free: Slot[] = [];
   #slotsUsed: number;
   /** Their holes are being punched. */
   readonly #freeing = new Set<Slot>();
-  readonly #headers: LRUCache<number, readonly BeforeImage[]>;
   #isDirty = false;
   /** Slots were freed, and a cut may take that back. */
   #isPunched = false;
+  /** A sync failed: what it left of clearing slots, nobody knows. */
+  #isClearingLost = false;
   #nextSequence = segmentSequence(1);
   #open: OpenSegment | undefined;
   /** Full ones: a summary is written once all that it lists is durable. */
@@ -120,12 +101,17 @@ export class UndoLog {
   private constructor(device: LowerDevice, options: UndoLogOptions) {
     this.#device = device;
     this.#options = options;
-    this.#seed = volumeSeed(options.volume);
     this.geometry = undoGeometry(device.size, options.segmentBytes);
+    this.#slots = new UndoSurvey(device, this.geometry, options.volume);
     this.#slotsUsed = options.slotsUsed;
-    this.#headers = new LRUCache({
-      maxSize: Math.max(options.cacheBytes, IMAGES_MAX),
-      sizeCalculation: (images) => 64 + images.length * 64,
+    const { volume, cacheBytes, horizon } = options;
+    this.images = new UndoImages({
+      device,
+      slots: this.#slots,
+      segments: this.#segments,
+      volume,
+      cacheBytes,
+      horizon,
     });
   }
 
@@ -163,12 +149,10 @@ export class UndoLog {
   }
 
   async #survey(): Promise<void> {
-    const { volume } = this.#options;
     const horizon = this.#options.horizon();
-    const survey = new UndoSurvey(this.#device, this.geometry, volume);
     for (let i = 0; i < this.#slotsUsed; i++) {
       const slot = slotOf(i);
-      const found = await survey.slot(slot);
+      const found = await this.#slots.slot(slot);
       if (found === undefined) {
         this.#free.push(slot);
         continue;
@@ -302,116 +286,21 @@ export class UndoLog {
    */
   async sync(): Promise<void> {
     if (!this.#isDirty) return;
+    if (this.#isClearingLost) await this.clearFreeSlots();
     try {
       await this.#device.sync('undo');
     } catch (error) {
-      // It may be there, or not: what is put again goes elsewhere, and is found first.
+      // What is put again goes elsewhere, and is found first. What was cleared may come back.
       this.#open = undefined;
       this.#closed.clear();
+      this.#isClearingLost = true;
       throw error;
     } finally {
       this.#isDirty = false;
     }
+    this.#isClearingLost = false;
     for (const segment of this.#closed) await this.#summarise(segment);
     this.#closed.clear();
-  }
-
-  /**
-   * Images of `count` blocks from `first` on whose span holds `at`, in no order, copies among them.
-   * @throws VarveError DEVICE_IO, VOLUME_CORRUPT when a batch is damaged that may have one of them
-   */
-  async overlapping(first: Block, count: number, at: Generation): Promise<readonly FoundImage[]> {
-    const found: FoundImage[] = [];
-    const end = first + count;
-    const horizon = this.#options.horizon();
-    for (const segment of this.#segments.values()) {
-      for (const place of segment.runs.overlapping(first, end, at)) {
-        const images = await this.#imagesAt(segment, place);
-        images.forEach((image, i) => {
-          if (image.until <= at || image.from > at || image.until > horizon) return;
-          if (image.block >= end || endOfImage(image) <= first) return;
-          found.push(foundAt(segment.sequence, place, images, i));
-        });
-      }
-    }
-    return found;
-  }
-
-  /**
-   * For each of `count` blocks from `first` on what replaced it first after `at`: that image, the
-   * newest copy first. Empty: there is none. Where it is not known since when a block was zeros, its
-   * image begins at 0, and others that were replaced earlier count before it.
-   * @throws VarveError DEVICE_IO, VOLUME_CORRUPT when a batch is damaged that may have one of them
-   */
-  async find(first: Block, count: number, at: Generation): Promise<readonly FoundImage[][]> {
-    const found: FoundImage[][] = Array.from({ length: count }, () => []);
-    for (const one of await this.overlapping(first, count, at)) {
-      const to = Math.min(first + count, endOfImage(one.image));
-      for (let block = Math.max(first, one.image.block); block < to; block++) {
-        found[block - first]?.push(one);
-      }
-    }
-    return found.map(firstReplaced);
-  }
-
-  /** All that is stated, batch by batch. */
-  batches(): readonly UndoBatch[] {
-    return [...this.#segments.values()].flatMap((segment) =>
-      Array.from(segment.runs.places(), (place) => ({ segment, place })),
-    );
-  }
-
-  /** Its segment was not freed since. */
-  isThere({ segment }: UndoBatch): boolean {
-    return this.#segments.get(segment.sequence) === segment;
-  }
-
-  /** @throws VarveError DEVICE_IO, VOLUME_CORRUPT when its header is damaged */
-  async imagesOf({ segment, place }: UndoBatch): Promise<readonly FoundImage[]> {
-    const images = await this.#imagesAt(segment, place);
-    return images.map((_, i) => foundAt(segment.sequence, place, images, i));
-  }
-
-  async #imagesAt(segment: UndoSegment, place: ByteOffset): Promise<readonly BeforeImage[]> {
-    const key = place / BLOCK_BYTES;
-    const cached = this.#headers.get(key);
-    if (cached !== undefined) return cached;
-    const volume = uuidBytes(this.#options.volume);
-    // A second look: a device may have answered with what lies elsewhere.
-    for (let look = 0; look < 2; look++) {
-      const bytes = new Uint8Array(BLOCK_BYTES);
-      await this.#device.read(place, bytes);
-      const batch = decodeBatch(bytes, volume, UNDO_KINDS);
-      const inside = place - slotOffset(this.geometry, segment.slot);
-      if (batch?.header.segment !== segment.sequence) continue;
-      if (batch.header.lsn !== this.#lsnOf(segment.sequence, inside)) continue;
-      const images = decodeImages(batch);
-      if (images === undefined) continue;
-      // A slow read may outlive its segment, and another one's batch lies there by then.
-      if (this.#segments.get(segment.sequence) === segment) this.#headers.set(key, images);
-      return images;
-    }
-    throw new VarveError(
-      'VOLUME_CORRUPT',
-      `the before-images at byte ${place} of ${this.#device.name}, segment ${segment.sequence}, are damaged`,
-    );
-  }
-
-  /**
-   * What the block was.
-   * @param block - one of the image's
-   * @returns undefined when the payload fails its checksum
-   * @throws VarveError DEVICE_IO
-   */
-  async read({ image, place }: FoundImage, block: Block): Promise<Uint8Array | undefined> {
-    const content = new Uint8Array(BLOCK_BYTES);
-    const { checksum, from } = image;
-    if (checksum === undefined) return content;
-    for (let look = 0; look < 2; look++) {
-      await this.#device.read(place, content);
-      if (bindChecksum(crc32c(content), this.#seed, block, from) === checksum) return content;
-    }
-    return undefined;
   }
 
   /** Nobody needs its images: its slot is free, and takes no space where the platform can. */
@@ -422,11 +311,9 @@ export class UndoLog {
     for (const closed of this.#closed)
       if (closed.sequence === sequence) this.#closed.delete(closed);
     if (this.#open?.sequence === sequence) this.#open = undefined;
+    this.images.forget(segment);
     const { segmentBytes } = this.geometry;
     const at = slotOffset(this.geometry, segment.slot);
-    for (let inside = BLOCK_BYTES; inside < segmentBytes; inside += BLOCK_BYTES) {
-      this.#headers.delete((at + inside) / BLOCK_BYTES);
-    }
     this.#freeing.add(segment.slot);
     this.#isPunched = true;
     try {
@@ -467,6 +354,7 @@ export class UndoLog {
    * @throws VarveError DEVICE_IO
    */
   async close(): Promise<void> {
+    if (this.#isClearingLost) await this.clearFreeSlots();
     if (this.#isDirty || this.#isPunched) await this.#device.sync('undo');
     this.#isPunched = false;
   }

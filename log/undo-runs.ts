@@ -54,6 +54,14 @@ export class UndoRuns {
     }
   }
 
+  /** Whether some batch may have images of blocks [first, end). */
+  mayHave(first: number, end: number): boolean {
+    return this.#runs.some(({ firsts, ends }) => {
+      const i = lastBelow(firsts, end);
+      return i >= 0 && (ends[i] ?? 0) > first;
+    });
+  }
+
   /** Headers of all batches. */
   *places(): Generator<ByteOffset> {
     for (const { places } of this.#runs) {

@@ -63,9 +63,8 @@ export class UndoSurvey {
 
   /** @returns undefined: no segment has it. @throws VarveError DEVICE_IO */
   async slot(slot: Slot): Promise<SurveyedSegment | undefined> {
-    const header = await this.#slots.header(slot);
-    if (header === undefined) return undefined;
-    const { sequence } = header;
+    const sequence = await this.#sequenceOf(slot);
+    if (sequence === undefined) return undefined;
     const summary = await this.#slots.summary(slot);
     if (summary?.footer.sequence !== sequence) {
       return { sequence, batches: await this.#scan(sequence, slot) };
@@ -79,6 +78,40 @@ export class UndoSurvey {
       if (images !== undefined) batches.push({ place: byteOffset(start + inside), images });
     }
     return { sequence, batches };
+  }
+
+  /**
+   * What the batch at `place`, in a slot, states.
+   * @returns undefined when it is damaged. @throws VarveError DEVICE_IO
+   */
+  async imagesAt(
+    slot: Slot,
+    sequence: SegmentSequence,
+    place: ByteOffset,
+  ): Promise<readonly BeforeImage[] | undefined> {
+    const inside = place - slotOffset(this.#geometry, slot);
+    const lsn = undoLsn(this.#geometry, sequence, inside);
+    // A second look: a device may have answered with what lies elsewhere.
+    for (let look = 0; look < 2; look++) {
+      const batch = await this.#slots.batch(place);
+      if (batch?.header.segment !== sequence || batch.header.lsn !== lsn) continue;
+      const images = decodeImages(batch);
+      if (images !== undefined) return images;
+    }
+    return undefined;
+  }
+
+  /** Where the header is damaged, the first batch tells, or a summary. */
+  async #sequenceOf(slot: Slot): Promise<SegmentSequence | undefined> {
+    const header = await this.#slots.header(slot);
+    if (header !== undefined) return header.sequence;
+    const first = await this.#slots.batch(this.#slots.batchesAt(slot));
+    if (first !== undefined) {
+      const { segment, lsn } = first.header;
+      if (lsn === undoLsn(this.#geometry, segment, BLOCK_BYTES)) return segment;
+    }
+    const summary = await this.#slots.summary(slot);
+    return summary?.footer.sequence;
   }
 
   /** A segment without a summary: batch headers at any block of it. */

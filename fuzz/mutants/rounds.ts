@@ -32,7 +32,14 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     file: 'log/undo-log.ts',
     find: 'if (images.every(({ until }) => until <= horizon)) this.#state(segment, place, images);',
     replace: 'this.#state(segment, place, images);',
-    more: [{ find: ' || image.until > horizon) return;', replace: ') return;' }],
+    more: [
+      {
+        find: 'const { volume, cacheBytes, horizon } = options;',
+        replace:
+          'const { volume, cacheBytes } = options;\n' +
+          '    const horizon = (): Generation => generationOf(Number.MAX_SAFE_INTEGER);',
+      },
+    ],
     fuzzers: PINNED,
   },
   {
@@ -49,8 +56,8 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     name: 'freed-segment-read-from-the-cache',
     law: 3,
     story: 'a slow read of a freed segment stands for what is in its slot now',
-    file: 'log/undo-log.ts',
-    find: 'if (this.#segments.get(segment.sequence) === segment) this.#headers.set(key, images);',
+    file: 'log/undo-images.ts',
+    find: 'if (segments.get(segment.sequence) === segment) this.#headers.set(key, images);',
     replace: 'this.#headers.set(key, images);',
     fuzzers: ['volume-past', 'volume-lives'],
   },
@@ -156,7 +163,7 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     law: 5,
     story: 'pages of checksums in the cache outlive the trim that cleared them',
     file: 'src/volume/sidecar.ts',
-    find: 'if (number >= wholeFrom && number < wholeTo) this.#pages.delete(number);',
+    find: 'if (number >= from && number < to) this.#pages.delete(number);',
     replace: 'if (number > wholeFrom && number < wholeTo) this.#pages.delete(number);',
     fuzzers: ['volume-damage', ...LIVES],
   },

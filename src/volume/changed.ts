@@ -2,6 +2,7 @@
  * Which blocks changed between two moments, also below the horizon: what the index has let go, the
  * before-images of the older moment tell.
  */
+import { VarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   blockCount,
@@ -27,7 +28,8 @@ export interface ChangedQuery {
 
 /**
  * Runs of blocks with, and without, a version in (since, at].
- * @throws VarveError DEVICE_IO, VOLUME_CORRUPT when before-images can't be read
+ * @throws VarveError DEVICE_IO, BLOCK_CORRUPT, VOLUME_CORRUPT when sums or before-images can't be
+ *   read, or are lost
  */
 export async function changedRuns(
   core: Core,
@@ -64,18 +66,30 @@ function unchanged(start: Block, count: BlockCount): Changed {
   return { runs: [{ start, count, changed: false }], next: blockOf(start + count) };
 }
 
-/** Whatever was replaced since an older moment has an image that it sees. */
+/** Whatever was replaced since an older moment has an image that it sees; home's stamps tell of it too. */
 async function replaced(core: Core, query: ChangedQuery): Promise<readonly ChangedRun[]> {
   const { first, count, since, at } = query;
+  // Before images are looked for: what a round replaced before that has its image by now.
+  const stamps = await core.final.sidecar.sums(first, count);
   const isReplaced = new Uint8Array(count);
+  const isKnown = new Uint8Array(count);
   for (const { image } of await core.undo.overlapping(first, count, since)) {
-    if (image.until > at) continue;
-    isReplaced.fill(1, Math.max(0, image.block - first), endOfImage(image) - first);
+    const [from, to] = [Math.max(0, image.block - first), endOfImage(image) - first];
+    isKnown.fill(1, from, to);
+    if (image.until <= at) isReplaced.fill(1, from, to);
   }
   const runs: ChangedRun[] = [];
-  for (let i = 0; i < count; i++) {
-    push(runs, { start: blockOf(first + i), count: blockCount(1), changed: isReplaced[i] === 1 });
-  }
+  stamps.forEach(({ generation }, i) => {
+    const block = blockOf(first + i);
+    if (generation > since && isKnown[i] === 0) {
+      if (generation > at) {
+        const lost = `block ${block}: what it was at generation ${since} is lost`;
+        throw new VarveError('VOLUME_CORRUPT', `${lost}, and whether it changed up to ${at}`);
+      }
+      isReplaced[i] = 1;
+    }
+    push(runs, { start: block, count: blockCount(1), changed: isReplaced[i] === 1 });
+  });
   return runs;
 }
 

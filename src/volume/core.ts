@@ -317,13 +317,19 @@ export class Core {
     await this.home.run(() => Promise.resolve());
   }
 
-  /** What was freed on the undo device stays free. A device that fails there loses space, no data. */
-  async closeUndo(): Promise<void> {
+  /**
+   * What was freed on the undo device stays free.
+   * @returns false when the device refuses: the next opening has to look for leftovers, as after a
+   *   crash. No data is lost.
+   */
+  async closeUndo(): Promise<boolean> {
     await this.collected();
     try {
       await this.undo.close();
+      return true;
     } catch (error) {
       if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      return false;
     }
   }
 

@@ -19,7 +19,7 @@ export async function homeKinds(
   at: Generation,
 ): Promise<BlockKind[]> {
   const sums = await core.final.sidecar.sums(first, count);
-  const kinds = sums.map(({ kind }) => kindOfSum(kind));
+  const kinds = sums.map(({ kind, generation }) => (generation > at ? 'data' : kindOfSum(kind)));
   // After home was looked at: what a round replaced before that has its image by now.
   if (at >= core.horizon.generation) return kinds;
   const images = await core.undo.overlapping(blockOf(first), count, at);
@@ -31,7 +31,7 @@ export async function homeKinds(
   return kinds;
 }
 
-/** What was lost is taken for data: whoever reads it is told. */
+/** What was lost is taken for data, as is what has lost its image: whoever reads it is told. */
 function kindOfSum(kind: number): BlockKind {
   if (kind === SUM_DATA || kind === SUM_LOST) return 'data';
   return kind === SUM_ALLOCATED ? RANGE_ALLOCATE : RANGE_TRIM;

@@ -5,16 +5,24 @@ import type { UnreadableCode } from '../base/unreadable.ts';
 import type { FoundImage } from '../../log/found-image.ts';
 import type { Core } from './core.ts';
 
-export interface BadImage {
-  readonly block: Block;
+interface Reason {
   readonly why: string;
   readonly code: UnreadableCode;
 }
 
+export interface BadImage extends Reason {
+  readonly block: Block;
+}
+
 export interface ReadImages {
-  /** Blocks without an image, as adjacent ones: they are what home says. */
+  /**
+   * Blocks without an image, as adjacent ones: they are what home says. What is later there had an
+   * image that is lost.
+   */
   readonly rest: readonly { readonly first: Block; readonly count: number }[];
   readonly bad: readonly BadImage[];
+  /** Images that some of the rest may have could not be looked at. */
+  readonly refusal: Reason | undefined;
 }
 
 /**
@@ -30,16 +38,7 @@ export async function readImages(
   const count = buffer.length / BLOCK_BYTES;
   const rest: { first: Block; count: number }[] = [];
   const bad: BadImage[] = [];
-  let found: readonly FoundImage[][];
-  try {
-    found = await core.undo.find(first, count, at);
-  } catch (error) {
-    const { code, why } = reasonOf(error);
-    // Whatever they were, home may be later, and nobody can tell.
-    for (let i = 0; i < count; i++) bad.push({ block: blockOf(first + i), why, code });
-    buffer.fill(0);
-    return { rest, bad };
-  }
+  const { copies: found, refusal } = await core.undo.find(first, count, at);
   for (let i = 0; i < count; i++) {
     const block = blockOf(first + i);
     const copies = found[i] ?? [];
@@ -53,7 +52,7 @@ export async function readImages(
     const problem = await readOne(core, block, copies, content);
     if (problem !== undefined) bad.push(problem);
   }
-  return { rest, bad };
+  return { rest, bad, refusal: refusal && reasonOf(refusal) };
 }
 
 async function readOne(
@@ -81,7 +80,7 @@ async function readOne(
   return refused ?? { block, why, code: 'BLOCK_CORRUPT' };
 }
 
-function reasonOf(error: unknown): { readonly why: string; readonly code: UnreadableCode } {
+function reasonOf(error: unknown): Reason {
   if (isVarveError(error, 'DEVICE_IO')) return { why: error.detail, code: 'DEVICE_IO' };
   if (isVarveError(error, 'VOLUME_CORRUPT')) return { why: error.detail, code: 'BLOCK_CORRUPT' };
   throw error;

@@ -299,12 +299,14 @@ export class Reader {
     buffer: Uint8Array,
     at: Generation,
   ): Promise<readonly BadBlock[] | undefined> {
-    const { rest, bad } = await readImages(this.#core, first, buffer, at);
+    const { rest, bad, refusal } = await readImages(this.#core, first, buffer, at);
     const all: BadBlock[] = bad.map((one) => ({ ...one, version: undefined }));
     for (const run of rest) {
       const start = (run.first - first) * BLOCK_BYTES;
       const part = buffer.subarray(start, start + run.count * BLOCK_BYTES);
-      all.push(...((await this.#readFinal(run.first, part, at)) ?? []));
+      for (const one of (await this.#readFinal(run.first, part, at)) ?? []) {
+        all.push(refusal === undefined ? one : { ...one, why: `${one.why}; ${refusal.why}` });
+      }
     }
     return all.length === 0 ? undefined : all;
   }

@@ -5,7 +5,7 @@
 import { isVarveError, type VarveError } from '../base/errors.ts';
 import { BLOCK_BYTES, type Generation } from '../base/units.ts';
 import type { FoundImage } from '../../log/found-image.ts';
-import type { UndoBatch } from '../../log/undo-log.ts';
+import type { UndoBatch } from '../../log/undo-images.ts';
 import type { SeenBy } from './report.ts';
 import type { ScrubRun } from './scrub-run.ts';
 import { namedSnapshots } from './seen-by.ts';
@@ -70,8 +70,8 @@ export class ScrubUndo {
     let problem = 'it fails its checksum';
     try {
       if ((await undo.read(one, block)) !== undefined) return undefined;
-      const [copies = []] = await undo.find(block, 1, from);
-      for (const copy of copies) {
+      const { copies } = await undo.find(block, 1, from);
+      for (const copy of copies[0] ?? []) {
         if ((await undo.read(copy, block)) !== undefined) return undefined;
       }
     } catch (error) {

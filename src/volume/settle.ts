@@ -110,6 +110,11 @@ export async function planRound(core: Core, target: Generation): Promise<Newest>
 
 /** Trims and zeroes, in generation order. */
 async function settleRanges(core: Core, target: Generation, attempt: Attempt): Promise<void> {
+  // While older moments are kept, what is later than they are says so: else a before-image that is
+  // lost would read as zeros.
+  const { generation: pin = target } = core.pins.smallest() ?? {};
+  const mayBeKept = (first: Block, count: number): boolean => core.undo.mayHave(first, count);
+  const isKept = pin < target ? mayBeKept : undefined;
   for (const range of core.index.rangesUpTo(target)) {
     const end = Math.min(range.start + range.count, core.blocks);
     core.cache.dropHome(range.start, end - range.start);
@@ -118,7 +123,7 @@ async function settleRanges(core: Core, target: Generation, attempt: Attempt): P
     else await attempt(() => core.final.punch(range.start, count));
     const kind = range.kind === RANGE_ALLOCATE ? SUM_ALLOCATED : SUM_ZERO;
     const sum = { kind, generation: range.generation, checksum: checksumOf(0) };
-    await attempt(() => core.final.sidecar.fill(range.start, count, sum));
+    await attempt(() => core.final.sidecar.fill(range.start, count, sum, isKept));
   }
 }
 

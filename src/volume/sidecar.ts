@@ -60,6 +60,9 @@ export function pageOf(block: Block): number {
   return Math.floor(sectorOf(block) / PAGE_SECTORS);
 }
 
+/** Pages that are looked at in one read. */
+const SCAN_PAGES = 64;
+
 export class Sidecar {
   readonly #device: LowerDevice;
   readonly #blocks: number;
@@ -285,8 +288,15 @@ export class Sidecar {
   /**
    * One sum for a range of any length. Zeros over whole pages of the sidecar are punched there,
    * which says "never written": so a trim of everything stays one step.
+   * @param isKept - given while older moments are kept, whether something of these blocks may be:
+   *   then, and where a page is not blank, they say since when they are zeros
    */
-  async fill(first: Block, count: number, sum: Sum): Promise<void> {
+  async fill(
+    first: Block,
+    count: number,
+    sum: Sum,
+    isKept?: (first: Block, count: number) => boolean,
+  ): Promise<void> {
     const step = PAGE_SECTORS * SUMS_ENTRIES;
     const end = first + count;
     const wholeFrom = Math.ceil(first / step);
@@ -296,14 +306,54 @@ export class Sidecar {
       return;
     }
     await this.#fillEntries(first, wholeFrom * step, sum);
-    const length = byteCount((wholeTo - wholeFrom) * BLOCK_BYTES);
-    this.#version += 1;
-    await this.#device.punch(byteOffset(wholeFrom * BLOCK_BYTES), length);
-    this.#version += 1;
-    for (const number of this.#pages.keys()) {
-      if (number >= wholeFrom && number < wholeTo) this.#pages.delete(number);
+    if (isKept === undefined) await this.#punch(wholeFrom, wholeTo);
+    else {
+      const isNothing = (from: number, to: number): boolean =>
+        !isKept(blockOf(from * step), (to - from) * step);
+      for await (const { from, to, isBlank } of this.#blankRuns(wholeFrom, wholeTo)) {
+        if (isBlank && isNothing(from, to)) await this.#punch(from, to);
+        else
+          for (let page = from; page < to; page++) {
+            if (isBlank && isNothing(page, page + 1)) await this.#punch(page, page + 1);
+            else await this.#fillEntries(page * step, (page + 1) * step, sum);
+          }
+      }
     }
     await this.#fillEntries(wholeTo * step, end, sum);
+  }
+
+  async #punch(from: number, to: number): Promise<void> {
+    this.#version += 1;
+    const length = byteCount((to - from) * BLOCK_BYTES);
+    await this.#device.punch(byteOffset(from * BLOCK_BYTES), length);
+    this.#version += 1;
+    for (const number of this.#pages.keys()) {
+      if (number >= from && number < to) this.#pages.delete(number);
+    }
+  }
+
+  /** Pages [from, to), in runs of those that are blank and those that are not. */
+  async *#blankRuns(
+    from: number,
+    to: number,
+  ): AsyncGenerator<{ readonly from: number; readonly to: number; readonly isBlank: boolean }> {
+    const bytes = new Uint8Array(SCAN_PAGES * BLOCK_BYTES);
+    for (let first = from; first < to; first += SCAN_PAGES) {
+      const count = Math.min(SCAN_PAGES, to - first);
+      await this.#device.read(
+        byteOffset(first * BLOCK_BYTES),
+        bytes.subarray(0, count * BLOCK_BYTES),
+      );
+      const isBlank = (i: number): boolean =>
+        bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES).every((byte) => byte === 0);
+      for (let i = 0; i < count;) {
+        const blank = isBlank(i);
+        let after = i + 1;
+        while (after < count && isBlank(after) === blank) after += 1;
+        yield { from: first + i, to: first + after, isBlank: blank };
+        i = after;
+      }
+    }
   }
 
   async #fillEntries(first: number, end: number, sum: Sum): Promise<void> {

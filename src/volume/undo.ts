@@ -24,13 +24,9 @@ import {
 } from '../../index/held-counts.ts';
 import type { Pins } from '../../index/pins.ts';
 import type { BeforeImage } from '../../log/before-image.ts';
-import type { FoundImage } from '../../log/found-image.ts';
-import {
-  UndoLog,
-  type StatedImage,
-  type UndoBatch,
-  type UndoLogOptions,
-} from '../../log/undo-log.ts';
+import type { FoundImage, FoundImages } from '../../log/found-image.ts';
+import type { UndoBatch } from '../../log/undo-images.ts';
+import { UndoLog, type StatedImage, type UndoLogOptions } from '../../log/undo-log.ts';
 
 const SLOTS_LEFT_MIN = 2;
 
@@ -143,34 +139,39 @@ export class Undo {
     await this.#log.sync();
   }
 
-  /** @see UndoLog.batches */
+  /** @see UndoImages.batches */
   batches(): readonly UndoBatch[] {
-    return this.#log.batches();
+    return this.#log.images.batches();
   }
 
-  /** @see UndoLog.isThere */
+  /** @see UndoImages.isThere */
   isThere(batch: UndoBatch): boolean {
-    return this.#log.isThere(batch);
+    return this.#log.images.isThere(batch);
   }
 
-  /** @see UndoLog.imagesOf */
+  /** @see UndoImages.imagesOf */
   async imagesOf(batch: UndoBatch): Promise<readonly FoundImage[]> {
-    return await this.#log.imagesOf(batch);
+    return await this.#log.images.imagesOf(batch);
   }
 
-  /** @see UndoLog.overlapping */
+  /** @see UndoImages.overlapping */
   async overlapping(first: Block, count: number, at: Generation): Promise<readonly FoundImage[]> {
-    return await this.#log.overlapping(first, count, at);
+    return await this.#log.images.overlapping(first, count, at);
   }
 
-  /** @see UndoLog.find */
-  async find(first: Block, count: number, at: Generation): Promise<readonly FoundImage[][]> {
-    return await this.#log.find(first, count, at);
+  /** @see UndoImages.mayHave */
+  mayHave(first: Block, count: number): boolean {
+    return this.#log.images.mayHave(first, count);
   }
 
-  /** @see UndoLog.read */
+  /** @see UndoImages.find */
+  async find(first: Block, count: number, at: Generation): Promise<FoundImages> {
+    return await this.#log.images.find(first, count, at);
+  }
+
+  /** @see UndoImages.read */
   async read(found: FoundImage, block: Block): Promise<Uint8Array | undefined> {
-    return await this.#log.read(found, block);
+    return await this.#log.images.read(found, block);
   }
 
   /** The last reason to keep a generation is gone. @returns what that gives back */
@@ -223,8 +224,8 @@ export class Undo {
       }
     }
     const pairs: [PinPair, Amount][] = [];
-    for (const batch of this.#log.batches()) {
-      for (const { image } of await this.#log.imagesOf(batch)) {
+    for (const batch of this.#log.images.batches()) {
+      for (const { image } of await this.#log.images.imagesOf(batch)) {
         const pair = pinPair(this.#pins, image.from, image.until);
         if (pair !== undefined) pairs.push([pair, amountOf(image)]);
       }

@@ -387,8 +387,8 @@ export class Volume {
     await this.#rollbacks.stopped();
     await this.#destager.close();
     if (!this.core.readOnly) {
-      await this.core.closeUndo();
-      await this.core.log.close();
+      const isUndoClosed = await this.core.closeUndo();
+      await this.core.log.close(isUndoClosed);
     }
   }
 

@@ -95,7 +95,7 @@ class Run {
       const pin = generationOf(random.below(this.#now + 1));
       const first = blockOf(random.below(BLOCKS));
       const count = 1 + random.below(BLOCKS - first);
-      const found = await this.undo.find(first, count, pin);
+      const { copies: found } = await this.undo.images.find(first, count, pin);
       for (let block: number = first; block < first + count; block++) {
         const sees = ({ image }: StatedImage): boolean =>
           image.block <= block &&
@@ -113,7 +113,7 @@ class Run {
           (one) => sees(one) && one.image.until === best.image.until,
         );
         expect(best.image).toEqual(right?.image);
-        const content = await this.undo.read(best, blockOf(block));
+        const content = await this.undo.images.read(best, blockOf(block));
         if (content === undefined) expect(best.image.until).toBeLessThan(sure);
         else expect(Buffer.compare(content, right?.content ?? new Uint8Array(BLOCK_BYTES))).toBe(0);
       }
@@ -197,11 +197,11 @@ describe('the undo device', () => {
       await undo.put(one, generationOf(run.now));
       const [segment] = undo.segments.keys();
       if (segment === undefined) throw new Error('a segment is there');
-      const slow = undo.find(image.block, 1, image.from);
+      const slow = undo.images.find(image.block, 1, image.from);
       await undo.free(segment);
       await undo.put(other, generationOf(run.now));
       await slow;
-      const [found = []] = await undo.find(later.block, 1, later.from);
+      const [found = []] = (await undo.images.find(later.block, 1, later.from)).copies;
       expect(found.map((copy) => copy.image)).toEqual([later]);
     });
   });
@@ -218,7 +218,7 @@ describe('the undo device', () => {
       await run.undo.sync();
       run.slotsUsed = run.undo.slotsUsed;
       run.horizon = generationOf(until - 1);
-      expect(await run.undo.find(block, 1, from)).toEqual([[]]);
+      expect((await run.undo.images.find(block, 1, from)).copies).toEqual([[]]);
       await run.open();
       expect(run.stated).toEqual([]);
       run.horizon = generationOf(2 ** 40);
@@ -239,14 +239,14 @@ describe('the undo device', () => {
       await run.open();
       await run.undo.put([one], generationOf(run.now));
       const { block, from } = one.image;
-      const [copies = []] = await run.undo.find(block, 1, from);
+      const [copies = []] = (await run.undo.images.find(block, 1, from)).copies;
       expect(copies).toHaveLength(2);
       const [newer, older] = copies;
       if (newer === undefined || older === undefined) throw new Error('there are two');
       expect(newer.segment).toBeGreaterThan(older.segment);
       run.disk.corrupt(byteOffset(newer.place), new Uint8Array(BLOCK_BYTES));
-      expect(await run.undo.read(newer, block)).toBeUndefined();
-      expect(await run.undo.read(older, block)).toEqual(one.content);
+      expect(await run.undo.images.read(newer, block)).toBeUndefined();
+      expect(await run.undo.images.read(older, block)).toEqual(one.content);
     });
   });
 });

@@ -7,6 +7,9 @@ import { Bench, blocksOf, get, holds, pushRounds, put, unreadable } from '../cra
 const NO = { fua: false };
 /** Whole pages of checksums, which a trim clears. */
 const SIZE = byteCount(1000 * BLOCK_BYTES);
+/** Of the undo device of a simulated volume. */
+const FIRST_SLOT = 64 * 1024;
+const SLOT_BYTES = 64 * 1024;
 /** Beyond what `pushRounds` writes. */
 const BLOCK = 500;
 
@@ -83,7 +86,7 @@ describe('snapshots below the horizon', () => {
       const { undo } = volume.core;
       const [generation] = volume.snapshots().map((one) => one.generation);
       if (generation === undefined) throw new Error('there is one');
-      const [[image] = []] = await undo.find(blockOf(BLOCK), 1, generation);
+      const [[image] = []] = (await undo.find(blockOf(BLOCK), 1, generation)).copies;
       if (image === undefined) throw new Error('its image is there');
       const sound = await volume.scrub({ bytesPerSecond: 0, progress: () => undefined });
       expect(sound.ok).toBe(true);
@@ -96,6 +99,69 @@ describe('snapshots below the horizon', () => {
       expect(report.damages).toMatchObject([
         { place: 'before-image', outcome: 'left', block: BLOCK, seenBy: { snapshots: ['first'] } },
       ]);
+    });
+  });
+
+  // One damaged header of a batch made every block that might have been in it unreadable, those
+  // that nothing has replaced as well.
+  test('read what home still has, when the headers of before-images are damaged', async () => {
+    const bench = await Bench.create(4, { size: SIZE });
+    await bench.use(async (volume) => {
+      await put(volume, BLOCK, blocksOf(1, 3));
+      await volume.createSnapshot('first');
+      await put(volume, BLOCK, blocksOf(2));
+      await put(volume, BLOCK + 2, blocksOf(2));
+      await pushRounds(volume, 3);
+    });
+    await bench.use(async (volume) => {
+      for (const { place } of volume.core.undo.batches()) bench.sim.undo.corruptBit(place + 99, 1);
+      const moment = volume.openMoment(await volume.resolve('first'));
+      const bad = await unreadable(moment, BLOCK, 3);
+      expect([...bad.keys()]).toEqual([BLOCK, BLOCK + 2]);
+      expect(await get(moment, BLOCK + 1)).toEqual(blocksOf(1, 2).subarray(BLOCK_BYTES));
+      await moment.close();
+    });
+  });
+
+  // A damaged header made its slot a free one, which the next opening erased.
+  test('outlive the header of their segment', async () => {
+    const bench = await Bench.create(5, { size: SIZE });
+    await bench.lose('kill', async (volume) => {
+      await put(volume, BLOCK, blocksOf(1));
+      await volume.createSnapshot('first');
+      await put(volume, BLOCK, blocksOf(2));
+      await pushRounds(volume, 3);
+    });
+    bench.sim.undo.corrupt(byteOffset(FIRST_SLOT), new Uint8Array(BLOCK_BYTES));
+    for (let i = 0; i < 2; i++) {
+      await bench.lose('kill', async (volume) => {
+        expect(await at(volume, 'first')).toEqual(blocksOf(1));
+      });
+    }
+  });
+
+  // A trim of whole pages left no stamp, so what had lost its before-image read as zeros, as a hole
+  // that never changed.
+  test('are never zeros where a before-image was lost', async () => {
+    const bench = await Bench.create(6, { size: SIZE });
+    await bench.use(async (volume) => {
+      await put(volume, BLOCK, blocksOf(1));
+      await volume.createSnapshot('before');
+      await volume.live().trim(byteOffset(0), SIZE, NO);
+      await pushRounds(volume, 2);
+    });
+    bench.sim.undo.corrupt(byteOffset(FIRST_SLOT), new Uint8Array(SLOT_BYTES));
+    await bench.use(async (volume) => {
+      const moment = volume.openMoment(await volume.resolve('before'));
+      expect(await unreadable(moment, BLOCK, 1)).toEqual(new Map([[BLOCK, 'BLOCK_CORRUPT EIO']]));
+      const [offset, length] = [byteOffset(BLOCK * BLOCK_BYTES), byteCount(BLOCK_BYTES)];
+      expect(await moment.status('base:allocation', offset, length, 1)).toEqual([
+        { length, flags: 0 },
+      ]);
+      const since = await volume.live().status('varve:changed-since:before', offset, length, 1);
+      expect(since).toEqual([{ length, flags: 1 }]);
+      await moment.close();
+      expect(await get(volume.live(), BLOCK)).toEqual(new Uint8Array(BLOCK_BYTES));
     });
   });
 });
