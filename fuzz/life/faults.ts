@@ -14,7 +14,7 @@ import type { DiskName, Oracle } from './oracle.ts';
 import { rotPlaces, ROTS, type Rot } from './rot.ts';
 import { Scar, SECTOR_BYTES } from './scar.ts';
 
-const DISKS: readonly DiskName[] = ['log', 'final', 'sums'];
+const DISKS: readonly DiskName[] = ['log', 'final', 'sums', 'undo'];
 
 /** An operation claims success and did not do it, or did it elsewhere. */
 export const LIES = ['lost-write', 'astray-write', 'astray-read'] as const;

@@ -123,21 +123,25 @@ class LifeRun {
   async #open(life: Life): Promise<Volume> {
     const { state } = this;
     state.faults.volume = undefined;
+    let wasClosed = state.closed;
+    // An opening that is refused or cut may have got as far as saying that the volume is open.
+    state.closed = false;
     let volume: Volume;
     try {
       volume = await state.sim.open(life);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      const { mayRefuse, logFailures, isHomeTouched } = state.oracle;
-      const excused = mayRefuse || logFailures > 0 || isHomeTouched;
+      const { mayRefuse, logFailures, undoFailures, isHomeTouched } = state.oracle;
+      const excused = mayRefuse || logFailures + undoFailures > 0 || isHomeTouched;
       law(5, excused, () => `a sound volume opens: ${error.message}`);
       state.count(`refused opening ${error.code}`);
+      wasClosed = false;
       state.faults.heal();
       volume = await this.#openMended(life);
     }
     state.faults.volume = volume;
     state.faults.opened(volume);
-    this.#recovered(volume);
+    this.#recovered(volume, wasClosed);
     return volume;
   }
 
@@ -153,7 +157,7 @@ class LifeRun {
   }
 
   /** What was recovered becomes the truth, after it was compared with what may be. */
-  #recovered(volume: Volume): void {
+  #recovered(volume: Volume, wasClosed: boolean): void {
     const { state } = this;
     const { model, oracle } = state;
     const { head, recovery } = volume.core;
@@ -163,14 +167,13 @@ class LifeRun {
       head >= least && head <= model.head,
       () => `recovered generation ${head} lies in [${least}, ${model.head}]`,
     );
-    if (state.closed && !oracle.isLogTouched) law(1, recovery.clean, 'what was closed opens clean');
+    if (wasClosed && !oracle.isLogTouched) law(1, recovery.clean, 'what was closed opens clean');
     if (recovery.cut !== undefined) state.count('tails cut');
     const isExact = head >= state.durable && !oracle.isLogTouched;
     if (head < state.durable) state.count('doubt cut');
     model.cut(head);
     settleSnapshots(state, volume, isExact);
     state.durable = head;
-    state.closed = false;
     oracle.opened(volume.core.log.writer.durable.lsn);
     state.count('openings');
   }

@@ -12,7 +12,7 @@ import type { Volume } from '../../src/volume/volume.ts';
 import { slotOffset } from '../../log/geometry.ts';
 import type { VolumeModel } from '../../test/model/volume-model.ts';
 
-export type DiskName = 'log' | 'final' | 'sums';
+export type DiskName = 'log' | 'final' | 'sums' | 'undo';
 
 interface Place {
   readonly block: number;
@@ -31,6 +31,9 @@ export class Oracle {
   readonly #model: VolumeModel;
   /** `block:generation`. */
   readonly #suspects = new Set<string>();
+  #volume: Volume | undefined;
+  /** Up to here rounds came, as far as that was seen: what was replaced has its image. */
+  #replaced = 0;
   /** Where payloads lie in the stream. */
   readonly #places = new Map<number, Place>();
   #claims: Claim[] = [];
@@ -47,14 +50,18 @@ export class Oracle {
    * healing may come too late, and the volume is rightly refused from then on.
    */
   isHomeTouched = false;
+  /** Before-images may be damaged, those that come as well: what they hold may be unreadable. */
+  isUndoTouched = false;
   /** A device refused reads in this life; an answer may come after it works again. */
   wasRefused = false;
   /** Reads may fail anywhere until the fault has passed. */
   mayFailReads = false;
   /** Writing or syncing the log failed in this life, or may fail yet. */
   logFailures = 0;
-  /** The same for final storage and its sums. */
+  /** The same for all other disks. */
   finalFailures = 0;
+  /** Of those, for the undo disk: an opening clears leftovers of a crash there. */
+  undoFailures = 0;
   /** What of that is still so, or planned. */
   readonly #troubles: DiskName[] = [];
   /** Places that can't be read at present: blocks of final storage, or a whole disk. */
@@ -83,6 +90,7 @@ export class Oracle {
   listen(volume: Volume, isAlive: () => boolean): void {
     const { log } = volume.core;
     const { stream, writer } = log;
+    this.#volume = volume;
     const seal = stream.seal.bind(stream);
     this.#claims = [];
     stream.seal = () => {
@@ -108,15 +116,28 @@ export class Oracle {
   isSuspect(block: number, generation: number): boolean {
     if (this.mayFailReads || this.#unreadable.length > 0) return true;
     const versions = generation === 0 ? this.#model.generationsOf(block) : [generation];
-    return versions.some((one) => this.#suspects.has(`${block}:${one}`));
+    return versions.some(
+      (one) => this.#suspects.has(`${block}:${one}`) || this.#isImage(block, one),
+    );
   }
 
   mayFail(block: number, generation: number): boolean {
     if (this.mayFailReads) return true;
+    if (this.#isImage(block, generation)) return true;
     for (const { disk, first, end } of this.#unreadable) {
+      if (disk === 'undo') continue;
       if (disk !== 'final' || (block >= first && block < end)) return true;
     }
     return this.#suspects.has(`${block}:${this.#model.generationAt(block, generation)}`);
+  }
+
+  /** What the block was then has only a before-image by now, and that may be damaged. */
+  #isImage(block: number, generation: number): boolean {
+    if (!this.isUndoTouched) return false;
+    const { settled = 0, horizon } = this.#volume?.core ?? {};
+    this.#replaced = Math.max(this.#replaced, settled, horizon?.generation ?? 0);
+    const version = this.#model.generationAt(block, generation);
+    return version !== this.#model.generationAt(block, Math.max(generation, this.#replaced));
   }
 
   /** Writes and syncs of a disk fail from now on, or the next time. */
@@ -130,6 +151,7 @@ export class Oracle {
     for (const disk of this.#troubles) {
       if (disk === 'log') this.logFailures += 1;
       else this.finalFailures += 1;
+      if (disk === 'undo') this.undoFailures += 1;
     }
   }
 
@@ -146,6 +168,12 @@ export class Oracle {
   /** All disks work again. */
   endTroubles(): void {
     this.#troubles.length = 0;
+    for (const { disk, first, end } of this.#unreadable) {
+      const [offset, length] = [first * BLOCK_BYTES, (end - first) * BLOCK_BYTES];
+      // What came to lie there meanwhile may have been given up when its before-image was due.
+      if (disk === 'final') this.#touchFinal(undefined, offset, length);
+      else if (disk === 'sums') this.#touchSums(undefined, offset, length);
+    }
     this.#unreadable.length = 0;
     this.mayFailReads = false;
   }
@@ -160,6 +188,10 @@ export class Oracle {
    */
   touch(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
     this.wasDamaged = true;
+    if (disk === 'undo') {
+      this.isUndoTouched = true;
+      return;
+    }
     if (disk !== 'log') this.isHomeTouched = true;
     if (disk === 'log') this.#touchLog(volume, offset, length);
     else if (disk === 'final') this.#touchFinal(volume, offset, length);
@@ -232,6 +264,7 @@ export class Oracle {
     this.wasRefused = this.mayFailReads || this.#unreadable.length > 0;
     this.logFailures = 0;
     this.finalFailures = 0;
+    this.undoFailures = 0;
     this.#countTroubles();
   }
 }

@@ -4,6 +4,7 @@ import { BLOCK_BYTES, slot as slotOf, type Slot } from '../../src/base/units.ts'
 import { SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { checkpointOffset, slotOffset } from '../../log/geometry.ts';
+import { undoGeometry } from '../../log/undo-survey.ts';
 import type { SimVolume } from '../../test/sim/sim-volume.ts';
 import type { DiskName, Oracle } from './oracle.ts';
 import { SECTOR_BYTES } from './scar.ts';
@@ -20,6 +21,7 @@ export const ROTS = [
   'rot-free-slot',
   'rot-final',
   'rot-sums',
+  'rot-undo',
 ] as const;
 export type Rot = (typeof ROTS)[number];
 
@@ -60,6 +62,15 @@ export function rotPlaces(rot: Rot, target: RotTarget): readonly RotPlace[] {
     case 'rot-sums': {
       const sector = Math.floor(part * (sim.sums.size / SECTOR_BYTES));
       return [{ disk: 'sums', offset: sector * SECTOR_BYTES, length: SECTOR_BYTES }];
+    }
+    case 'rot-undo': {
+      const slots = volume.core.undo.slotsUsed;
+      if (slots === 0) return [];
+      const undo = undoGeometry(sim.undo.size, geometry.segmentBytes);
+      const inside = ((part * slots) % 1) * (undo.segmentBytes / BLOCK_BYTES);
+      const start = slotOffset(undo, slotOf(Math.floor(part * slots)));
+      const offset = start + Math.floor(inside) * BLOCK_BYTES;
+      return [{ disk: 'undo', offset, length: BLOCK_BYTES }];
     }
     case 'rot-batch':
     case 'rot-free-slot':

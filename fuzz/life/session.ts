@@ -6,7 +6,15 @@ import type { BlockDevice, Done } from '../../src/device/block-device.ts';
 import type { DamagePlace } from '../../src/volume/report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import type { Life } from '../../test/sim/power-supply.ts';
-import { checkAll, checkCounts, isUnreadable, liveView, momentView, readRange } from './checks.ts';
+import {
+  checkAll,
+  checkCounts,
+  isUnreadable,
+  liveView,
+  momentView,
+  readRange,
+  mayGo,
+} from './checks.ts';
 import { law } from './law.ts';
 import { blocksOf, type Request } from './requests.ts';
 import { never, type RunState } from './state.ts';
@@ -154,7 +162,7 @@ export class Session {
 
   /** What a step leaves behind it. */
   afterStep(): void {
-    checkCounts(this.#state, this.#volume);
+    checkCounts(this.#volume);
   }
 
   #spawn(work: Promise<void>): void {
@@ -350,7 +358,8 @@ export class Session {
       return;
     }
     if (failed || this.#volume.core.failure !== undefined) return;
-    state.closed = true;
+    // Else the next opening looks for leftovers, as after a crash.
+    state.closed = state.oracle.undoFailures === 0;
     state.promise(head);
     state.count('closes');
   }
@@ -427,8 +436,8 @@ export class Session {
     if (!this.#life.alive) return;
     if (!isVarveError(error)) throw error;
     if (this.#mayHaveFailed(error.code)) return;
-    const { logFailures, finalFailures } = this.#state.oracle;
-    if (isUnreadable(error) && logFailures + finalFailures > 0) return;
+    const { logFailures, finalFailures, wasRefused } = this.#state.oracle;
+    if (isUnreadable(error) && (wasRefused || logFailures + finalFailures > 0)) return;
     if (error.code === 'DISK_FULL' && finalFailures > 0) return;
     law(6, codes.includes(error.code), `an operator is refused for a reason: ${error.message}`);
   }
@@ -466,10 +475,7 @@ export class Session {
     } catch (error) {
       if (isVarveError(error, 'CLOSED') && !this.#moments.includes(moment)) return;
       if (!isVarveError(error, 'MOMENT_GONE')) throw error;
-      const { horizon } = this.#volume.core;
-      // A horizon that could not be made durable is taken back.
-      const taken = horizon.generation > generation || state.oracle.logFailures > 0;
-      law(3, taken, 'a moment goes only for writers');
+      law(3, mayGo(state, this.#volume, generation), 'a moment goes only for writers');
     }
   }
 }

@@ -40,8 +40,6 @@ export class RunState {
   labels = 0;
   /** The last opening was closed, and the close answered. */
   closed = false;
-  /** Where the horizon stood last: older moments are never asked for again. */
-  horizon = 0;
 
   constructor(script: Script) {
     this.script = script;

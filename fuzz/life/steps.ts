@@ -137,7 +137,7 @@ const machine = fc.record({
   slots: fc.constantFrom(7, 8, 10, 14),
   segmentKib: fc.constantFrom(32, 32, 64),
   ringKib: fc.constantFrom(64, 96, 192, 512),
-  liar: fc.constantFrom<DiskName>('log', 'final', 'sums'),
+  liar: fc.constantFrom<DiskName>('log', 'final', 'sums', 'undo'),
   faults: fc.oneof(fc.constant([...FAULTS]), fc.subarray([...FAULTS], { maxLength: 5 })),
 });
 
