@@ -103,8 +103,8 @@ function compare(
     const next = Math.min(end, (block + 1) * BLOCK_BYTES);
     const part = target.subarray(at - offset, next - offset);
     const right = state.model.wasBetween(block, at - block * BLOCK_BYTES, part, [first, last]);
-    const isBlank = part.every((byte) => byte === 0) && state.faults.isBlanked(block);
-    if (!right && isBlank) state.count('blanked twice');
+    const isBlank = !right && part.every((byte) => byte === 0) && state.faults.isBlanked(block);
+    if (isBlank) state.count('blanked twice');
     law(
       view.which,
       right || isBlank,
