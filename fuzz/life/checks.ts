@@ -171,8 +171,8 @@ async function withMoment(
  * horizon that could not be made durable is taken back.
  */
 export function mayGo(state: RunState, { core }: Volume, generation: number): boolean {
-  const { logFailures } = state.oracle;
-  return core.horizon.generation > generation || core.undo.isNearlyFull || logFailures > 0;
+  const { logFailures, wasUndoFull } = state.oracle;
+  return core.horizon.generation > generation || wasUndoFull || logFailures > 0;
 }
 
 /** Snapshots are those that were made, each at its generation, each readable. */

@@ -6,6 +6,7 @@
  * has: damage to one of them may make it unreadable, so this oracle is lenient where another copy
  * was left; test/volume tells those stories one by one.
  */
+import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
 import { SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
@@ -62,6 +63,8 @@ export class Oracle {
   finalFailures = 0;
   /** Of those, for the undo disk: an opening clears leftovers of a crash there. */
   undoFailures = 0;
+  /** Snapshots left a round no room in this life: open moments end then. */
+  wasUndoFull = false;
   /** What of that is still so, or planned. */
   readonly #troubles: DiskName[] = [];
   /** Places that can't be read at present: blocks of final storage, or a whole disk. */
@@ -88,9 +91,18 @@ export class Oracle {
 
   /** Follows what the batches and superblocks of one opening state. */
   listen(volume: Volume, isAlive: () => boolean): void {
-    const { log } = volume.core;
+    const { log, undo } = volume.core;
     const { stream, writer } = log;
     this.#volume = volume;
+    const put = undo.put.bind(undo);
+    undo.put = async (...images) => {
+      try {
+        await put(...images);
+      } catch (error) {
+        if (isAlive() && isVarveError(error, 'UNDO_FULL')) this.wasUndoFull = true;
+        throw error;
+      }
+    };
     const seal = stream.seal.bind(stream);
     this.#claims = [];
     stream.seal = () => {
@@ -265,6 +277,7 @@ export class Oracle {
     this.logFailures = 0;
     this.finalFailures = 0;
     this.undoFailures = 0;
+    this.wasUndoFull = false;
     this.#countTroubles();
   }
 }
