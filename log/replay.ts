@@ -162,7 +162,9 @@ export class Replay {
     const last = found.at(-1);
     const after = last?.segment.sequence ?? this.#super.tailSequence - 1;
     const end = last?.end ?? this.#super.tailLsn;
-    const known = new Set([...candidates, ...this.#headless].map(({ slot }) => slot));
+    // A slot may show the first batch of a segment of long ago, under which the lost header is.
+    const later = this.#headless.filter(({ sequence }) => sequence > after);
+    const known = new Set([...candidates, ...later].map(({ slot }) => slot));
     const { slotCount } = this.#super.geometry;
     for (let i = 1; i <= slotCount; i++) {
       const slot = slotOf(((last?.segment.slot ?? -1) + i) % slotCount);

@@ -311,9 +311,13 @@ describe('a device that answers one read of an opening with what lies elsewhere'
 });
 
 describe('the first write into a slot is lost, and later ones are not', () => {
-  test.each([2, 3])('is damage, as what lies behind it states: %i', async (which) => {
-    // The slot showed the segment that it held before, so nobody looked behind that header, and
-    // what had been flushed was cut off as a torn tail.
+  test.each([
+    [2, 'shows its old segment'],
+    [3, 'shows its old segment'],
+    [3, 'shows an old batch without its header'],
+  ])('is damage, as what lies behind it states: %i, the slot %s', async (which, shows) => {
+    // The slot showed the segment that it held before, or the first batch of it, so nobody looked
+    // behind that, and what had been flushed was cut off as a torn tail.
     const bench = await Bench.create(15);
     await bench.lose('cut', async (volume) => {
       await pushRounds(volume, 3, 20, 8);
@@ -324,8 +328,11 @@ describe('the first write into a slot is lost, and later ones are not', () => {
       device.write = async (offset, sources) => {
         const magic = Buffer.from(sources[0]?.subarray(0, 8) ?? []).toString('latin1');
         const isLast = magic === SEGMENT_MAGIC && (passed += 1) === which;
-        if (isLast) isLost = true;
-        else await write(offset, sources);
+        if (isLast) {
+          isLost = true;
+          const isErased = shows !== 'shows its old segment';
+          if (isErased) bench.sim.log.corrupt(offset, new Uint8Array(BLOCK_BYTES));
+        } else await write(offset, sources);
       };
       for (let i = 0; !isLost; i++) await put(volume, 20 + (i % 8), blocksOf(i + 1), true);
       await put(volume, 30, blocksOf(3000), true);
