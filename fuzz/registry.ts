@@ -20,6 +20,7 @@ import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
 import { fuzzer as volumeLives } from './life/lives.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeAstrayReads } from './volume/astray-reads.fuzz.ts';
+import { fuzzer as volumeBasedLives } from './volume/based-lives.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumePast } from './volume/past.fuzz.ts';
@@ -52,6 +53,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   nbdSessions,
   nbdSim,
   volumeAstrayReads,
+  volumeBasedLives,
   volumeDamage,
   volumeLives,
   volumeForks,

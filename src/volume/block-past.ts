@@ -93,7 +93,10 @@ async function baseOf(core: Core, block: Block, horizon: Generation): Promise<Ba
   }
   try {
     const { kind, generation } = await core.final.sidecar.sum(block);
-    if (kind === SUM_NEVER) return { kind: 'blank', generation: undefined };
+    if (kind === SUM_NEVER) {
+      const isBased = await core.final.withBase(async (base) => base?.mayHave(block, 1));
+      return { kind: isBased === true ? 'base' : 'blank', generation: undefined };
+    }
     if (kind === SUM_DATA) return { kind: 'data', generation };
     return { kind: kind === SUM_LOST ? 'lost' : 'zero', generation };
   } catch (error) {

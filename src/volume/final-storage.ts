@@ -1,8 +1,11 @@
 /**
- * Final storage with its checksum sidecar: blocks at home locations, every read verified.
+ * Final storage with its checksum sidecar: blocks at home locations, every read verified. Of a volume
+ * with a base, what was never written is what the base has.
  *
  * Invariants:
  *   - A block is served only when it is what its sum says: data with the right checksum, or zeros.
+ *   - The base stands in only where the sum says "never written" and home is zeros; once it is being
+ *     copied to home, also where home has a part of the copy, and nothing else.
  */
 import { crc32c } from '../base/crc32c.ts';
 import { isVarveError, type VarveError } from '../base/errors.ts';
@@ -24,12 +27,22 @@ import {
 } from '../base/unreadable.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
 import { readNarrowed } from '../device/read-narrowed.ts';
+import { isZero } from '../device/zeros.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
-import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
+import { SUM_DATA, SUM_LOST, SUM_NEVER, SUMS_SECTOR_BYTES } from '../format/layouts.ts';
 import type { Sum } from '../format/sums.ts';
+import { BaseBlocks, runsOf, type BadBase, type BaseDisk } from './base-disk.ts';
 import { pageOf, Sidecar } from './sidecar.ts';
 
 const ZEROS = new Uint8Array(BLOCK_BYTES);
+const SECTOR_BYTES = SUMS_SECTOR_BYTES;
+
+/** What a volume is based on. */
+export interface BaseOptions {
+  readonly disk: BaseDisk;
+  /** Its blocks are being copied to home: a crash leaves some of them there without a sum. */
+  readonly isCopied: boolean;
+}
 
 /** Nobody gets to see what could not be verified. */
 function spoiled(block: Block, content: Uint8Array, why: string): UnreadableRange {
@@ -42,6 +55,13 @@ export class FinalStorage {
   readonly #final: LowerDevice;
   readonly sidecar: Sidecar;
   readonly #seed: number;
+  #base: BaseBlocks | undefined;
+  #isCopied: boolean;
+  /** Who looks at the base. */
+  #users = 0;
+  #onUnused: (() => void) | undefined;
+  /** There is a base, or was one: "never written" is more than the log tells. */
+  readonly hadBase: boolean;
 
   constructor(devices: {
     readonly final: LowerDevice;
@@ -49,12 +69,49 @@ export class FinalStorage {
     readonly volume: Uuid;
     readonly blocks: number;
     readonly cacheBytes: ByteCount;
+    readonly base?: BaseOptions | undefined;
+    readonly hadBase?: boolean | undefined;
   }) {
     this.blocks = devices.blocks;
+    this.#base = devices.base && new BaseBlocks(devices.base.disk);
+    this.#isCopied = devices.base?.isCopied === true;
+    this.hadBase = devices.base !== undefined || devices.hadBase === true;
     this.#final = devices.final;
     this.#seed = volumeSeed(devices.volume);
     const { sums: device, blocks, cacheBytes } = devices;
     this.sidecar = new Sidecar({ device, blocks, seed: this.#seed, cacheBytes });
+  }
+
+  get hasBase(): boolean {
+    return this.#base !== undefined;
+  }
+
+  /** Runs `work` with the base, if there is one; it stays until that has ended. */
+  async withBase<T>(work: (base: BaseBlocks | undefined) => Promise<T>): Promise<T> {
+    const base = this.#base;
+    this.#users += 1;
+    try {
+      return await work(base);
+    } finally {
+      this.#users -= 1;
+      if (this.#users === 0) this.#onUnused?.();
+    }
+  }
+
+  /** From here on parts of the base may lie at home without a sum. */
+  beginCopy(): void {
+    this.#isCopied = true;
+  }
+
+  /** The base is not looked at any more when it settles: home has all that was its. */
+  async dropBase(): Promise<void> {
+    this.#base = undefined;
+    this.#isCopied = false;
+    if (this.#users === 0) return;
+    await new Promise<void>((resume) => {
+      this.#onUnused = resume;
+    });
+    this.#onUnused = undefined;
   }
 
   /**
@@ -63,7 +120,15 @@ export class FinalStorage {
    * @throws UnreadableError naming the blocks that are not what their sums say, whose sums are
    *   damaged, or that the device refuses; the others were filled
    */
-  async read(first: Block, target: Uint8Array): Promise<readonly Sum[]> {
+  read(first: Block, target: Uint8Array): Promise<readonly Sum[]> {
+    return this.withBase((base) => this.#read(first, target, base));
+  }
+
+  async #read(
+    first: Block,
+    target: Uint8Array,
+    base: BaseBlocks | undefined,
+  ): Promise<readonly Sum[]> {
     const count = target.length / BLOCK_BYTES;
     let sums: readonly Sum[];
     try {
@@ -71,7 +136,7 @@ export class FinalStorage {
       await this.#final.read(byteOffset(first * BLOCK_BYTES), target);
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      return await this.#readEach(first, target);
+      return await this.#readEach(first, target, base);
     }
     let bad: UnreadableRange[] | undefined;
     for (let i = 0; i < count; i++) {
@@ -81,12 +146,19 @@ export class FinalStorage {
       const problem = await this.#problemTwice(blockOf(first + i), content, sum);
       if (problem !== undefined) (bad ??= []).push(spoiled(blockOf(first + i), content, problem));
     }
-    if (bad !== undefined) throw new UnreadableError('BLOCK_CORRUPT', mergedRanges(bad));
+    const isNever = (i: number): boolean => sums[i]?.kind === SUM_NEVER;
+    const below = base && (await this.#fromBase(base, first, target, isNever));
+    if (bad !== undefined) throw unreadableOf('BLOCK_CORRUPT', bad, below);
+    if (below !== undefined) throw unreadableOf(below.code, [], below);
     return sums;
   }
 
   /** The same where one read for all of it failed: block by block as far as that is needed. */
-  async #readEach(first: Block, target: Uint8Array): Promise<readonly Sum[]> {
+  async #readEach(
+    first: Block,
+    target: Uint8Array,
+    base: BaseBlocks | undefined,
+  ): Promise<readonly Sum[]> {
     const count = target.length / BLOCK_BYTES;
     const start = first * BLOCK_BYTES;
     const refused = await readNarrowed(
@@ -94,6 +166,7 @@ export class FinalStorage {
       target,
     );
     const sums: Sum[] = [];
+    const never = new Set<number>();
     const bad: UnreadableRange[] = [];
     let code: UnreadableCode = 'DEVICE_IO';
     let before: Sum | VarveError | undefined;
@@ -113,10 +186,59 @@ export class FinalStorage {
         if (problem !== undefined && !isVarveError(sum, 'DEVICE_IO')) code = 'BLOCK_CORRUPT';
       }
       if (problem !== undefined) bad.push(spoiled(block, content, problem));
-      else if (!isVarveError(sum)) sums.push(sum);
+      else if (!isVarveError(sum)) {
+        sums.push(sum);
+        if (sum.kind === SUM_NEVER) never.add(i);
+      }
     }
-    if (bad.length > 0) throw new UnreadableError(code, mergedRanges(bad));
+    const below = base && (await this.#fromBase(base, first, target, (i) => never.has(i)));
+    if (below?.code === 'BLOCK_CORRUPT') code = 'BLOCK_CORRUPT';
+    if (bad.length > 0 || below !== undefined) throw unreadableOf(code, bad, below);
     return sums;
+  }
+
+  /** Puts the base's content into those blocks of `target`, which has what is at home. */
+  async #fromBase(
+    base: BaseBlocks,
+    first: Block,
+    target: Uint8Array,
+    isNever: (i: number) => boolean,
+  ): Promise<BadBase | undefined> {
+    let code: UnreadableCode = 'DEVICE_IO';
+    const ranges: UnreadableRange[] = [];
+    for (const run of runsOf(first, target.length / BLOCK_BYTES, isNever)) {
+      const part = target.subarray(run.at * BLOCK_BYTES, (run.at + run.count) * BLOCK_BYTES);
+      const home = this.#isCopied ? part.slice() : undefined;
+      const bad = await base.read(run.first, part);
+      if (bad?.code === 'BLOCK_CORRUPT') code = 'BLOCK_CORRUPT';
+      ranges.push(...(bad?.ranges ?? []));
+      if (home === undefined) continue;
+      const known = new Set<number>(bad?.ranges.map(({ offset }) => offset / BLOCK_BYTES));
+      for (let i = 0; i < run.count; i++) {
+        const block = blockOf(run.first + i);
+        const [from, to] = [i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES];
+        if (known.has(block)) continue;
+        const content = part.subarray(from, to);
+        if (await this.#isCopyTwice(block, home.subarray(from, to), content)) continue;
+        const where = `block ${block} of final storage, generation 0`;
+        ranges.push(spoiled(block, content, `${where}: neither zeros nor what the base has`));
+        code = 'BLOCK_CORRUPT';
+      }
+    }
+    if (ranges.length === 0) return undefined;
+    return { code, ranges: ranges.sort((one, other) => one.offset - other.offset) };
+  }
+
+  /** The same with a second look, as `#problemTwice`. */
+  async #isCopyTwice(block: Block, home: Uint8Array, content: Uint8Array): Promise<boolean> {
+    if (isCopy(home, content)) return true;
+    try {
+      await this.readRaw(block, home);
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      return false;
+    }
+    return isCopy(home, content);
   }
 
   async #sumOrError(block: Block): Promise<Sum | VarveError> {
@@ -156,6 +278,8 @@ export class FinalStorage {
       return `${where}: got checksum ${got}, expected ${sum.checksum}`;
     }
     if (Buffer.compare(content, ZEROS) === 0) return undefined;
+    // Who has the base compares it.
+    if (sum.kind === SUM_NEVER && this.#isCopied) return undefined;
     return `${where}: expected zeros, as its sum (kind ${sum.kind}) says`;
   }
 
@@ -177,4 +301,26 @@ export class FinalStorage {
   async syncFinal(point: 'final' | 'create-final' | 'repair'): Promise<void> {
     await this.#final.sync(point);
   }
+}
+
+/** Whether a copy of `content` was written there, or a part of it in any order. */
+function isCopy(home: Uint8Array, content: Uint8Array): boolean {
+  for (let at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
+    const sector = home.subarray(at, at + SECTOR_BYTES);
+    const isSame = Buffer.compare(sector, content.subarray(at, at + SECTOR_BYTES)) === 0;
+    if (!isSame && !isZero(sector)) return false;
+  }
+  return true;
+}
+
+function unreadableOf(
+  code: UnreadableCode,
+  bad: readonly UnreadableRange[],
+  below: BadBase | undefined,
+): UnreadableError {
+  const all = [...bad, ...(below?.ranges ?? [])];
+  return new UnreadableError(
+    code,
+    mergedRanges(all.sort((one, other) => one.offset - other.offset)),
+  );
 }

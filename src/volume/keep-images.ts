@@ -7,6 +7,7 @@
  *   - It happens before the horizon is durable, so a round that is made again keeps nothing: it was
  *     complete.
  *   - What can't be read is kept as an image that fails its checksum: an error, never something else.
+ *   - What the volume is based on is kept as data, from generation 0 on: history stands by itself.
  */
 import { crc32c } from '../base/crc32c.ts';
 import { isVarveError, type VarveError } from '../base/errors.ts';
@@ -23,7 +24,7 @@ import {
 } from '../base/units.ts';
 import { isUnreadable } from '../base/unreadable.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
-import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
+import { SUM_DATA, SUM_LOST, SUM_NEVER } from '../format/layouts.ts';
 import { markLost, type Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_NONE, FOUND_ZERO } from '../../index/found.ts';
 import { endOfImage, type BeforeImage } from '../../log/before-image.ts';
@@ -48,6 +49,8 @@ interface Source {
   readonly lsn: Lsn | undefined;
   /** Nobody knows what it was. */
   readonly isLost?: boolean;
+  /** Of what is neither at home nor in the log: what the base has. */
+  readonly content?: Uint8Array | undefined;
 }
 
 interface Kept {
@@ -172,12 +175,35 @@ class Keeper {
     const isKnown = sum !== undefined && sum.generation <= settled;
     const from = isKnown ? sum.generation : generationOf(0);
     if (!undo.isNeeded(from, until)) return;
+    if (isKnown && sum.kind === SUM_NEVER && this.#core.final.hasBase) {
+      into.push(await this.#ofBase(block, until));
+      return;
+    }
     const isLost = !isKnown || sum.kind === SUM_LOST;
     const checksum = isLost ? LOST_SUM : sum.kind === SUM_DATA ? sum.checksum : undefined;
     into.push({
       image: { block, count: blockCount(1), from, until, checksum },
       source: checksum === undefined ? undefined : { checksum, lsn: undefined, isLost },
     });
+  }
+
+  /** What a block was that the volume itself never wrote before `until`. */
+  async #ofBase(block: Block, until: Generation): Promise<Kept> {
+    const image = { block, count: blockCount(1), from: generationOf(0), until };
+    let content: Uint8Array | undefined;
+    try {
+      content = await this.#core.final.withBase(async (base) => base?.content(block));
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      if (isVarveError(error, 'DEVICE_IO') && !(await this.#givesUpBase(block))) throw error;
+      this.#core.counters.readErrors += 1;
+      const source = { checksum: LOST_SUM, lsn: undefined, isLost: true };
+      return { image: { ...image, checksum: LOST_SUM }, source };
+    }
+    if (content === undefined)
+      return { image: { ...image, checksum: undefined }, source: undefined };
+    const checksum = bindChecksum(crc32c(content), this.#seed, block, 0);
+    return { image: { ...image, checksum }, source: { checksum, lsn: undefined, content } };
   }
 
   async #sumOf(block: Block): Promise<Sum | undefined> {
@@ -209,8 +235,9 @@ class Keeper {
 
   async #contentOf(
     { block, from }: BeforeImage,
-    { checksum, lsn, isLost = false }: Source,
+    { checksum, lsn, isLost = false, content: known }: Source,
   ): Promise<Uint8Array> {
+    if (known !== undefined) return known;
     const lost = new Uint8Array(BLOCK_BYTES);
     markLost(lost);
     if (isLost) return lost;
@@ -250,13 +277,29 @@ class Keeper {
 
   /** Whether final storage, with its sums, reads anything at all. */
   async #isHomeThere(): Promise<boolean> {
-    const { final, blocks } = this.#core;
+    const { final } = this.#core;
     const content = new Uint8Array(BLOCK_BYTES);
+    return await this.#readsAny(async (block) => {
+      await final.sidecar.sum(block);
+      await final.readRaw(block, content);
+    });
+  }
+
+  /** The same of the base. */
+  async #givesUpBase(block: Block): Promise<boolean> {
+    if (!this.#means.givesUp(block)) return false;
+    return await this.#readsAny((other) =>
+      this.#core.final.withBase(async (base) => {
+        if (base !== undefined) await base.content(other);
+      }),
+    );
+  }
+
+  async #readsAny(read: (block: Block) => Promise<void>): Promise<boolean> {
+    const { blocks } = this.#core;
     for (let part = 0; part <= LOOKS; part++) {
-      const block = blockOf(Math.floor(((blocks - 1) * part) / LOOKS));
       try {
-        await final.sidecar.sum(block);
-        await final.readRaw(block, content);
+        await read(blockOf(Math.floor(((blocks - 1) * part) / LOOKS)));
         return true;
       } catch (error) {
         if (!isUnreadable(error)) throw error;

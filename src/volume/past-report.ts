@@ -63,10 +63,11 @@ export interface VersionsQuery {
 }
 
 /**
- * `blank`: zeros, because it was never written or was trimmed before the window; `lost`: a round could
+ * `base`: never written, so what the volume is based on; `blank`: zeros, because it was never written
+ * or was trimmed before the window; `lost`: a round could
  * not save its content; `unknown`: the checksum that would tell is damaged.
  */
-export const VERSION_KINDS = ['data', 'trim', 'zero', 'blank', 'lost', 'unknown'] as const;
+export const VERSION_KINDS = ['data', 'trim', 'zero', 'base', 'blank', 'lost', 'unknown'] as const;
 export type VersionKind = (typeof VERSION_KINDS)[number];
 
 export interface VersionInfo {

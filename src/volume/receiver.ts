@@ -198,6 +198,10 @@ export class Receiver {
       if (!this.#core.catalogue.isBlank || writtenSince !== 0) {
         throw new VarveError('STREAM_MISFIT', 'a whole disk, and this one has been written');
       }
+      // What a whole disk leaves out is zeros.
+      if (this.#core.final.hadBase) {
+        throw new VarveError('STREAM_MISFIT', 'a whole disk, and this one is based on another');
+      }
     } else {
       const base = this.#base;
       if (base === undefined || last?.volume !== volume || !isSame(base, from)) {

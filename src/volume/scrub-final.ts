@@ -255,7 +255,9 @@ export class ScrubFinal {
   /** The sum that the log proves, once final storage holds what it says. */
   async #proven(look: Look, truths: Truths): Promise<Sum | undefined> {
     const truth = truths.of(look.block);
-    const never = truths.isWhole ? NEVER : undefined;
+    // Where there is or was a base, what the log never tells of need not be zeros.
+    const isBlank = truths.isWhole && !this.#run.core.final.hadBase;
+    const never = isBlank ? NEVER : undefined;
     const sum = truth === undefined ? never : sumOf(truth);
     if (sum === undefined || this.#fits(look, sum)) return sum;
     const found = await this.#contentOf(look.block, sum, truth);

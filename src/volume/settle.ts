@@ -113,8 +113,13 @@ async function settleRanges(core: Core, target: Generation, attempt: Attempt): P
   // While older moments are kept, what is later than they are says so: else a before-image that is
   // lost would read as zeros.
   const { generation: pin = target } = core.pins.smallest() ?? {};
-  const mayBeKept = (first: Block, count: number): boolean => core.undo.mayHave(first, count);
-  const isKept = pin < target ? mayBeKept : undefined;
+  // And over a base always: "never written" is what that has.
+  const isKept = (first: Block, count: number): Promise<boolean> =>
+    core.final.withBase(async (base) => {
+      if (pin < target && core.undo.mayHave(first, count)) return true;
+      return base !== undefined && (await base.mayHave(first, count));
+    });
+  const isAsked = pin < target || core.final.hasBase;
   for (const range of core.index.rangesUpTo(target)) {
     const end = Math.min(range.start + range.count, core.blocks);
     core.cache.dropHome(range.start, end - range.start);
@@ -123,7 +128,9 @@ async function settleRanges(core: Core, target: Generation, attempt: Attempt): P
     else await attempt(() => core.final.punch(range.start, count));
     const kind = range.kind === RANGE_ALLOCATE ? SUM_ALLOCATED : SUM_ZERO;
     const sum = { kind, generation: range.generation, checksum: checksumOf(0) };
-    await attempt(() => core.final.sidecar.fill(range.start, count, sum, isKept));
+    await attempt(() =>
+      core.final.sidecar.fill(range.start, count, sum, isAsked ? isKept : undefined),
+    );
   }
 }
 

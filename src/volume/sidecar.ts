@@ -288,14 +288,15 @@ export class Sidecar {
   /**
    * One sum for a range of any length. Zeros over whole pages of the sidecar are punched there,
    * which says "never written": so a trim of everything stays one step.
-   * @param isKept - given while older moments are kept, whether something of these blocks may be:
-   *   then, and where a page is not blank, they say since when they are zeros
+   * @param isKept - given while older moments are kept, or over a base: whether something of these
+   *   blocks may be, or lie there. Then, and where a page is not blank, they say since when they are
+   *   zeros
    */
   async fill(
     first: Block,
     count: number,
     sum: Sum,
-    isKept?: (first: Block, count: number) => boolean,
+    isKept?: (first: Block, count: number) => Promise<boolean>,
   ): Promise<void> {
     const step = PAGE_SECTORS * SUMS_ENTRIES;
     const end = first + count;
@@ -308,13 +309,13 @@ export class Sidecar {
     await this.#fillEntries(first, wholeFrom * step, sum);
     if (isKept === undefined) await this.#punch(wholeFrom, wholeTo);
     else {
-      const isNothing = (from: number, to: number): boolean =>
-        !isKept(blockOf(from * step), (to - from) * step);
+      const isNothing = async (from: number, to: number): Promise<boolean> =>
+        !(await isKept(blockOf(from * step), (to - from) * step));
       for await (const { from, to, isBlank } of this.#blankRuns(wholeFrom, wholeTo)) {
-        if (isBlank && isNothing(from, to)) await this.#punch(from, to);
+        if (isBlank && (await isNothing(from, to))) await this.#punch(from, to);
         else
           for (let page = from; page < to; page++) {
-            if (isBlank && isNothing(page, page + 1)) await this.#punch(page, page + 1);
+            if (isBlank && (await isNothing(page, page + 1))) await this.#punch(page, page + 1);
             else await this.#fillEntries(page * step, (page + 1) * step, sum);
           }
       }

@@ -17,7 +17,7 @@ import { Appender } from './appender.ts';
 import { Core } from './core.ts';
 import { Destager } from './destager.ts';
 import { ElapsedClock } from './elapsed-clock.ts';
-import { FinalStorage } from './final-storage.ts';
+import { FinalStorage, type BaseOptions } from './final-storage.ts';
 import { finalBytes, sumsBytes, undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
 import { describe, historyOf, type HistoryQuery } from './info.ts';
 import { pinsOf } from './kept-pins.ts';
@@ -66,6 +66,10 @@ export interface VolumeOptions {
   readonly cacheBytes: ByteCount;
   /** Where the bytes of a cut go that reached a flush mark; default: they are only reported. */
   readonly keepAside?: KeepAside | undefined;
+  /** What is there where the volume never wrote. */
+  readonly base?: BaseOptions | undefined;
+  /** There was a base once, all of which lies at home now. */
+  readonly hadBase?: boolean | undefined;
   /** Told how an unfinished rollback goes on, which ends before the volume is there. */
   readonly onRollback?: Progress | undefined;
 }
@@ -189,6 +193,8 @@ export class Volume {
       sums,
       volume: uuid,
       blocks: recovery.blocks,
+      base: options.base,
+      hadBase: options.hadBase,
       // Sums are a 256th of what they stand for.
       cacheBytes: byteCount(cacheBytes / 4),
     });

@@ -6,10 +6,20 @@
 import { isDeepStrictEqual } from 'node:util';
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
-import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
+import {
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  kibibytes,
+  type ByteCount,
+} from '../../src/base/units.ts';
+import { STATE_ZERO } from '../../src/device/block-device.ts';
 import type { SyncPoint } from '../../src/device/lower-device.ts';
+import { isZero } from '../../src/device/zeros.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { VolumeModel } from '../model/volume-model.ts';
+import { MemoryBase } from '../support/memory-base.ts';
+import { allocationOf } from './allocation-of.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
@@ -17,12 +27,16 @@ import { SimWorld } from '../sim/sim-world.ts';
 
 const SNAPSHOTS_MAX = 6;
 const WRITE_BLOCKS_MAX = 5;
+/** Two whole pages of sums, and a part of one. */
+const BASED_BYTES: ByteCount = byteCount(600 * BLOCK_BYTES);
 
 export interface PinnedLivesOptions {
   readonly seed: number;
   readonly lives: number;
   readonly steps: number;
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
+  /** The volume is based on another disk, and larger than a page of sums is for. */
+  readonly isBased?: boolean;
   readonly onStep?: () => void;
 }
 
@@ -161,6 +175,12 @@ class PinnedLives {
     await volume.live().read(byteOffset(0), target);
     const expected = this.#model.bytesAt(0, target.length, this.#model.head);
     assert(Buffer.compare(target, expected) === 0, 'the head is that of the model');
+    const flags = await allocationOf(volume, undefined);
+    for (let block = 0; block < this.#model.blocks; block++) {
+      const isToldZero = ((flags[block] ?? 0) & STATE_ZERO) !== 0;
+      const content = this.#model.blockAt(block, this.#model.head);
+      assert(!isToldZero || isZero(content), `block ${block} is zeros, as it is told`);
+    }
     volume.core.check();
   }
 
@@ -213,14 +233,18 @@ class PinnedLives {
 export async function runPinnedLives(options: PinnedLivesOptions): Promise<PinnedLivesReport> {
   const world = new SimWorld(options.seed);
   const power = new PowerSupply(world);
+  const random = world.random.fork('pinned');
+  const size = options.isBased === true ? BASED_BYTES : byteCount(kibibytes(384));
+  const base = options.isBased === true ? MemoryBase.of(random, size) : undefined;
   const sim = new SimVolume(power, {
+    size,
     slots: 10,
     requestBytesMax: kibibytes(48),
-    undoBytes: byteCount(kibibytes(64) + 400 * kibibytes(64)),
+    undoBytes: byteCount(kibibytes(64) + (base === undefined ? 400 : 4000) * kibibytes(64)),
     skipSyncs: options.skipSyncs ?? new Set(),
+    base,
   });
-  const random = world.random.fork('pinned');
-  const model = new VolumeModel(sim.geometry.size);
+  const model = new VolumeModel(sim.geometry.size, base?.bytes);
   const lives = new PinnedLives(options, random, model);
   await world.run(() => sim.format(power.life));
   for (let life = 0; life < options.lives; life++) {

@@ -14,6 +14,7 @@ import type { BlockDevice } from '../../src/device/block-device.ts';
 import type { WriteMode } from '../../src/volume/report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { VolumeModel } from '../model/volume-model.ts';
+import { MemoryBase } from '../support/memory-base.ts';
 import { PowerSupply, type Loss } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
@@ -23,6 +24,8 @@ import { allocationOf } from './allocation-of.ts';
 export interface RollbackLivesOptions {
   readonly seed: number;
   readonly lives?: number;
+  /** The volume is based on another disk. */
+  readonly isBased?: boolean;
   /** Told of each request. */
   readonly onStep?: () => void;
 }
@@ -70,7 +73,7 @@ class RollbackLives {
   readonly #power: PowerSupply;
   readonly #random: SeededRandom;
   readonly #sim: SimVolume;
-  readonly #model = new VolumeModel(SIZE);
+  readonly #model: VolumeModel;
   readonly #snapshots = new Map<string, number>();
   readonly #unsure = new Set<string>();
   #labels = 0;
@@ -87,7 +90,11 @@ class RollbackLives {
     this.#world = new SimWorld(options.seed);
     this.#power = new PowerSupply(this.#world);
     this.#random = this.#world.random.fork('rollbacks');
+    const isBased = options.isBased === true;
+    const base = isBased ? MemoryBase.of(this.#world.random.fork('base'), SIZE) : undefined;
+    this.#model = new VolumeModel(SIZE, base?.bytes);
     this.#sim = new SimVolume(this.#power, {
+      base,
       size: byteCount(SIZE),
       segmentBytes: kibibytes(32),
       slots: this.#random.pick([14, 24, 48]),

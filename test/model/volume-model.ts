@@ -15,10 +15,14 @@ const ZEROS = new Uint8Array(BLOCK_BYTES);
 export class VolumeModel {
   readonly size: number;
   readonly #blocks: Version[][] = [];
+  /** What blocks are that were never written. */
+  readonly #base: Uint8Array;
   head = 0;
 
-  constructor(size: number) {
+  /** @param base - what the volume is based on; zeros behind its end */
+  constructor(size: number, base: Uint8Array = new Uint8Array(0)) {
     this.size = size;
+    this.#base = base;
     for (let i = 0; i < Math.ceil(size / BLOCK_BYTES); i++) this.#blocks.push([]);
   }
 
@@ -34,7 +38,15 @@ export class VolumeModel {
         return version.content ?? ZEROS;
       }
     }
-    return ZEROS;
+    return this.#baseAt(block);
+  }
+
+  #baseAt(block: number): Uint8Array {
+    const content = this.#base.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
+    if (content.length === BLOCK_BYTES) return content;
+    const whole = ZEROS.slice();
+    whole.set(content);
+    return whole;
   }
 
   /** Generation of the version that `blockAt` gives; 0: never written. */
@@ -44,10 +56,11 @@ export class VolumeModel {
     return found?.generation ?? 0;
   }
 
-  /** Whether a block was trimmed, or never written. */
+  /** Whether a block was trimmed, or never written and zeros. */
   isHoleAt(block: number, generation: number): boolean {
-    const versions = this.#blocks[block] ?? [];
-    return versions.findLast((version) => version.generation <= generation)?.content === undefined;
+    const found = this.#blocks[block]?.findLast((version) => version.generation <= generation);
+    if (found !== undefined) return found.content === undefined;
+    return Buffer.compare(this.#baseAt(block), ZEROS) === 0;
   }
 
   /** How many blocks a generation changed. */
@@ -130,8 +143,11 @@ export class VolumeModel {
 
   /** From `generation` on the volume is as it was at `moment`; what lies in between is no moment. */
   restore(generation: number, moment: number): void {
-    const contents = this.#blocks.map((versions) => {
-      return versions.findLast((version) => version.generation <= moment)?.content;
+    const contents = this.#blocks.map((versions, block) => {
+      const found = versions.findLast((version) => version.generation <= moment);
+      if (found !== undefined) return found.content;
+      const base = this.#baseAt(block);
+      return Buffer.compare(base, ZEROS) === 0 ? undefined : base;
     });
     if (generation > this.head) {
       contents.forEach((content, block) => this.#push(block, { generation, content }));

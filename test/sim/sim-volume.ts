@@ -9,6 +9,7 @@ import {
   sumsBytes,
   type VolumeDevices,
 } from '../../src/volume/format-volume.ts';
+import type { BaseDisk } from '../../src/volume/base-disk.ts';
 import { Volume, type VolumeOptions } from '../../src/volume/volume.ts';
 import { planGeometry, type LogGeometry } from '../../log/geometry.ts';
 import type { PowerSupply } from './power-supply.ts';
@@ -22,6 +23,7 @@ export interface SimVolumeOptions {
   readonly ringBytes?: ByteCount;
   readonly undoBytes?: ByteCount;
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
+  readonly base?: BaseDisk | undefined;
 }
 
 export class SimVolume {
@@ -33,9 +35,11 @@ export class SimVolume {
   readonly sums: SimDisk;
   readonly undo: SimDisk;
   readonly #ringBytes: ByteCount;
+  readonly #base: BaseDisk | undefined;
 
   constructor(power: PowerSupply, options: SimVolumeOptions = {}) {
     this.power = power;
+    this.#base = options.base;
     const size = options.size ?? kibibytes(384);
     const segmentBytes = options.segmentBytes ?? kibibytes(64);
     const requestBytesMax = options.requestBytesMax ?? kibibytes(64);
@@ -74,6 +78,7 @@ export class SimVolume {
       writeMode: 'back',
       readOnly: false,
       cacheBytes: kibibytes(64),
+      base: this.#base && { disk: this.#base, isCopied: false },
       ...options,
     };
     return await Volume.open(this.devices(), all, world);

@@ -21,6 +21,7 @@ import type { SearchQuery, VersionInfo } from '../../src/volume/past-report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { slowReads } from '../crash/slow-reads.ts';
 import { VolumeModel } from '../model/volume-model.ts';
+import { MemoryBase } from '../support/memory-base.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
@@ -28,6 +29,8 @@ import { SimWorld } from '../sim/sim-world.ts';
 
 export interface PastOptions {
   readonly seed: number;
+  /** The volume is based on another disk. */
+  readonly isBased?: boolean;
   /** Told of each request. */
   readonly onStep?: () => void;
 }
@@ -88,14 +91,17 @@ class PastRun {
   readonly #onStep: (() => void) | undefined;
   #pinned = 0;
 
-  constructor({ seed, onStep }: PastOptions) {
+  constructor({ seed, isBased = false, onStep }: PastOptions) {
     this.#world = new SimWorld(seed);
     this.#random = this.#world.random.fork('past');
     const power = new PowerSupply(this.#world);
-    this.#gapBytes = this.#random.chance(0.3) ? GAP_BLOCKS * BLOCK_BYTES : 0;
+    const hasGap = this.#random.chance(0.3) && !isBased;
+    this.#gapBytes = hasGap ? GAP_BLOCKS * BLOCK_BYTES : 0;
     this.#size = byteCount(USED_BYTES + this.#gapBytes);
-    this.#model = new VolumeModel(this.#size);
+    const base = isBased ? MemoryBase.of(this.#world.random.fork('base'), this.#size) : undefined;
+    this.#model = new VolumeModel(this.#size, base?.bytes);
     this.#sim = new SimVolume(power, {
+      base,
       size: this.#size,
       segmentBytes: kibibytes(32),
       slots: 14,
@@ -328,7 +334,7 @@ class PastRun {
     const base = versions.at(-1);
     if (base === undefined || got.join() !== made.toReversed().join()) return false;
     const isHole = this.#model.isHoleAt(block, horizon);
-    if (base.kind === 'data' ? isHole : !isZeros(this.#model.blockAt(block, horizon))) return false;
+    if (isData(base.kind) ? isHole : !isZeros(this.#model.blockAt(block, horizon))) return false;
     const isUnknown = base.generation === undefined;
     return isUnknown || base.generation === this.#model.generationAt(block, horizon);
   }
@@ -349,10 +355,7 @@ class PastRun {
       const isBase = i === versions.length - 1;
       const when = isBase ? horizon.generation : (expected[i] ?? 0);
       const content = model.blockAt(block, when);
-      assert(
-        kind === 'data' ? !model.isHoleAt(block, when) : isZeros(content),
-        `${kind} at ${when}`,
-      );
+      assert(isData(kind) ? !model.isHoleAt(block, when) : isZeros(content), `${kind} at ${when}`);
       assert(kind !== 'lost' && kind !== 'unknown', 'nothing was damaged');
       if (!isBase) {
         assert(requestBytes === model.changedBy(when) * BLOCK_BYTES, 'a request has its size');
@@ -471,6 +474,10 @@ class PastRun {
     }
     return places;
   }
+}
+
+function isData(kind: string): boolean {
+  return kind === 'data' || kind === 'base';
 }
 
 function isZeros(content: Uint8Array): boolean {

@@ -1,0 +1,5 @@
+/** Lives of a volume that is based on another disk. */
+import { runBasedLives } from '../../test/crash/based-lives.ts';
+import { eachSeed } from './each-seed.ts';
+
+export const fuzzer = eachSeed({ name: 'volume-based-lives', perRun: 2, one: runBasedLives });
