@@ -284,7 +284,7 @@ const DESK: Desk = {
     list: () => Promise.resolve([]),
     create: (_, { size: bytes }) => {
       // As the one that has volumes does, before it makes any.
-      planGeometry({ size: bytes, logSize: bytes });
+      if (bytes !== undefined) planGeometry({ size: bytes, logSize: bytes });
       return refuse();
     },
     info: refuse,

@@ -321,6 +321,18 @@ export const ERRORS = {
     text: 'the disk image is of a kind that Varve does not read',
     next: 'convert it with `qemu-img convert -O raw`',
   },
+  BASE_MISSING: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'what the volume is based on is not there',
+    next: 'put it back where the message says; the volume itself was not changed',
+  },
+  BASE_CHANGED: {
+    errno: 'EIO',
+    exit: 1,
+    text: 'what the volume is based on is not what it was',
+    next: 'put back what was there: a base must not change, as what the volume never wrote is read from it',
+  },
   FILE_BAD: {
     errno: 'EINVAL',
     exit: 1,

@@ -5,6 +5,7 @@ import { VarveError } from '../base/errors.ts';
 import { sizeText } from '../control/size-text.ts';
 import type { BaseImage, ImageFormat } from '../image/base-image.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
+import { imageFormatOf } from './image-format.ts';
 import { say, sayJson } from './output.ts';
 
 interface ImportFlags {
@@ -31,18 +32,6 @@ A qcow2 image (version 2 or 3, also compressed by zlib) is read with the files t
 which are told; they are raw or qcow2, and named with their format, as qemu-img has it by now. What
 its internal snapshots kept is left out.`;
 
-async function formatOf(
-  context: Context,
-  path: string,
-  { format }: ImportFlags,
-): Promise<ImageFormat> {
-  if (format === 'raw' || format === 'qcow2') return format;
-  const { probeImage } = await import('../image/open-image.ts');
-  const found = await probeImage(context.tools.openDevice, path);
-  if (format === 'auto' || found === 'raw') return found;
-  throw new VarveError('IMAGE_FORMAT_UNSAID', `${path} looks like ${found}`);
-}
-
 async function copy(context: Context, image: BaseImage, imported: Imported): Promise<void> {
   const { copyIn } = await import('../control/transfer.ts');
   const { name, file } = imported;
@@ -67,7 +56,7 @@ async function importFile(
   if (name.includes('@')) throw new VarveError('READ_ONLY', `"${name}"`);
   const { openImage } = await import('../image/open-image.ts');
   const path = resolve(file);
-  const format = await formatOf(context, path, flags);
+  const format = await imageFormatOf(context, path, flags.format);
   const image = await openImage(context.tools.openDevice, path, format);
   try {
     const imported = { name, file: path, format, files: image.files, bytes: image.size };

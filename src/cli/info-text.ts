@@ -58,6 +58,7 @@ export async function infoText(name: string, info: VolumeInfo): Promise<string> 
   const end = recovery.clean ? 'an orderly end' : 'an unclean end';
   const rows: (readonly [string, string])[] = [
     ['volume', `${name}, ${sizeText(info.size)}, ${info.uuid}`],
+    ...(info.base === undefined ? [] : [['based on', info.base] as const]),
     ['lineage', info.lineage],
     ['window from', pointText(info.horizon)],
     ['window to', pointText(info.head)],

@@ -1,16 +1,30 @@
 /** create, list, info, mode, check, scrub: volumes as a whole. */
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
+import { VarveError } from '../base/errors.ts';
 import { byteCount } from '../base/units.ts';
 import { parseSize, sizeText } from '../control/size-text.ts';
+import type { ImageFormat } from '../image/base-image.ts';
 import { timeText } from '../volume/moment.ts';
 import type { Damage, SeenBy } from '../volume/report.ts';
 import { contextOf, parseMode, shared, type Setup } from './context.ts';
+import { imageFormatOf } from './image-format.ts';
 import { infoText } from './info-text.ts';
 import { say, sayJson, tableText } from './output.ts';
 
+const BASE_HELP = `
+With --base the disk begins as the disk in that image: at once, and without a copy. What is never
+written is read from there ever after, so the image must stay where it is, and must not change: it is
+opened only to be read, and the volume does not open when the image is of another size or holds
+something else at places that are looked at. Not all of it is compared. What a qcow2 image is based on
+itself has to stay as well. Formats are as \`varve import --help\` has them: without --base-format
+the file is taken byte for byte, and one that begins as a qcow2 image is refused.
+\`varve flatten\` makes the volume independent of it.`;
+
 interface CreateFlags {
-  readonly size: string;
+  readonly size?: string;
+  readonly base?: string;
+  readonly baseFormat?: ImageFormat | 'auto';
   readonly logSize?: string;
   readonly ringSize?: string;
   readonly log?: string;
@@ -20,8 +34,12 @@ interface CreateFlags {
 function addCreate(program: Command, setup: Setup): void {
   const command = program
     .command('create <name>')
-    .description('make a blank volume')
-    .requiredOption('--size <size>', 'size of the disk, such as 10G')
+    .description('make a volume: a blank one, or one that begins as an image is')
+    .option('--size <size>', 'size of the disk, such as 10G (default: that of the base)')
+    .option('--base <file>', 'an image that is read where the disk was never written; see below')
+    .addOption(
+      new Option('--base-format <format>', 'of the base').choices(['raw', 'qcow2', 'auto']),
+    )
     .option('--log-size <size>', 'size of the log (default: that of the disk, 256M to 4G)')
     .option('--ring-size <size>', 'size of the ring in RAM (default: 64M)')
     .option('--log <path>', 'keep the log in this new file or blank raw block device')
@@ -29,24 +47,43 @@ function addCreate(program: Command, setup: Setup): void {
   shared(command, [
     'varve create disk --size 10G',
     'varve create db --size 200G --log-size 32G --log /dev/nvme0n1p3 --final /dev/sdb',
-  ]).action(async (name: string, flags: CreateFlags) => {
-    const { size, logSize, ringSize, log, final } = flags;
-    const options = {
-      size: parseSize(size),
-      logSize: logSize === undefined ? undefined : parseSize(logSize),
-      ringSize: ringSize === undefined ? undefined : parseSize(ringSize),
-      logPath: log === undefined ? undefined : resolve(log),
-      finalPath: final === undefined ? undefined : resolve(final),
-    };
-    const context = await contextOf(command, setup);
-    const made = await context.withOperator((operator) =>
-      context.withProgress(`making ${name}`, (progress) =>
-        operator.create(name, options, progress),
-      ),
-    );
-    if (context.isJson) return sayJson(made);
-    say(`made ${name}: ${sizeText(made.size)}, log ${sizeText(made.logSize)}, in ${made.log}`);
-  });
+    'varve create web --base debian-12.qcow2 --base-format qcow2 --size 20G',
+  ])
+    .addHelpText('after', BASE_HELP)
+    .action((name: string, flags: CreateFlags) => create(setup, command, name, flags));
+}
+
+async function create(
+  setup: Setup,
+  command: Command,
+  name: string,
+  flags: CreateFlags,
+): Promise<void> {
+  const { size, logSize, ringSize, log, final, base } = flags;
+  if (size === undefined && base === undefined) {
+    throw new VarveError('USAGE', 'give --size, or a --base that has one');
+  }
+  if (base === undefined && flags.baseFormat !== undefined) {
+    throw new VarveError('USAGE', '--base-format is of a --base, which is missing');
+  }
+  const context = await contextOf(command, setup);
+  const basePath = base === undefined ? undefined : resolve(base);
+  const options = {
+    size: size === undefined ? undefined : parseSize(size),
+    basePath,
+    baseFormat:
+      basePath === undefined ? undefined : await imageFormatOf(context, basePath, flags.baseFormat),
+    logSize: logSize === undefined ? undefined : parseSize(logSize),
+    ringSize: ringSize === undefined ? undefined : parseSize(ringSize),
+    logPath: log === undefined ? undefined : resolve(log),
+    finalPath: final === undefined ? undefined : resolve(final),
+  };
+  const made = await context.withOperator((operator) =>
+    context.withProgress(`making ${name}`, (progress) => operator.create(name, options, progress)),
+  );
+  if (context.isJson) return sayJson(made);
+  say(`made ${name}: ${sizeText(made.size)}, log ${sizeText(made.logSize)}, in ${made.log}`);
+  if (made.base !== undefined) say(`based on ${made.base}, which has to stay as it is`);
 }
 
 function addList(program: Command, setup: Setup): void {

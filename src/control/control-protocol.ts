@@ -10,6 +10,7 @@
  */
 import { ERRORS, VarveError, type ErrorCode } from '../base/errors.ts';
 import { byteCount, generation, micros, type ByteCount } from '../base/units.ts';
+import { IMAGE_FORMATS } from '../image/base-image.ts';
 import { WRITE_MODES, type Progress } from '../volume/report.ts';
 import type { Operator } from './operations.ts';
 import type { Past } from './past.ts';
@@ -23,7 +24,9 @@ const bytes: Shape<ByteCount> = unit(byteCount);
 const requestShapes = {
   create: fields({
     ...NAME,
-    size: bytes,
+    size: optional(bytes),
+    basePath: optional(text),
+    baseFormat: optional(oneOf(IMAGE_FORMATS)),
     logSize: optional(bytes),
     ringSize: optional(bytes),
     logPath: optional(text),

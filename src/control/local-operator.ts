@@ -15,6 +15,7 @@ import type {
   VolumeInfo,
   WriteMode,
 } from '../volume/report.ts';
+import { baseText } from './base-record.ts';
 import { openExport, parseExportName } from './export-directory.ts';
 import { needNoRollback, needOrder } from './pinned-history.ts';
 import type {
@@ -189,6 +190,7 @@ export class LocalOperator implements Operator {
     const folder = join(this.#directory.path, name);
     const log = pathOf(folder, record.log);
     const final = pathOf(folder, record.final);
-    return { name, uuid, size, logSize, ringSize, writeMode, createdAt, log, final };
+    const base = record.base && baseText(record.base);
+    return { name, uuid, size, logSize, ringSize, writeMode, createdAt, log, final, base };
   }
 }

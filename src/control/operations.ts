@@ -33,6 +33,8 @@ export interface VolumeSummary {
   /** Absolute paths. */
   readonly log: string;
   readonly final: string;
+  /** What it is based on, for people; undefined: nothing. */
+  readonly base: string | undefined;
 }
 
 export interface HistoryRange {

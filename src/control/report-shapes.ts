@@ -51,6 +51,7 @@ export const summaryShape: Shape<VolumeSummary> = fields({
   createdAt: text,
   log: text,
   final: text,
+  base: optional(text),
 });
 
 export const snapshotShape: Shape<SnapshotInfo> = fields({
@@ -178,6 +179,7 @@ export const receiveReportShape: Shape<ReceiveReport> = fields({
 export const infoShape: Shape<VolumeInfo> = fields({
   uuid: text,
   size: bytes,
+  base: optional(text),
   writeMode: oneOf(WRITE_MODES),
   readOnly: flag,
   failure: optional(text),

@@ -15,11 +15,15 @@ import type { World } from '../base/world.ts';
 import type { LowerDevice, OpenDevice } from '../device/lower-device.ts';
 import type { FileLock, MetaFiles } from '../device/meta-files.ts';
 import { LOG_BYTES_MAX, planGeometry } from '../../log/geometry.ts';
+import type { ImageFormat } from '../image/base-image.ts';
+import type { BaseOptions } from '../volume/final-storage.ts';
 import { finalBytes, formatVolume, sumsBytes } from '../volume/format-volume.ts';
 import { timeText } from '../volume/moment.ts';
 import type { Progress, WriteMode } from '../volume/report.ts';
 import { Volume } from '../volume/volume.ts';
+import { baseText, type BaseRecord, type FileBase } from './base-record.ts';
 import { keepAside } from './keep-aside.ts';
+import { openFileBase, planBase, type OpenedBase } from './open-base.ts';
 import { clearUnfinished, dropSecondNames, foreignNames, secondNameOf } from './unfinished.ts';
 import { VolumeMaker, blank, type MadeDevice } from './volume-maker.ts';
 import {
@@ -54,7 +58,11 @@ export interface Surroundings {
 }
 
 export interface CreateOptions {
-  readonly size: ByteCount;
+  /** Default: that of the base. */
+  readonly size?: ByteCount | undefined;
+  /** An image that is read where the volume was never written: an absolute path. */
+  readonly basePath?: string | undefined;
+  readonly baseFormat?: ImageFormat | undefined;
   readonly logSize?: ByteCount | undefined;
   readonly ringSize?: ByteCount | undefined;
   /** Absolute paths of a new file or a blank raw device. */
@@ -118,7 +126,8 @@ export class VolumeDirectory {
 
   /**
    * @throws VarveError VOLUME_NAME_BAD, VOLUME_EXISTS, SIZE_BAD, LOG_TOO_SMALL, RING_BAD,
-   *   LOG_IN_USE, PERMISSION, DISK_FULL, FILE_BAD, DEVICE_IO; nothing was changed then
+   *   LOG_IN_USE, PERMISSION, DISK_FULL, FILE_BAD, DEVICE_IO, BASE_MISSING, IMAGE_*; nothing was
+   *   changed then
    */
   async create(name: string, options: CreateOptions, progress: Progress): Promise<VolumeRecord> {
     const { files, openDevice } = this.#around;
@@ -161,16 +170,16 @@ export class VolumeDirectory {
   /**
    * Opens with the volume's lock; `read` replays in RAM and writes nothing.
    * @throws VarveError VOLUME_UNKNOWN, VOLUME_LOCKED, VOLUME_FOREIGN, VOLUME_CORRUPT,
-   *   VERSION_UNKNOWN, PERMISSION, DEVICE_IO
+   *   VERSION_UNKNOWN, PERMISSION, DEVICE_IO, BASE_MISSING, BASE_CHANGED, IMAGE_*
    */
   async open(name: string, access: Access): Promise<OpenedVolume> {
     const { files, world } = this.#around;
     await this.record(name);
     const folder = join(this.path, name);
     const lock = await files.lock(join(folder, LOCK_FILE));
-    const opened: LowerDevice[] = [];
+    const opened: { close(): Promise<void> }[] = [];
     const closeAll = async (): Promise<void> => {
-      for (const device of opened) await device.close();
+      for (const one of opened) await one.close();
       await lock.release();
     };
     try {
@@ -193,7 +202,13 @@ export class VolumeDirectory {
       const keep = (cut: string, bytes: Uint8Array): Promise<void> =>
         keepAside(this.#around, folder, { name: cut, bytes });
       const onRollback: Progress = (done, total) => this.#around.onRollback?.(name, done, total);
-      const all = { ...options, cacheBytes: CACHE_BYTES, keepAside: keep, onRollback };
+      const base = record.base && (await this.#openBase(folder, record.base));
+      if (base !== undefined) opened.push(base);
+      const based = {
+        base: base && record.base && baseOptions(base, record.base),
+        hadBase: record.hadBase,
+      };
+      const all = { ...options, ...based, cacheBytes: CACHE_BYTES, keepAside: keep, onRollback };
       const volume = await Volume.open(devices, all, world);
       const closeOnce = async (): Promise<void> => {
         try {
@@ -209,6 +224,11 @@ export class VolumeDirectory {
       await closeAll();
       throw error;
     }
+  }
+
+  #openBase(folder: string, base: BaseRecord): Promise<OpenedBase> {
+    if (base.kind === 'file') return openFileBase(this.#around, folder, base);
+    throw new VarveError('BASE_MISSING', baseText(base));
   }
 
   /**
@@ -237,7 +257,14 @@ export class VolumeDirectory {
   /** What is to be made, checked as far as that goes without making anything. */
   async #plan(options: CreateOptions): Promise<VolumeRecord> {
     const { world } = this.#around;
-    const { size, logPath, finalPath } = options;
+    const { logPath, finalPath } = options;
+    const base = await this.#planBase(options);
+    const size = options.size ?? base?.size;
+    if (size === undefined) throw new VarveError('USAGE', 'the size is missing');
+    if (base !== undefined && size < base.size) {
+      const both = `got ${size} bytes, ${options.basePath ?? ''} has ${base.size}`;
+      throw new VarveError('SIZE_BAD', `${both}: the end of the base would be lost`);
+    }
     const wanted = options.logSize ?? (await this.#rawSize(logPath)) ?? logSizeDefault(size);
     const geometry = planGeometry({ size, logSize: wanted });
     if (!Number.isSafeInteger(finalBytes(size))) {
@@ -255,7 +282,15 @@ export class VolumeDirectory {
       sums: SUMS_FILE,
       undo: UNDO_FILE,
       undoSize: undoSizeDefault(size),
+      base,
+      hadBase: base !== undefined,
     };
+  }
+
+  async #planBase({ basePath, baseFormat }: CreateOptions): Promise<FileBase | undefined> {
+    if (basePath === undefined) return undefined;
+    if (baseFormat === undefined) throw new VarveError('IMAGE_FORMAT_UNSAID', basePath);
+    return await planBase(this.#around, { path: basePath, format: baseFormat });
   }
 
   /** A raw device is used whole. */
@@ -314,4 +349,8 @@ export class VolumeDirectory {
     }
     return this.#around.openDevice(path, options);
   }
+}
+
+function baseOptions({ disk }: OpenedBase, base: BaseRecord): BaseOptions {
+  return { disk, isCopied: base.isCopied, text: baseText(base) };
 }

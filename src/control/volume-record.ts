@@ -9,9 +9,12 @@ import { isUuid, type Uuid } from '../base/identity.ts';
 import { byteCount, gibibytes, mebibytes, type ByteCount } from '../base/units.ts';
 import { REQUEST_BYTES_MAX } from '../../log/geometry.ts';
 import { WRITE_MODES, type WriteMode } from '../volume/report.ts';
-import { fields, oneOf, parseJson, ShapeError, text, unit } from './shape.ts';
+import { baseShape, type BaseRecord } from './base-record.ts';
+import { fields, flag, oneOf, optional, parseJson, ShapeError, text, unit } from './shape.ts';
 
-export const RECORD_FORMAT = 2;
+const RECORD_FORMAT = 2;
+/** Of a volume that has a base, or had one: older builds would take what is the base's for zeros. */
+const RECORD_FORMAT_BASED = 3;
 export const RECORD_FILE = 'volume.json';
 /** Of a volume that is being made: there is never one beside a volume. */
 export const UNFINISHED_FILE = 'volume.json.unfinished';
@@ -47,6 +50,10 @@ export interface VolumeRecord {
   readonly sums: string;
   readonly undo: string;
   readonly undoSize: ByteCount;
+  /** What it is based on. */
+  readonly base: BaseRecord | undefined;
+  /** There was a base, which is not needed any more. */
+  readonly hadBase: boolean;
 }
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -89,7 +96,11 @@ export function checkRingSize(ringSize: ByteCount): ByteCount {
 }
 
 export function recordText(record: VolumeRecord): string {
-  return `${JSON.stringify({ format: RECORD_FORMAT, ...record }, null, 2)}\n`;
+  const { hadBase, ...rest } = record;
+  const isBased = hadBase || record.base !== undefined;
+  const format = isBased ? RECORD_FORMAT_BASED : RECORD_FORMAT;
+  const all = { format, ...rest, ...(isBased && { hadBase }) };
+  return `${JSON.stringify(all, null, 2)}\n`;
 }
 
 const formatShape = fields({ format: unit(Number) });
@@ -105,6 +116,8 @@ const recordShape = fields({
   sums: text,
   undo: text,
   undoSize: unit(byteCount),
+  base: baseShape,
+  hadBase: optional(flag),
 });
 
 /**
@@ -115,13 +128,12 @@ export function parseRecord(source: string, path: string): VolumeRecord {
   try {
     const value = parseJson(source, 'the content');
     const { format } = formatShape(value, '');
-    if (format !== RECORD_FORMAT) {
-      throw new VarveError(
-        'VERSION_UNKNOWN',
-        `${path}: got ${format}, this build knows ${RECORD_FORMAT}`,
-      );
+    if (format !== RECORD_FORMAT && format !== RECORD_FORMAT_BASED) {
+      const known = `${RECORD_FORMAT} and ${RECORD_FORMAT_BASED}`;
+      throw new VarveError('VERSION_UNKNOWN', `${path}: got ${format}, this build knows ${known}`);
     }
-    const record = recordShape(value, '');
+    const shaped = recordShape(value, '');
+    const record = { ...shaped, hadBase: shaped.hadBase === true };
     if (!isUuid(record.uuid)) throw new ShapeError('uuid', 'a UUID');
     if (record.size === 0) throw new ShapeError('size', 'above 0');
     return record;

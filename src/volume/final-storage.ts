@@ -42,6 +42,8 @@ export interface BaseOptions {
   readonly disk: BaseDisk;
   /** Its blocks are being copied to home: a crash leaves some of them there without a sum. */
   readonly isCopied: boolean;
+  /** Its name, for people. */
+  readonly text: string;
 }
 
 /** Nobody gets to see what could not be verified. */
@@ -62,6 +64,7 @@ export class FinalStorage {
   #onUnused: (() => void) | undefined;
   /** There is a base, or was one: "never written" is more than the log tells. */
   readonly hadBase: boolean;
+  #baseText: string | undefined;
 
   constructor(devices: {
     readonly final: LowerDevice;
@@ -74,6 +77,7 @@ export class FinalStorage {
   }) {
     this.blocks = devices.blocks;
     this.#base = devices.base && new BaseBlocks(devices.base.disk);
+    this.#baseText = devices.base?.text;
     this.#isCopied = devices.base?.isCopied === true;
     this.hadBase = devices.base !== undefined || devices.hadBase === true;
     this.#final = devices.final;
@@ -84,6 +88,11 @@ export class FinalStorage {
 
   get hasBase(): boolean {
     return this.#base !== undefined;
+  }
+
+  /** For people. */
+  get baseText(): string | undefined {
+    return this.#baseText;
   }
 
   /** Runs `work` with the base, if there is one; it stays until that has ended. */
@@ -106,6 +115,7 @@ export class FinalStorage {
   /** The base is not looked at any more when it settles: home has all that was its. */
   async dropBase(): Promise<void> {
     this.#base = undefined;
+    this.#baseText = undefined;
     this.#isCopied = false;
     if (this.#users === 0) return;
     await new Promise<void>((resume) => {

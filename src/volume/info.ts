@@ -33,6 +33,7 @@ export async function describe(
   return {
     uuid: core.uuid,
     size: core.size,
+    base: core.final.baseText,
     writeMode: core.writeMode,
     readOnly: core.readOnly || core.failure !== undefined,
     failure: core.failure?.message ?? roundFailure?.message,

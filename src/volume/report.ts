@@ -147,6 +147,8 @@ export interface ReceiveReport {
 export interface VolumeInfo {
   readonly uuid: Uuid;
   readonly size: ByteCount;
+  /** What it is based on; undefined: nothing. */
+  readonly base: string | undefined;
   readonly writeMode: WriteMode;
   readonly readOnly: boolean;
   /** Why the volume refuses writes, or undefined. */

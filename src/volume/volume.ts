@@ -6,7 +6,13 @@
  */
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
-import { byteCount, kibibytes, type ByteCount, type Generation } from '../base/units.ts';
+import {
+  byteCount,
+  kibibytes,
+  type BlockCount,
+  type ByteCount,
+  type Generation,
+} from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import type { RequestPage } from '../device/request-record.ts';
@@ -187,17 +193,7 @@ export class Volume {
     });
     if (recovery === undefined) throw new VarveError('VOLUME_CORRUPT', 'nothing was replayed');
     const { uuid, size, cacheBytes } = options;
-    const { final, sums } = devices;
-    const home = new FinalStorage({
-      final,
-      sums,
-      volume: uuid,
-      blocks: recovery.blocks,
-      base: options.base,
-      hadBase: options.hadBase,
-      // Sums are a 256th of what they stand for.
-      cacheBytes: byteCount(cacheBytes / 4),
-    });
+    const home = homeOf(devices, options, recovery.blocks);
     const { index, catalogue } = recovery;
     const { witnesses } = catalogue;
     const { settled } = opened.superblock;
@@ -430,6 +426,17 @@ class Hooks {
     this.trims = recovery.trims;
     this.trimmedBytes = recovery.trimmedBytes;
   }
+}
+
+function homeOf(
+  { final, sums }: VolumeDevices,
+  { uuid, cacheBytes, base, hadBase }: VolumeOptions,
+  blocks: BlockCount,
+): FinalStorage {
+  // Sums are a 256th of what they stand for.
+  const sumsCacheBytes = byteCount(cacheBytes / 4);
+  const options = { final, sums, volume: uuid, blocks, base, hadBase };
+  return new FinalStorage({ ...options, cacheBytes: sumsCacheBytes });
 }
 
 function startLog(

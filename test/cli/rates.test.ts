@@ -25,6 +25,7 @@ const COUNTERS: VolumeCounters = {
 const INFO: VolumeInfo = {
   uuid: '261b3707-d2e2-49e0-918d-bf4417c86e9b',
   size: byteCount(2 ** 20),
+  base: undefined,
   writeMode: 'back',
   readOnly: false,
   failure: undefined,

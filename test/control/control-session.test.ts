@@ -21,6 +21,7 @@ const SUMMARY: VolumeSummary = {
   createdAt: '2026-11-21T05:45:11.614000Z',
   log: '/v/disk/log',
   final: '/v/disk/final.raw',
+  base: undefined,
 };
 
 const unasked = (): Promise<never> => Promise.reject(new VarveError('VOLUME_UNKNOWN', '"disk"'));

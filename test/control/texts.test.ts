@@ -24,6 +24,8 @@ const RECORD: VolumeRecord = {
   sums: 'final.sums',
   undo: 'undo',
   undoSize: byteCount(2 ** 30),
+  base: undefined,
+  hadBase: false,
 };
 
 describe('moments', () => {

@@ -78,7 +78,7 @@ export class SimVolume {
       writeMode: 'back',
       readOnly: false,
       cacheBytes: kibibytes(64),
-      base: this.#base && { disk: this.#base, isCopied: false },
+      base: this.#base && { disk: this.#base, isCopied: false, text: 'the base' },
       ...options,
     };
     return await Volume.open(this.devices(), all, world);
