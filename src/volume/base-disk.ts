@@ -53,9 +53,12 @@ function codeOf(error: VarveError): UnreadableCode {
 /** The base by blocks, as if it had no end. */
 export class BaseBlocks {
   readonly #disk: BaseDisk;
+  /** Its blocks are being copied to home: some may be there without a sum. */
+  isCopied: boolean;
 
-  constructor(disk: BaseDisk) {
+  constructor(disk: BaseDisk, isCopied: boolean) {
     this.#disk = disk;
+    this.isCopied = isCopied;
   }
 
   /** Of the disk below. */

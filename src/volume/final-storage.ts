@@ -44,6 +44,8 @@ export interface BaseOptions {
   readonly isCopied: boolean;
   /** Its name, for people. */
   readonly text: string;
+  /** Called when it is not needed any more; again at the volume's end is fine. */
+  readonly close?: (() => Promise<void>) | undefined;
 }
 
 /** Nobody gets to see what could not be verified. */
@@ -58,7 +60,7 @@ export class FinalStorage {
   readonly sidecar: Sidecar;
   readonly #seed: number;
   #base: BaseBlocks | undefined;
-  #isCopied: boolean;
+  readonly #closeBase: (() => Promise<void>) | undefined;
   /** Who looks at the base. */
   #users = 0;
   #onUnused: (() => void) | undefined;
@@ -76,14 +78,16 @@ export class FinalStorage {
     readonly hadBase?: boolean | undefined;
   }) {
     this.blocks = devices.blocks;
-    this.#base = devices.base && new BaseBlocks(devices.base.disk);
+    const isCopied = devices.base?.isCopied === true;
+    this.#base = devices.base && new BaseBlocks(devices.base.disk, isCopied);
+    this.#closeBase = devices.base?.close;
     this.#baseText = devices.base?.text;
-    this.#isCopied = devices.base?.isCopied === true;
     this.hadBase = devices.base !== undefined || devices.hadBase === true;
     this.#final = devices.final;
     this.#seed = volumeSeed(devices.volume);
     const { sums: device, blocks, cacheBytes } = devices;
     this.sidecar = new Sidecar({ device, blocks, seed: this.#seed, cacheBytes });
+    this.sidecar.isCopying = isCopied;
   }
 
   get hasBase(): boolean {
@@ -109,19 +113,22 @@ export class FinalStorage {
 
   /** From here on parts of the base may lie at home without a sum. */
   beginCopy(): void {
-    this.#isCopied = true;
+    if (this.#base !== undefined) this.#base.isCopied = true;
+    this.sidecar.isCopying = true;
   }
 
-  /** The base is not looked at any more when it settles: home has all that was its. */
+  /** Home has all that was the base's: it is looked at no more, and closed when it settles. */
   async dropBase(): Promise<void> {
     this.#base = undefined;
     this.#baseText = undefined;
-    this.#isCopied = false;
-    if (this.#users === 0) return;
-    await new Promise<void>((resume) => {
-      this.#onUnused = resume;
-    });
+    this.sidecar.isCopying = false;
+    if (this.#users > 0) {
+      await new Promise<void>((resume) => {
+        this.#onUnused = resume;
+      });
+    }
     this.#onUnused = undefined;
+    await this.#closeBase?.();
   }
 
   /**
@@ -153,7 +160,7 @@ export class FinalStorage {
       const sum = sums[i];
       if (sum === undefined) continue;
       const content = target.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
-      const problem = await this.#problemTwice(blockOf(first + i), content, sum);
+      const problem = await this.#problemTwice(blockOf(first + i), content, sum, base);
       if (problem !== undefined) (bad ??= []).push(spoiled(blockOf(first + i), content, problem));
     }
     const isNever = (i: number): boolean => sums[i]?.kind === SUM_NEVER;
@@ -192,7 +199,9 @@ export class FinalStorage {
       before = sum;
       let problem = refused.get(i)?.detail;
       if (problem === undefined) {
-        problem = isVarveError(sum) ? sum.detail : await this.#problemTwice(block, content, sum);
+        problem = isVarveError(sum)
+          ? sum.detail
+          : await this.#problemTwice(block, content, sum, base);
         if (problem !== undefined && !isVarveError(sum, 'DEVICE_IO')) code = 'BLOCK_CORRUPT';
       }
       if (problem !== undefined) bad.push(spoiled(block, content, problem));
@@ -218,7 +227,7 @@ export class FinalStorage {
     const ranges: UnreadableRange[] = [];
     for (const run of runsOf(first, target.length / BLOCK_BYTES, isNever)) {
       const part = target.subarray(run.at * BLOCK_BYTES, (run.at + run.count) * BLOCK_BYTES);
-      const home = this.#isCopied ? part.slice() : undefined;
+      const home = base.isCopied ? part.slice() : undefined;
       const bad = await base.read(run.first, part);
       if (bad?.code === 'BLOCK_CORRUPT') code = 'BLOCK_CORRUPT';
       ranges.push(...(bad?.ranges ?? []));
@@ -266,8 +275,13 @@ export class FinalStorage {
   }
 
   /** The same, with a second look: a device may have answered with what lies elsewhere. */
-  async #problemTwice(block: Block, content: Uint8Array, sum: Sum): Promise<string | undefined> {
-    const problem = this.problem(block, content, sum);
+  async #problemTwice(
+    block: Block,
+    content: Uint8Array,
+    sum: Sum,
+    base: BaseBlocks | undefined,
+  ): Promise<string | undefined> {
+    const problem = this.problem(block, content, sum, base);
     if (problem === undefined || sum.kind === SUM_LOST) return problem;
     try {
       await this.readRaw(block, content);
@@ -275,11 +289,11 @@ export class FinalStorage {
       if (!isVarveError(error, 'DEVICE_IO')) throw error;
       return problem;
     }
-    return this.problem(block, content, sum);
+    return this.problem(block, content, sum, base);
   }
 
   /** What is wrong with a block's content, or undefined. */
-  problem(block: Block, content: Uint8Array, sum: Sum): string | undefined {
+  problem(block: Block, content: Uint8Array, sum: Sum, base = this.#base): string | undefined {
     const where = `block ${block} of final storage, generation ${sum.generation}`;
     if (sum.kind === SUM_LOST) return `${where}: lost when it was moved there from the log`;
     if (sum.kind === SUM_DATA) {
@@ -289,7 +303,7 @@ export class FinalStorage {
     }
     if (Buffer.compare(content, ZEROS) === 0) return undefined;
     // Who has the base compares it.
-    if (sum.kind === SUM_NEVER && this.#isCopied) return undefined;
+    if (sum.kind === SUM_NEVER && base?.isCopied === true) return undefined;
     return `${where}: expected zeros, as its sum (kind ${sum.kind}) says`;
   }
 

@@ -60,6 +60,9 @@ export function pageOf(block: Block): number {
   return Math.floor(sectorOf(block) / PAGE_SECTORS);
 }
 
+/** Written first by a copy of the base: a generation that no round has. */
+export const SINCE_COPY: Generation = generation(2 ** 48 - 1);
+
 /** Pages that are looked at in one read. */
 const SCAN_PAGES = 64;
 
@@ -70,6 +73,8 @@ export class Sidecar {
   readonly #pages: LRUCache<number, Page>;
   /** Where the round ends that writes, or the last one ended. */
   round = generation(0);
+  /** What the volume is based on is being copied: pages first written by that may be torn. */
+  isCopying = false;
   /** A round after this generation was cut or failed, and was not made again yet. */
   unfinishedAfter: Generation | undefined;
   /** Grows before and after each change. */
@@ -170,7 +175,9 @@ export class Sidecar {
       else if (page[at] === 0) blank |= 1 << i;
       else since = generation(Math.min(since ?? Infinity, sinceOf(page.subarray(at))));
     }
-    const isWhole = since !== undefined && since <= (this.unfinishedAfter ?? Infinity);
+    const isWhole =
+      since !== undefined &&
+      (since === SINCE_COPY ? !this.isCopying : since <= (this.unfinishedAfter ?? Infinity));
     return { damaged: isWhole ? damaged | blank : damaged, since };
   }
 
@@ -182,8 +189,12 @@ export class Sidecar {
   /**
    * New sums for blocks in ascending order. A damaged sector keeps its other entries unreadable:
    * they become `lost`, because nothing says what they were.
+   * @param firstSince - what pages that were blank say of who wrote them first
    */
-  async write(changes: readonly { readonly block: Block; readonly sum: Sum }[]): Promise<void> {
+  async write(
+    changes: readonly { readonly block: Block; readonly sum: Sum }[],
+    firstSince = this.round,
+  ): Promise<void> {
     let i = 0;
     while (i < changes.length) {
       const number = pageOf(changes[i]?.block ?? blockOf(0));
@@ -196,7 +207,7 @@ export class Sidecar {
         const at = (sectorOf(change.block) % PAGE_SECTORS) * SUMS_SECTOR_BYTES;
         writeSum(bytes.subarray(at, at + SUMS_SECTOR_BYTES), change.block, change.sum);
       }
-      const since = before.since ?? this.round;
+      const since = before.since ?? firstSince;
       this.#sealPage(bytes, number, { damaged: 0, since });
       this.#version += 1;
       await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);

@@ -5,7 +5,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { assert } from '../../src/base/assert.ts';
-import { isVarveError } from '../../src/base/errors.ts';
+import { isVarveError, VarveError } from '../../src/base/errors.ts';
 import {
   BLOCK_BYTES,
   byteCount,
@@ -16,6 +16,7 @@ import {
 import { STATE_ZERO } from '../../src/device/block-device.ts';
 import type { SyncPoint } from '../../src/device/lower-device.ts';
 import { isZero } from '../../src/device/zeros.ts';
+import { copyBase } from '../../src/volume/flatten.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { VolumeModel } from '../model/volume-model.ts';
 import { MemoryBase } from '../support/memory-base.ts';
@@ -45,12 +46,16 @@ export interface PinnedLivesReport {
   readonly rounds: number;
   readonly images: number;
   readonly freedBytes: number;
+  /** How often a base was copied to its end. */
+  readonly flattened: number;
 }
 
 class PinnedLives {
   readonly #options: PinnedLivesOptions;
   readonly #random: SeededRandom;
   readonly #model: VolumeModel;
+  readonly #sim: SimVolume;
+  readonly #base: MemoryBase | undefined;
   /** Generation of each, by label. */
   readonly #snapshots = new Map<string, number>();
   /** Asked for when the power went: there, or not. */
@@ -60,9 +65,16 @@ class PinnedLives {
   rounds = 0;
   images = 0;
   freedBytes = 0;
+  flattened = 0;
 
-  constructor(options: PinnedLivesOptions, random: SeededRandom, model: VolumeModel) {
+  constructor(
+    options: PinnedLivesOptions,
+    random: SeededRandom,
+    { model, sim, base }: { model: VolumeModel; sim: SimVolume; base: MemoryBase | undefined },
+  ) {
     this.#options = options;
+    this.#sim = sim;
+    this.#base = base;
     this.#random = random;
     this.#model = model;
   }
@@ -82,6 +94,7 @@ class PinnedLives {
       if (turn < 6) await this.#create(volume);
       else if (turn < 11) await this.#delete(volume);
       else if (turn < 14) await this.#compareOne(volume);
+      else if (turn === 99 && this.#base !== undefined) await this.#flatten(volume);
       else if (turn < 18) {
         const { head } = this.#model;
         await volume.live().flush();
@@ -91,6 +104,27 @@ class PinnedLives {
     await this.#compare(volume);
     this.rounds += volume.core.counters.rounds;
     this.images += volume.core.undo.held.images;
+  }
+
+  /** As an operator does it; stopped somewhere now and then. */
+  async #flatten(volume: Volume): Promise<void> {
+    const sim = this.#sim;
+    if (sim.baseState === 'copied') return;
+    sim.baseState = 'copying';
+    const stop = this.#random.chance(0.3);
+    try {
+      const progress = (done: number): void => {
+        if (stop && done > 0) throw new VarveError('CLOSED', 'stopped');
+      };
+      await copyBase(volume.core, progress, 1 + this.#random.below(300));
+    } catch (error) {
+      if (!isVarveError(error, 'CLOSED')) throw error;
+      return;
+    }
+    sim.baseState = 'copied';
+    await volume.core.final.dropBase();
+    this.#base?.bytes.fill(0xee);
+    this.flattened += 1;
   }
 
   #recovered(volume: Volume): void {
@@ -244,8 +278,8 @@ export async function runPinnedLives(options: PinnedLivesOptions): Promise<Pinne
     skipSyncs: options.skipSyncs ?? new Set(),
     base,
   });
-  const model = new VolumeModel(sim.geometry.size, base?.bytes);
-  const lives = new PinnedLives(options, random, model);
+  const model = new VolumeModel(sim.geometry.size, base?.bytes.slice());
+  const lives = new PinnedLives(options, random, { model, sim, base });
   await world.run(() => sim.format(power.life));
   for (let life = 0; life < options.lives; life++) {
     if (random.chance(0.7)) {
@@ -268,6 +302,6 @@ export async function runPinnedLives(options: PinnedLivesOptions): Promise<Pinne
     await lives.end(volume);
     await volume.close();
   });
-  const { made, rounds, images, freedBytes } = lives;
-  return { snapshots: made, rounds, images, freedBytes };
+  const { made, rounds, images, freedBytes, flattened } = lives;
+  return { snapshots: made, rounds, images, freedBytes, flattened };
 }

@@ -10,6 +10,7 @@ import {
   type VolumeDevices,
 } from '../../src/volume/format-volume.ts';
 import type { BaseDisk } from '../../src/volume/base-disk.ts';
+import type { BaseOptions } from '../../src/volume/final-storage.ts';
 import { Volume, type VolumeOptions } from '../../src/volume/volume.ts';
 import { planGeometry, type LogGeometry } from '../../log/geometry.ts';
 import type { PowerSupply } from './power-supply.ts';
@@ -36,6 +37,8 @@ export class SimVolume {
   readonly undo: SimDisk;
   readonly #ringBytes: ByteCount;
   readonly #base: BaseDisk | undefined;
+  /** What volume.json would say of it: whole, being copied, or not needed any more. */
+  baseState: 'base' | 'copying' | 'copied' = 'base';
 
   constructor(power: PowerSupply, options: SimVolumeOptions = {}) {
     this.power = power;
@@ -78,9 +81,15 @@ export class SimVolume {
       writeMode: 'back',
       readOnly: false,
       cacheBytes: kibibytes(64),
-      base: this.#base && { disk: this.#base, isCopied: false, text: 'the base' },
+      base: this.#based(),
+      hadBase: this.#base !== undefined,
       ...options,
     };
     return await Volume.open(this.devices(), all, world);
+  }
+
+  #based(): BaseOptions | undefined {
+    if (this.#base === undefined || this.baseState === 'copied') return undefined;
+    return { disk: this.#base, isCopied: this.baseState === 'copying', text: 'the base' };
   }
 }
