@@ -287,6 +287,11 @@ const DESK: Desk = {
       if (bytes !== undefined) planGeometry({ size: bytes, logSize: bytes });
       return refuse();
     },
+    clone: (_, { of }) => {
+      parseExportName(of);
+      return refuse();
+    },
+    flatten: refuse,
     info: refuse,
     history: refuse,
     snapshots: refuse,

@@ -321,6 +321,24 @@ export const ERRORS = {
     text: 'the disk image is of a kind that Varve does not read',
     next: 'convert it with `qemu-img convert -O raw`',
   },
+  SNAPSHOT_IN_USE: {
+    errno: 'EPERM',
+    exit: 1,
+    text: 'other volumes are based on this snapshot',
+    next: 'make them independent with `varve flatten NAME`, or remove them, then delete it',
+  },
+  BASE_NONE: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'the volume is based on nothing',
+    next: 'nothing has to be done',
+  },
+  BASE_DEEP: {
+    errno: 'EINVAL',
+    exit: 1,
+    text: 'too many volumes would be based on each other',
+    next: 'make one of them independent with `varve flatten NAME`',
+  },
   BASE_MISSING: {
     errno: 'EIO',
     exit: 1,

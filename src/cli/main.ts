@@ -5,6 +5,7 @@ import type { Setup } from './context.ts';
 import { addExport } from './export-command.ts';
 import { addExplore } from './explore-command.ts';
 import { addChangesCommands } from './changes-commands.ts';
+import { addCloneCommands } from './clone-commands.ts';
 import { addHistoryCommands } from './history-commands.ts';
 import { sayError } from './output.ts';
 import { addImport } from './import-command.ts';
@@ -38,6 +39,7 @@ function makeProgram(version: string, setup: Setup): Command {
   // Subcommands take over what is set before they are made.
   addServe(program, setup);
   addVolumeCommands(program, setup);
+  addCloneCommands(program, setup);
   addHistoryCommands(program, setup);
   addChangesCommands(program, setup);
   addRollback(program, setup);

@@ -32,6 +32,7 @@ const requestShapes = {
     logPath: optional(text),
     finalPath: optional(text),
   }),
+  clone: fields({ ...NAME, of: text, logSize: optional(bytes) }),
   named: fields(NAME),
   history: fields({
     ...NAME,
@@ -84,6 +85,12 @@ const CALLS: Readonly<Record<string, Call>> = {
     const { name, ...options } = requestShapes.create(request, '');
     return operator.create(name, options, progress);
   },
+  clone: ({ operator }, request, progress) => {
+    const { name, ...asked } = requestShapes.clone(request, '');
+    return operator.clone(name, asked, progress);
+  },
+  flatten: ({ operator }, request, progress) =>
+    operator.flatten(requestShapes.named(request, '').name, progress),
   info: ({ operator }, request) => operator.info(requestShapes.named(request, '').name),
   history: ({ operator }, request) => {
     const { name, ...range } = requestShapes.history(request, '');

@@ -1,5 +1,7 @@
 /** The operator that has the volumes itself, by way of a pool. */
 import { VarveError } from '../base/errors.ts';
+import { Mutex } from '../base/mutex.ts';
+import { BLOCK_BYTES, byteCount } from '../base/units.ts';
 import type { OpenExport } from '../device/block-device.ts';
 import type { RequestPage } from '../device/request-record.ts';
 import { checkLabel, parseMoment } from '../volume/moment.ts';
@@ -16,9 +18,12 @@ import type {
   WriteMode,
 } from '../volume/report.ts';
 import { baseText } from './base-record.ts';
+import { keepMoment, needNoClones, needShallow } from './clones.ts';
 import { openExport, parseExportName } from './export-directory.ts';
 import { needNoRollback, needOrder } from './pinned-history.ts';
 import type {
+  CloneAsked,
+  FlattenReport,
   HistoryEnds,
   HistoryRange,
   Operator,
@@ -33,12 +38,14 @@ import { receiveAll } from './receive.ts';
 import { join } from 'node:path';
 import type { Access, CreateOptions, VolumeDirectory } from './volume-directory.ts';
 import type { VolumePool } from './volume-pool.ts';
-import { pathOf, type VolumeRecord } from './volume-record.ts';
+import { checkVolumeName, pathOf, type VolumeRecord } from './volume-record.ts';
 
 export class LocalOperator implements Operator {
   readonly isServed: boolean;
   readonly #directory: VolumeDirectory;
   readonly #pool: VolumePool;
+  /** No snapshot goes while a clone of it is made. */
+  readonly #clones = new Mutex();
 
   /** @param options - `isServed`: this is a server's own operator */
   constructor(
@@ -65,6 +72,54 @@ export class LocalOperator implements Operator {
     return this.#summary(name, record);
   }
 
+  clone(name: string, { of, logSize }: CloneAsked, progress: Progress): Promise<VolumeSummary> {
+    checkVolumeName(name);
+    const { volume: origin, moment } = parseExportName(of);
+    if (moment !== undefined) parseMoment(moment);
+    return this.#clones.run(async () => {
+      const directory = this.#directory;
+      if ((await directory.names()).includes(name)) {
+        throw new VarveError('VOLUME_EXISTS', `"${name}" in ${directory.path}`);
+      }
+      const record = await this.#pool.use(origin, 'write', async (volume) => {
+        await needShallow(directory, origin);
+        const { snapshot, isNew } = await keepMoment(volume, moment, name);
+        const { label, generation, lineage } = snapshot;
+        const { uuid, size } = volume;
+        const kept = { snapshot: label, generation, lineage };
+        const base = {
+          kind: 'volume',
+          name: origin,
+          uuid,
+          size,
+          ...kept,
+          isCopied: false,
+        } as const;
+        try {
+          return await directory.create(name, { origin: base, logSize }, progress);
+        } catch (error) {
+          if (isNew) await volume.deleteSnapshot(label);
+          throw error;
+        }
+      });
+      await this.#pool.added(name);
+      return this.#summary(name, record);
+    });
+  }
+
+  flatten(name: string, progress: Progress): Promise<FlattenReport> {
+    return this.#pool.use(name, 'write', async (volume) => {
+      const { base } = await this.#directory.record(name);
+      if (base === undefined) throw new VarveError('BASE_NONE', `"${name}"`);
+      await this.#directory.setBase(name, { ...base, isCopied: true });
+      const dropped = async (): Promise<void> => {
+        await this.#directory.setBase(name, undefined);
+      };
+      const blocks = await volume.flatten(dropped, progress);
+      return { copiedBytes: byteCount(blocks * BLOCK_BYTES), base: baseText(base) };
+    });
+  }
+
   info(name: string): Promise<VolumeInfo> {
     return this.#pool.use(name, 'read', (volume) => volume.info());
   }
@@ -84,7 +139,12 @@ export class LocalOperator implements Operator {
   }
 
   deleteSnapshot(name: string, label: string): Promise<void> {
-    return this.#pool.use(name, 'write', (volume) => volume.deleteSnapshot(label));
+    return this.#clones.run(() =>
+      this.#pool.use(name, 'write', async (volume) => {
+        await needNoClones(this.#directory, { name, label });
+        await volume.deleteSnapshot(label);
+      }),
+    );
   }
 
   async mark(name: string, label: string): Promise<MarkInfo> {

@@ -49,6 +49,20 @@ export interface ScrubRequest {
   readonly bytesPerSecond: ByteCount;
 }
 
+/** A writable volume that begins as another one was at a moment. */
+export interface CloneAsked {
+  /** `VOLUME@MOMENT`, or `VOLUME` for now. */
+  readonly of: string;
+  readonly logSize?: ByteCount | undefined;
+}
+
+/** What became of a clone's origin. */
+export interface FlattenReport {
+  readonly copiedBytes: ByteCount;
+  /** What is not needed any more, for people. */
+  readonly base: string;
+}
+
 export interface RollbackAsked {
   /** A moment, as people write them behind an @. */
   readonly to: string;
@@ -86,6 +100,16 @@ export interface Operator {
   readonly isServed: boolean;
   list(): Promise<readonly VolumeSummary[]>;
   create(name: string, options: CreateOptions, progress: Progress): Promise<VolumeSummary>;
+  /**
+   * Makes a volume at once that shares everything with its origin.
+   * @throws VarveError VOLUME_EXISTS, BASE_DEEP, MOMENT_* and what making a volume throws
+   */
+  clone(name: string, asked: CloneAsked, progress: Progress): Promise<VolumeSummary>;
+  /**
+   * Makes a volume independent of what it is based on. It can be asked for again after any failure.
+   * @throws VarveError BASE_NONE, SCRUB_RUNS, DISK_FULL; BLOCK_CORRUPT where the base can't be read
+   */
+  flatten(name: string, progress: Progress): Promise<FlattenReport>;
   info(name: string): Promise<VolumeInfo>;
   history(name: string, range: HistoryRange): Promise<readonly HistoryInterval[]>;
   snapshots(name: string): Promise<readonly SnapshotInfo[]>;

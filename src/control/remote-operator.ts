@@ -21,6 +21,8 @@ import type { Line } from './control-lines.ts';
 import { decodeAnswer, serverInfoShape, type ServerInfo } from './control-protocol.ts';
 import { generationIn, needNoRollback, needOrder } from './pinned-history.ts';
 import type {
+  CloneAsked,
+  FlattenReport,
   HistoryEnds,
   HistoryRange,
   Operator,
@@ -34,6 +36,7 @@ import type { Past } from './past.ts';
 import { RemotePast, type Ask } from './remote-past.ts';
 import {
   checkShape,
+  flattenShape,
   historyShape,
   infoShape,
   markShape,
@@ -80,6 +83,14 @@ export class RemoteOperator implements Operator {
 
   create(name: string, options: CreateOptions, progress: Progress): Promise<VolumeSummary> {
     return this.#ask('create', { name, ...options }, summaryShape, progress);
+  }
+
+  clone(name: string, asked: CloneAsked, progress: Progress): Promise<VolumeSummary> {
+    return this.#ask('clone', { name, ...asked }, summaryShape, progress);
+  }
+
+  flatten(name: string, progress: Progress): Promise<FlattenReport> {
+    return this.#ask('flatten', { name }, flattenShape, progress);
   }
 
   info(name: string): Promise<VolumeInfo> {

@@ -29,7 +29,7 @@ import {
   type SnapshotInfo,
   type VolumeInfo,
 } from '../volume/report.ts';
-import type { VolumeSummary } from './operations.ts';
+import type { FlattenReport, VolumeSummary } from './operations.ts';
 import { amount, fields, flag, list, oneOf, optional, text, unit, type Shape } from './shape.ts';
 
 const bytes: Shape<ByteCount> = unit(byteCount);
@@ -53,6 +53,8 @@ export const summaryShape: Shape<VolumeSummary> = fields({
   final: text,
   base: optional(text),
 });
+
+export const flattenShape: Shape<FlattenReport> = fields({ copiedBytes: bytes, base: text });
 
 export const snapshotShape: Shape<SnapshotInfo> = fields({
   label: text,

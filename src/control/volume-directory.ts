@@ -9,19 +9,21 @@
  */
 import { join } from 'node:path';
 import { VarveError, isVarveError } from '../base/errors.ts';
+import { Mutex } from '../base/mutex.ts';
 import { newUuid } from '../base/identity.ts';
 import { byteCount, mebibytes, type ByteCount } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { LowerDevice, OpenDevice } from '../device/lower-device.ts';
 import type { FileLock, MetaFiles } from '../device/meta-files.ts';
-import { LOG_BYTES_MAX, planGeometry } from '../../log/geometry.ts';
+import { LOG_BYTES_MAX } from '../../log/geometry.ts';
 import type { ImageFormat } from '../image/base-image.ts';
 import type { BaseOptions } from '../volume/final-storage.ts';
 import { finalBytes, formatVolume, sumsBytes } from '../volume/format-volume.ts';
 import { timeText } from '../volume/moment.ts';
 import type { Progress, WriteMode } from '../volume/report.ts';
 import { Volume } from '../volume/volume.ts';
-import { baseText, type BaseRecord, type FileBase } from './base-record.ts';
+import { baseText, type BaseRecord, type VolumeBase } from './base-record.ts';
+import { originDisk, originName, type OpenOrigin } from './clones.ts';
 import { keepAside } from './keep-aside.ts';
 import { openFileBase, planBase, type OpenedBase } from './open-base.ts';
 import { clearUnfinished, dropSecondNames, foreignNames, secondNameOf } from './unfinished.ts';
@@ -37,12 +39,14 @@ import {
   undoSizeDefault,
   UNFINISHED_FILE,
   checkRingSize,
+  geometryOf,
   checkVolumeName,
   isVolumeName,
   logSizeDefault,
   parseRecord,
   pathOf,
   recordText,
+  ringSizeOfClone,
   type VolumeRecord,
 } from './volume-record.ts';
 
@@ -63,6 +67,8 @@ export interface CreateOptions {
   /** An image that is read where the volume was never written: an absolute path. */
   readonly basePath?: string | undefined;
   readonly baseFormat?: ImageFormat | undefined;
+  /** A snapshot of another volume of the directory, which is kept by the caller. */
+  readonly origin?: VolumeBase | undefined;
   readonly logSize?: ByteCount | undefined;
   readonly ringSize?: ByteCount | undefined;
   /** Absolute paths of a new file or a blank raw device. */
@@ -83,6 +89,8 @@ export interface OpenedVolume {
 export class VolumeDirectory {
   readonly path: string;
   readonly #around: Surroundings;
+  /** Of records: one is read, changed and written at a time. */
+  readonly #changes = new Mutex();
 
   /** @param path - absolute; looked at only when something is asked */
   constructor(path: string, around: Surroundings) {
@@ -172,7 +180,11 @@ export class VolumeDirectory {
    * @throws VarveError VOLUME_UNKNOWN, VOLUME_LOCKED, VOLUME_FOREIGN, VOLUME_CORRUPT,
    *   VERSION_UNKNOWN, PERMISSION, DEVICE_IO, BASE_MISSING, BASE_CHANGED, IMAGE_*
    */
-  async open(name: string, access: Access): Promise<OpenedVolume> {
+  async open(
+    name: string,
+    access: Access,
+    openOrigin: OpenOrigin = (base) => this.#openOrigin(base),
+  ): Promise<OpenedVolume> {
     const { files, world } = this.#around;
     await this.record(name);
     const folder = join(this.path, name);
@@ -202,7 +214,7 @@ export class VolumeDirectory {
       const keep = (cut: string, bytes: Uint8Array): Promise<void> =>
         keepAside(this.#around, folder, { name: cut, bytes });
       const onRollback: Progress = (done, total) => this.#around.onRollback?.(name, done, total);
-      const base = record.base && (await this.#openBase(folder, record.base));
+      const base = record.base && (await this.#openBase(folder, record.base, openOrigin));
       if (base !== undefined) opened.push(base);
       const based = {
         base: base && record.base && baseOptions(base, record.base),
@@ -226,9 +238,20 @@ export class VolumeDirectory {
     }
   }
 
-  #openBase(folder: string, base: BaseRecord): Promise<OpenedBase> {
-    if (base.kind === 'file') return openFileBase(this.#around, folder, base);
-    throw new VarveError('BASE_MISSING', baseText(base));
+  #openBase(folder: string, base: BaseRecord, openOrigin: OpenOrigin): Promise<OpenedBase> {
+    return base.kind === 'file' ? openFileBase(this.#around, folder, base) : openOrigin(base);
+  }
+
+  /** The origin is opened for this clone alone. */
+  async #openOrigin(base: VolumeBase): Promise<OpenedBase> {
+    const { volume, close } = await this.open(await originName(this, base), 'read');
+    try {
+      const disk = originDisk(volume, base);
+      return { disk, close: () => disk.close().then(close) };
+    } catch (error) {
+      await close();
+      throw error;
+    }
   }
 
   /**
@@ -241,14 +264,32 @@ export class VolumeDirectory {
     writeMode: WriteMode,
     access: 'locked' | 'free',
   ): Promise<VolumeRecord> {
+    return await this.#change(name, access, (record) => ({ ...record, writeMode }));
+  }
+
+  /**
+   * That the base of a volume is being copied, or is not needed any more. The caller has it open.
+   * @throws VarveError DISK_FULL, DEVICE_IO; the old record stands then
+   */
+  async setBase(name: string, base: BaseRecord | undefined): Promise<VolumeRecord> {
+    return await this.#change(name, 'locked', (record) => ({ ...record, base, hadBase: true }));
+  }
+
+  async #change(
+    name: string,
+    access: 'locked' | 'free',
+    change: (record: VolumeRecord) => VolumeRecord,
+  ): Promise<VolumeRecord> {
     const { files } = this.#around;
     await this.record(name);
     const folder = join(this.path, name);
     const lock = access === 'free' ? await files.lock(join(folder, LOCK_FILE)) : undefined;
     try {
-      const record = { ...(await this.record(name)), writeMode };
-      await files.writeAtomically(join(folder, RECORD_FILE), recordText(record));
-      return record;
+      return await this.#changes.run(async () => {
+        const record = change(await this.record(name));
+        await files.writeAtomically(join(folder, RECORD_FILE), recordText(record));
+        return record;
+      });
     } finally {
       await lock?.release();
     }
@@ -265,8 +306,10 @@ export class VolumeDirectory {
       const both = `got ${size} bytes, ${options.basePath ?? ''} has ${base.size}`;
       throw new VarveError('SIZE_BAD', `${both}: the end of the base would be lost`);
     }
-    const wanted = options.logSize ?? (await this.#rawSize(logPath)) ?? logSizeDefault(size);
-    const geometry = planGeometry({ size, logSize: wanted });
+    const isClone = options.origin !== undefined;
+    const wanted =
+      options.logSize ?? (await this.#rawSize(logPath)) ?? logSizeDefault(size, isClone);
+    const geometry = geometryOf({ size, logSize: wanted, isClone });
     if (!Number.isSafeInteger(finalBytes(size))) {
       throw new VarveError('SIZE_BAD', `got ${size} bytes, which whole blocks can not hold`);
     }
@@ -274,7 +317,10 @@ export class VolumeDirectory {
       uuid: newUuid(world.random),
       size,
       logSize: geometry.logBytes,
-      ringSize: checkRingSize(options.ringSize ?? RING_BYTES_DEFAULT),
+      ringSize: isClone
+        ? ringSizeOfClone(geometry)
+        : checkRingSize(options.ringSize ?? RING_BYTES_DEFAULT),
+      ...(isClone && { isClone }),
       writeMode: 'back',
       createdAt: timeText(world.clock.wallUs()),
       log: logPath ?? LOG_FILE,
@@ -287,7 +333,12 @@ export class VolumeDirectory {
     };
   }
 
-  async #planBase({ basePath, baseFormat }: CreateOptions): Promise<FileBase | undefined> {
+  async #planBase({
+    basePath,
+    baseFormat,
+    origin,
+  }: CreateOptions): Promise<BaseRecord | undefined> {
+    if (origin !== undefined) return origin;
     if (basePath === undefined) return undefined;
     if (baseFormat === undefined) throw new VarveError('IMAGE_FORMAT_UNSAID', basePath);
     return await planBase(this.#around, { path: basePath, format: baseFormat });
@@ -319,7 +370,7 @@ export class VolumeDirectory {
     folder: string,
     { record, progress }: { readonly record: VolumeRecord; readonly progress: Progress },
   ): Promise<void> {
-    const { size, logSize, uuid, undoSize } = record;
+    const { uuid, size, logSize, undoSize } = record;
     const made = (stored: string, bytes: ByteCount, part: 'log' | 'final'): Promise<MadeDevice> => {
       const path = pathOf(folder, stored);
       return maker.device(path, bytes, secondNameOf(folder, path, { uuid, part }));
@@ -335,7 +386,7 @@ export class VolumeDirectory {
       sums: sums.device,
       undo: undo.device,
     };
-    const geometry = planGeometry({ size, logSize });
+    const geometry = geometryOf(record);
     await formatVolume(devices, { uuid, geometry }, this.#around.world, progress);
   }
 
@@ -351,6 +402,6 @@ export class VolumeDirectory {
   }
 }
 
-function baseOptions({ disk }: OpenedBase, base: BaseRecord): BaseOptions {
-  return { disk, isCopied: base.isCopied, text: baseText(base) };
+function baseOptions({ disk, close }: OpenedBase, base: BaseRecord): BaseOptions {
+  return { disk, isCopied: base.isCopied, text: baseText(base), close };
 }

@@ -6,6 +6,7 @@
 import { VarveError } from '../base/errors.ts';
 import { Mutex } from '../base/mutex.ts';
 import type { Volume } from '../volume/volume.ts';
+import { originDisk, originName } from './clones.ts';
 import type { Access, OpenedVolume, VolumeDirectory } from './volume-directory.ts';
 
 export interface VolumePool {
@@ -43,10 +44,15 @@ export class TransientVolumes implements VolumePool {
   }
 }
 
-/** All volumes of a directory, open for as long as they are served. */
+/**
+ * All volumes of a directory, open for as long as they are served. Clones of one volume share it; they
+ * are opened after it, and closed before it.
+ */
 export class ServedVolumes implements VolumePool {
   readonly #directory: VolumeDirectory;
   readonly #opened = new Map<string, OpenedVolume>();
+  /** On how many others each stands. */
+  readonly #depths = new Map<string, number>();
   readonly #opening = new Mutex();
 
   private constructor(directory: VolumeDirectory) {
@@ -86,18 +92,37 @@ export class ServedVolumes implements VolumePool {
 
   async added(name: string): Promise<void> {
     await this.#opening.run(async () => {
-      if (this.#opened.has(name)) return;
-      this.#opened.set(name, await this.#directory.open(name, 'write'));
+      await this.#open(name);
     });
+  }
+
+  async #open(name: string): Promise<Volume> {
+    const known = this.find(name);
+    if (known !== undefined) return known;
+    let depth = 0;
+    const opened = await this.#directory.open(name, 'write', async (base) => {
+      const origin = await originName(this.#directory, base);
+      const disk = originDisk(await this.#open(origin), base);
+      depth = (this.#depths.get(origin) ?? 0) + 1;
+      return { disk, close: () => disk.close() };
+    });
+    this.#opened.set(name, opened);
+    this.#depths.set(name, depth);
+    return opened.volume;
   }
 
   /** Closes all, also when one fails; the first failure is thrown. */
   async close(): Promise<void> {
     await this.#opening.run(async () => {
-      const all = [...this.#opened.values()];
+      const all = [...this.#opened];
       this.#opened.clear();
-      const ends = await Promise.allSettled(all.map((opened) => opened.close()));
-      for (const end of ends) if (end.status === 'rejected') throw end.reason;
+      const failures: unknown[] = [];
+      for (let depth = Math.max(0, ...this.#depths.values()); depth >= 0; depth--) {
+        const level = all.filter(([name]) => this.#depths.get(name) === depth);
+        const ends = await Promise.allSettled(level.map(([, opened]) => opened.close()));
+        for (const end of ends) if (end.status === 'rejected') failures.push(end.reason);
+      }
+      if (failures.length > 0) throw failures[0];
     });
   }
 }

@@ -7,7 +7,7 @@ import { isAbsolute, join } from 'node:path';
 import { VarveError } from '../base/errors.ts';
 import { isUuid, type Uuid } from '../base/identity.ts';
 import { byteCount, gibibytes, mebibytes, type ByteCount } from '../base/units.ts';
-import { REQUEST_BYTES_MAX } from '../../log/geometry.ts';
+import { planGeometry, REQUEST_BYTES_MAX, type LogGeometry } from '../../log/geometry.ts';
 import { WRITE_MODES, type WriteMode } from '../volume/report.ts';
 import { baseShape, type BaseRecord } from './base-record.ts';
 import { fields, flag, oneOf, optional, parseJson, ShapeError, text, unit } from './shape.ts';
@@ -30,6 +30,9 @@ const UNDO_BYTES_MIN: ByteCount = gibibytes(1);
 
 export const LOG_BYTES_DEFAULT_MIN: ByteCount = mebibytes(256);
 export const LOG_BYTES_DEFAULT_MAX: ByteCount = gibibytes(4);
+/** So that thousands of clones take little: each has its own, allocated when it is made. */
+export const LOG_BYTES_OF_CLONE: ByteCount = mebibytes(16);
+const REQUEST_BYTES_OF_CLONE_MIN: ByteCount = mebibytes(1);
 /** A ring that can't hold two of the largest requests would let one writer stop all. */
 export const RING_BYTES_MIN: ByteCount = byteCount(2 * REQUEST_BYTES_MAX);
 /** The largest buffer that every supported Node can make. */
@@ -50,6 +53,8 @@ export interface VolumeRecord {
   readonly sums: string;
   readonly undo: string;
   readonly undoSize: ByteCount;
+  /** Its log and ring are those of a clone, and so are its largest requests. */
+  readonly isClone?: boolean | undefined;
   /** What it is based on. */
   readonly base: BaseRecord | undefined;
   /** There was a base, which is not needed any more. */
@@ -73,9 +78,27 @@ export function isVolumeName(name: string): boolean {
   return NAME.test(name) && !NAMES_RESERVED.includes(name);
 }
 
-/** The volume's own size, within bounds: a small log for a small disk. */
-export function logSizeDefault(size: ByteCount): ByteCount {
+/** The volume's own size, within bounds: a small log for a small disk. One of many clones has less. */
+export function logSizeDefault(size: ByteCount, isClone: boolean): ByteCount {
+  if (isClone) return LOG_BYTES_OF_CLONE;
   return byteCount(Math.min(LOG_BYTES_DEFAULT_MAX, Math.max(LOG_BYTES_DEFAULT_MIN, size)));
+}
+
+/** Requests of a clone are smaller where its log is: a quarter of it, at most what others have. */
+export function geometryOf({
+  size,
+  logSize,
+  isClone = false,
+}: Pick<VolumeRecord, 'size' | 'logSize' | 'isClone'>): LogGeometry {
+  if (!isClone) return planGeometry({ size, logSize });
+  const share = 2 ** Math.floor(Math.log2(Math.max(1, logSize / 4)));
+  const least = Math.max(REQUEST_BYTES_OF_CLONE_MIN, share);
+  const requestBytesMax = byteCount(Math.min(REQUEST_BYTES_MAX, least));
+  return planGeometry({ size, logSize, requestBytesMax });
+}
+
+export function ringSizeOfClone({ requestBytesMax }: LogGeometry): ByteCount {
+  return byteCount(2 * requestBytesMax);
 }
 
 /** What history may take at most: four times the volume. */
@@ -116,6 +139,7 @@ const recordShape = fields({
   sums: text,
   undo: text,
   undoSize: unit(byteCount),
+  isClone: optional(flag),
   base: baseShape,
   hadBase: optional(flag),
 });

@@ -42,6 +42,8 @@ export type PinReason =
   | { readonly kind: 'snapshot'; readonly label: string }
   /** What a rollback brings back, until it has ended. */
   | { readonly kind: 'rollback' }
+  /** An open disk is based on it. */
+  | { readonly kind: 'base' }
   /** An open export: never stops writers; `end` tells it that its moment is gone. */
   | { readonly kind: 'open'; readonly end: () => void };
 
@@ -129,6 +131,8 @@ export class Core {
   keeping: { readonly target: Generation; readonly pinned: number; steps: number } | undefined;
   /** Grows with each reason to keep a moment. */
   pinned = 0;
+  /** How many open disks are based on a snapshot of this volume, by label. */
+  readonly basesOf = new Map<string, number>();
   /** Why nobody may read or write the live disk at present: a rollback is under way. */
   liveRefusal: (() => VarveError) | undefined;
   /** Positions of catalogue records that are put and not yet applied. */

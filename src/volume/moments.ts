@@ -212,6 +212,9 @@ export class Moments {
     core.needWritable();
     const snapshot = core.catalogue.snapshots.get(label);
     if (snapshot === undefined) throw new VarveError('SNAPSHOT_UNKNOWN', `"${label}"`);
+    if ((core.basesOf.get(label) ?? 0) > 0) {
+      throw new VarveError('SNAPSHOT_IN_USE', `"${label}": ${core.basesOf.get(label)} open disks`);
+    }
     if (core.receiving?.base === snapshot.generation) {
       core.needNoReceive(`snapshot "${label}" keeps what it goes on from`);
     }

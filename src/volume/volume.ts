@@ -24,6 +24,7 @@ import { Core } from './core.ts';
 import { Destager } from './destager.ts';
 import { ElapsedClock } from './elapsed-clock.ts';
 import { FinalStorage, type BaseOptions } from './final-storage.ts';
+import { copyBase } from './flatten.ts';
 import { finalBytes, sumsBytes, undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
 import { describe, historyOf, type HistoryQuery } from './info.ts';
 import { pinsOf } from './kept-pins.ts';
@@ -35,6 +36,7 @@ import { OtherCopies } from './other-copies.ts';
 import { VolumePast } from './past.ts';
 import { ReadCache } from './read-cache.ts';
 import { Reader } from './reader.ts';
+import { OriginDisk, type OriginMoment } from './origin-disk.ts';
 import { Receiver } from './receiver.ts';
 import { RequestHistory, type RequestRange } from './requests.ts';
 import { Recovery } from './recover.ts';
@@ -292,6 +294,29 @@ export class Volume {
     }
     const onUnpin = (): void => this.#roomMayBeFree();
     return new MomentDevice(this.core, this.#reader, this.#status, { generation, onUnpin });
+  }
+
+  /**
+   * A snapshot for other volumes that are based on it; it can't be deleted until that is closed.
+   * @throws VarveError BASE_MISSING, BASE_CHANGED
+   */
+  openOrigin(moment: OriginMoment): OriginDisk {
+    return new OriginDisk(this.core, this.#reader, this.#status, moment);
+  }
+
+  /**
+   * Copies what is missing of what the volume is based on, and lets that go. The caller has made it
+   * durable that it is under way, and makes it durable that it has ended, in `dropped`.
+   * @returns blocks that were copied
+   * @throws VarveError SCRUB_RUNS and as `copyBase`; it can be asked for again then
+   */
+  flatten(dropped: () => Promise<void>, progress: Progress): Promise<number> {
+    return this.#scrubbed(async () => {
+      const copied = await copyBase(this.core, progress);
+      await dropped();
+      await this.core.final.dropBase();
+      return copied;
+    });
   }
 
   /** A name of a metadata context that goes on to mean what this one means now. */

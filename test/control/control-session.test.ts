@@ -34,6 +34,8 @@ const OPERATOR: Operator = {
     progress(1, 2);
     return Promise.resolve(SUMMARY);
   },
+  clone: unasked,
+  flatten: unasked,
   info: unasked,
   history: unasked,
   snapshots: unasked,
