@@ -244,12 +244,12 @@ export class VolumeDirectory {
 
   /** The origin is opened for this clone alone. */
   async #openOrigin(base: VolumeBase): Promise<OpenedBase> {
-    const { volume, close } = await this.open(await originName(this, base), 'read');
+    const opened = await this.open(await originName(this, base), 'read');
     try {
-      const disk = originDisk(volume, base);
-      return { disk, close: () => disk.close().then(close) };
+      const disk = originDisk(opened.volume, base);
+      return { disk, close: () => disk.close().then(() => opened.close()) };
     } catch (error) {
-      await close();
+      await opened.close();
       throw error;
     }
   }
@@ -402,6 +402,7 @@ export class VolumeDirectory {
   }
 }
 
-function baseOptions({ disk, close }: OpenedBase, base: BaseRecord): BaseOptions {
-  return { disk, isCopied: base.isCopied, text: baseText(base), close };
+function baseOptions(opened: OpenedBase, base: BaseRecord): BaseOptions {
+  const { disk } = opened;
+  return { disk, isCopied: base.isCopied, text: baseText(base), close: () => opened.close() };
 }

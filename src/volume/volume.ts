@@ -6,13 +6,7 @@
  */
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
-import {
-  byteCount,
-  kibibytes,
-  type BlockCount,
-  type ByteCount,
-  type Generation,
-} from '../base/units.ts';
+import { byteCount, type BlockCount, type ByteCount, type Generation } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import type { RequestPage } from '../device/request-record.ts';
@@ -20,12 +14,13 @@ import { Log, type KeepAside, type OpenedLog } from '../../log/log.ts';
 import type { Segment } from '../../log/segments.ts';
 import type { SealedBatch } from '../../log/stream.ts';
 import { Appender } from './appender.ts';
+import { checkFits } from './check-fits.ts';
 import { Core } from './core.ts';
 import { Destager } from './destager.ts';
 import { ElapsedClock } from './elapsed-clock.ts';
 import { FinalStorage, type BaseOptions } from './final-storage.ts';
 import { copyBase } from './flatten.ts';
-import { finalBytes, sumsBytes, undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
+import { undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
 import { describe, historyOf, type HistoryQuery } from './info.ts';
 import { pinsOf } from './kept-pins.ts';
 import { LiveDevice, type LiveParts } from './live-device.ts';
@@ -57,9 +52,6 @@ import { checkVolume, scrubVolume } from './scrub.ts';
 import { Status } from './status.ts';
 import { Undo } from './undo.ts';
 import { compareWitnesses } from './witness.ts';
-
-/** Beside its payload a request brings headers, edges and a lineage record, and waits for their room. */
-const RING_BYTES_MIN = kibibytes(64);
 
 export interface VolumeOptions {
   /** Identity that the log must have. */
@@ -492,37 +484,4 @@ function startLog(
 /** 48 random bits. */
 function randomNumber(random: World['random']): number {
   return random.bytes(6).reduce((sum, byte) => sum * 256 + byte, 0);
-}
-
-function checkFits(
-  options: VolumeOptions,
-  superblock: OpenedLog['superblock'],
-  devices: VolumeDevices,
-): void {
-  const { geometry, volume } = superblock;
-  if (volume !== options.uuid) {
-    throw new VarveError('VOLUME_FOREIGN', `the log is of volume ${volume}, not ${options.uuid}`);
-  }
-  if (geometry.size !== options.size) {
-    throw new VarveError(
-      'VOLUME_FOREIGN',
-      `the log is for ${geometry.size} bytes, not ${options.size}`,
-    );
-  }
-  if (devices.final.size < finalBytes(options.size)) {
-    throw new VarveError(
-      'VOLUME_FOREIGN',
-      `${devices.final.name} is truncated: got ${devices.final.size} bytes, expected ${finalBytes(options.size)}`,
-    );
-  }
-  if (devices.sums.size < sumsBytes(options.size)) {
-    throw new VarveError('VOLUME_FOREIGN', `${devices.sums.name} is truncated`);
-  }
-  const ringBytesMin = Math.max(2 * geometry.requestBytesMax, RING_BYTES_MIN);
-  if (options.ringBytes < ringBytesMin) {
-    throw new VarveError(
-      'RING_BAD',
-      `got ${options.ringBytes} bytes, at least ${ringBytesMin} are needed`,
-    );
-  }
 }
