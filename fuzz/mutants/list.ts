@@ -1,4 +1,5 @@
 /** All planted bugs, in the order of docs/MUTANTS.md; the first one is the canary. */
+import { BASE_MUTANTS } from './bases.ts';
 import { CATALOGUE_MUTANTS } from './catalogue.ts';
 import { INDEX_MUTANTS } from './index.ts';
 import type { Mutant } from './mutant.ts';
@@ -23,5 +24,6 @@ export const MUTANTS: readonly Mutant[] = [
   ...PAST_MUTANTS,
   ...ROLLBACK_MUTANTS,
   ...RECEIVE_MUTANTS,
+  ...BASE_MUTANTS,
   ...NBD_MUTANTS,
 ];

@@ -93,12 +93,14 @@ function addList(program: Command, setup: Setup): void {
     const all = await context.withOperator((operator) => operator.list());
     if (context.isJson) return sayJson(all);
     if (all.length === 0) return say(`no volumes in ${context.directory.path}`);
-    const rows = all.map(({ name, size, logSize, writeMode, createdAt }) => [
+    const isAnyBased = all.some(({ base }) => base !== undefined);
+    const rows = all.map(({ name, size, logSize, writeMode, createdAt, base }) => [
       name,
       sizeText(size),
       sizeText(logSize),
       writeMode,
       createdAt,
+      ...(isAnyBased ? [base ?? ''] : []),
     ]);
     const columns = [
       { head: 'NAME' },
@@ -106,6 +108,7 @@ function addList(program: Command, setup: Setup): void {
       { head: 'LOG', align: 'right' },
       { head: 'WRITE MODE' },
       { head: 'CREATED' },
+      ...(isAnyBased ? [{ head: 'BASED ON' }] : []),
     ] as const;
     say(await tableText(columns, rows));
   });

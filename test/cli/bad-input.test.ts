@@ -225,5 +225,5 @@ function otherIdentity(path: string): void {
 }
 
 function otherFormat(path: string): void {
-  writeFileSync(path, readFileSync(path, 'utf8').replace('"format": 2', '"format": 3'));
+  writeFileSync(path, readFileSync(path, 'utf8').replace('"format": 2', '"format": 9'));
 }

@@ -1,0 +1,53 @@
+/** Bugs of volumes that are based on another disk. */
+import type { Mutant } from './mutant.ts';
+
+const BASED = ['volume-based-lives'];
+
+export const BASE_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'trim-over-a-base-leaves-no-stamp',
+    law: 5,
+    story: 'a trim of whole pages of sums leaves them blank, and the base shows through again',
+    file: 'src/volume/settle.ts',
+    find: 'const isAsked = pin < target || core.final.hasBase;',
+    replace: 'const isAsked = pin < target;',
+    fuzzers: BASED,
+  },
+  {
+    name: 'before-image-of-the-base-as-zeros',
+    law: 4,
+    story:
+      'what a block was before its first write is kept as zeros, though the base has data there',
+    file: 'src/volume/keep-images.ts',
+    find: 'sum.kind === SUM_NEVER && this.#core.final.hasBase',
+    replace: 'sum.kind === SUM_NEVER && this.#core.settled < 0',
+    fuzzers: BASED,
+  },
+  {
+    name: 'allocation-forgets-the-base',
+    law: 3,
+    story: 'blocks of the base are told to be holes, so that exports and sends leave them out',
+    file: 'src/volume/home-kinds.ts',
+    find: 'below.forEach((kind, i) => (kinds[run.at + i] = kind));',
+    replace: "below.forEach((kind, i) => kind === 'data' || (kinds[run.at + i] = kind));",
+    fuzzers: BASED,
+  },
+  {
+    name: 'flatten-writes-over-what-was-written',
+    law: 1,
+    story: 'flattening copies the base over blocks that were written and settled since',
+    file: 'src/volume/flatten.ts',
+    find: "(i) => isNever[i] === true && kinds[i] === 'data'",
+    replace: "(i) => isNever.length > 0 && kinds[i] === 'data'",
+    fuzzers: BASED,
+  },
+  {
+    name: 'flatten-states-sums-before-content-is-synced',
+    law: 1,
+    story: 'a cut leaves sums for copies that never reached final storage',
+    file: 'src/volume/flatten.ts',
+    find: "await final.syncFinal('final');\n",
+    replace: '',
+    fuzzers: BASED,
+  },
+];
