@@ -147,6 +147,8 @@ export class Rollbacks {
     const told = `${sessions.count} sessions`;
     if (sessions.count > 0 && !force) throw new VarveError('CLIENTS_CONNECTED', told);
     const refusal = core.liveRefusal;
+    // It fitted when it began, and an estimate of its rest may be larger than the rest.
+    const goesOn = core.catalogue.unfinished?.generation === target.generation;
     let estimate: Estimate;
     let verified: Generation | undefined;
     try {
@@ -154,7 +156,7 @@ export class Rollbacks {
         // What is refused is refused before anybody is sent away.
         verified = core.head;
         const first = await this.#estimate(target.generation);
-        first.needRoom(core, target.generation);
+        if (!goesOn) first.needRoom(core, target.generation);
         await this.#verify(target.generation, first, progress);
       }
       core.liveRefusal = () =>
@@ -164,7 +166,7 @@ export class Rollbacks {
       await sessions.end(`the disk is rolled back to generation ${target.generation}`);
       await appender.quiet();
       estimate = await this.#estimate(target.generation);
-      estimate.needRoom(core, target.generation);
+      if (!goesOn) estimate.needRoom(core, target.generation);
       if (verified !== core.head) await this.#verify(target.generation, estimate, progress);
       if (estimate.isNothing && core.catalogue.unfinished === undefined) {
         core.liveRefusal = refusal;
