@@ -39,8 +39,8 @@ import {
   GENERATION_END,
   KIND_BEFORE_DATA,
   KIND_DATA,
+  KIND_JOINED,
   KIND_RECORD,
-  KIND_SPAN,
   batchHeader as shape,
 } from '../src/format/layouts.ts';
 import { offsetOf, readU48, readU64, viewOf, writeU48, writeU64 } from '../src/format/record.ts';
@@ -168,7 +168,7 @@ export interface EntryKinds {
 }
 
 export const LOG_KINDS: EntryKinds = { first: KIND_DATA, last: KIND_RECORD };
-export const UNDO_KINDS: EntryKinds = { first: KIND_BEFORE_DATA, last: KIND_SPAN };
+export const UNDO_KINDS: EntryKinds = { first: KIND_BEFORE_DATA, last: KIND_JOINED };
 
 /**
  * @param bytes - the header block, or its used part as it stands in a summary; borrowed and kept

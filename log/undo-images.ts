@@ -43,6 +43,11 @@ export interface UndoBatch {
   readonly place: ByteOffset;
 }
 
+interface Readable {
+  readonly found: readonly FoundImage[];
+  readonly refusal: VarveError | undefined;
+}
+
 interface UndoImagesParts {
   readonly device: LowerDevice;
   readonly slots: UndoSurvey;
@@ -59,6 +64,7 @@ export class UndoImages {
   readonly #seed: number;
   /** By place, in blocks. */
   readonly #headers: LRUCache<number, readonly BeforeImage[]>;
+  #joins = 0;
 
   constructor(parts: UndoImagesParts) {
     this.#parts = parts;
@@ -79,11 +85,16 @@ export class UndoImages {
     return found;
   }
 
-  async #readable(
-    first: Block,
-    count: number,
-    at: Generation,
-  ): Promise<{ readonly found: readonly FoundImage[]; readonly refusal: VarveError | undefined }> {
+  async #readable(first: Block, count: number, at: Generation): Promise<Readable> {
+    for (;;) {
+      const joins = this.#joins;
+      const readable = await this.#look(first, count, at);
+      // What was joined meanwhile was moved from a segment to come to one that was passed.
+      if (joins === this.#joins) return readable;
+    }
+  }
+
+  async #look(first: Block, count: number, at: Generation): Promise<Readable> {
     const found: FoundImage[] = [];
     let refusal: VarveError | undefined;
     const end = first + count;
@@ -117,6 +128,16 @@ export class UndoImages {
   async find(first: Block, count: number, at: Generation): Promise<FoundImages> {
     const { found, refusal } = await this.#readable(first, count, at);
     return { copies: perBlock(found, first, count).map(firstReplaced), refusal };
+  }
+
+  /** Grows when segments are joined: what was found before may have gone elsewhere. */
+  get joins(): number {
+    return this.#joins;
+  }
+
+  /** Images are elsewhere from now on as well, and their segments about to be freed. */
+  joined(): void {
+    this.#joins += 1;
   }
 
   /** Whether there may be an image of these blocks, of any time. */

@@ -32,14 +32,19 @@ import {
   type Slot,
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
-import { batchChecksum, usedBytes } from './batch.ts';
+import { batchChecksum, usedBytes, type BatchHeader } from './batch.ts';
 import { encodeImages, IMAGES_MAX, type BeforeImage } from './before-image.ts';
 import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
+import { encodeJoined, JOINED_MAX } from './joined.ts';
 import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.ts';
 import type { Times } from './stream.ts';
 import { UndoImages, type UndoSegment } from './undo-images.ts';
 import { UndoRuns } from './undo-runs.ts';
-import { undoGeometry, undoLsn, UndoSurvey } from './undo-survey.ts';
+import { undoGeometry, undoLsn, UndoSurvey, type UndoSlot } from './undo-survey.ts';
+
+/** A device with fewer slots keeps none back. */
+const SLOTS_SCARCE = 8;
+const SHORT_SLOTS_MIN = 3;
 
 /** An image with what it was; content is undefined for zeros. */
 export interface StatedImage {
@@ -150,18 +155,21 @@ export class UndoLog {
 
   async #survey(): Promise<void> {
     const horizon = this.#options.horizon();
+    const used: UndoSlot[] = [];
     for (let i = 0; i < this.#slotsUsed; i++) {
-      const slot = slotOf(i);
-      const found = await this.#slots.slot(slot);
-      if (found === undefined) {
-        this.#free.push(slot);
-        continue;
-      }
-      const { sequence, batches } = found;
+      const found = await this.#slots.glance(slotOf(i));
+      if (found === undefined) this.#free.push(slotOf(i));
+      else used.push(found);
+    }
+    const voided = await this.#slots.voided(used);
+    for (const found of used) {
+      const { sequence, slot } = found;
       if (sequence >= this.#nextSequence) this.#nextSequence = segmentSequence(sequence + 1);
       const segment = { sequence, slot, runs: new UndoRuns() };
       this.#segments.set(sequence, segment);
-      for (const { place, images } of batches) {
+      // States nothing, so it is freed as one that nobody needs.
+      if (voided.has(sequence)) continue;
+      for (const { place, images } of await this.#slots.batches(found)) {
         if (images.every(({ until }) => until <= horizon)) this.#state(segment, place, images);
       }
     }
@@ -184,21 +192,102 @@ export class UndoLog {
    */
   async put(stated: readonly StatedImage[], generation: Generation): Promise<void> {
     if (stated.length === 0) return;
+    const payloads = stated.filter(({ content }) => content !== undefined).length;
+    const segment = this.#withRoom(1 + payloads, stated.length * 2);
+    await this.#putImages(segment, stated, generation);
+  }
+
+  async #putImages(
+    segment: OpenSegment,
+    stated: readonly StatedImage[],
+    generation: Generation,
+  ): Promise<void> {
     const images = stated.map(({ image }) => image);
     const payloads = stated.flatMap(({ content }) => (content === undefined ? [] : [content]));
-    const segment = await this.#withRoom(1 + payloads.length, images.length);
-    const position = this.#lsnOf(segment.sequence, segment.at);
-    const times = this.#options.now();
-    const header = encodeImages(images, this.#options.volume, {
-      ...times,
+    const header = encodeImages(images, this.#options.volume, this.#heading(segment, generation));
+    const place = await this.#write(segment, header, payloads, images.length * 2);
+    this.#state(segment, place, images);
+  }
+
+  /**
+   * Writes what is left of some segments into one of its own, and syncs: it counts instead of them
+   * from now on, and the caller frees them.
+   * @param chunks - as `put` takes them; all of them fit one segment, as `fitsJoined` says
+   * @param onDurable - all of it is durable, and is about to be marked as such; until it has settled a
+   *   failure leaves what counts for nothing, and is the caller's to free; after that, a copy
+   * @throws VarveError UNDO_FULL when no slot is free; DISK_FULL, DEVICE_IO; what `chunks` throws
+   */
+  async join(
+    sources: readonly SegmentSequence[],
+    chunks: AsyncIterable<readonly StatedImage[]>,
+    generation: Generation,
+    onDurable: () => Promise<void>,
+  ): Promise<void> {
+    const { volume } = this.#options;
+    const mark = async (segment: OpenSegment): Promise<void> => {
+      const header = encodeJoined(sources, volume, this.#heading(segment, generation));
+      await this.#write(segment, header, [], sources.length);
+    };
+    const segment = this.#begin(this.#takeSlot());
+    await mark(segment);
+    for await (const chunk of chunks) {
+      const payloads = chunk.filter(({ content }) => content !== undefined).length;
+      assert(this.#fits(segment, 1 + payloads, chunk.length * 2), 'what is joined fits');
+      await this.#putImages(segment, chunk, generation);
+    }
+    await this.sync();
+    await onDurable();
+    assert(this.#fits(segment, 1, sources.length), 'what is joined leaves room for its mark');
+    await mark(segment);
+    if (segment.summary !== undefined) this.#closed.add(segment);
+    await this.sync();
+    this.images.joined();
+  }
+
+  /** Whether so much, of so many segments, goes into one. */
+  fitsJoined(sources: number, { images, bytes }: { images: number; bytes: number }): boolean {
+    if (sources > JOINED_MAX) return false;
+    const batches = 2 + Math.ceil(images / this.imagesMax);
+    const listed = 2 * usedBytes(sources) + (batches - 2) * usedBytes(0) + images * usedBytes(2);
+    const summary = Math.min(Math.ceil(listed / BLOCK_BYTES), summaryBlocksMax(this.geometry));
+    const blocks = 1 + batches + bytes / BLOCK_BYTES + summary + 1;
+    return blocks <= this.geometry.segmentBytes / BLOCK_BYTES;
+  }
+
+  /** Of segments that are neither being written nor waiting for a sync. */
+  isSettled(sequence: SegmentSequence): boolean {
+    const isClosed = [...this.#closed].some((segment) => segment.sequence === sequence);
+    return this.#open?.sequence !== sequence && !isClosed;
+  }
+
+  /** Slots begin to lack. */
+  get isShort(): boolean {
+    return this.freeSlots <= Math.max(SHORT_SLOTS_MIN, this.geometry.slotCount / 8);
+  }
+
+  #heading(
+    segment: OpenSegment,
+    generation: Generation,
+  ): Omit<BatchHeader, 'entryCount' | 'payloadBlocks'> {
+    return {
+      ...this.#options.now(),
       lineage: NIL_UUID,
       segment: segment.sequence,
-      lsn: position,
+      lsn: this.#lsnOf(segment.sequence, segment.at),
       generation,
       durable: generationOf(0),
       durableLsn: lsnOf(0),
       chain: segment.chain,
-    });
+    };
+  }
+
+  /** @returns where the header lies */
+  async #write(
+    segment: OpenSegment,
+    header: Uint8Array,
+    payloads: readonly Uint8Array[],
+    entries: number,
+  ): Promise<ByteOffset> {
     const sources = [header, ...payloads];
     const at = slotOffset(this.geometry, segment.slot) + segment.at;
     this.#isDirty = true;
@@ -209,18 +298,34 @@ export class UndoLog {
     }
     segment.at += sources.length * BLOCK_BYTES;
     segment.chain = batchChecksum(header);
-    const used = usedBytes(images.length * 2);
+    const used = usedBytes(entries);
     segment.summary?.push(header.slice(0, used));
     segment.summaryBytes += used;
-    this.#state(segment, byteOffset(at), images);
+    return byteOffset(at);
   }
 
-  async #withRoom(blocks: number, images: number): Promise<OpenSegment> {
+  #withRoom(blocks: number, entries: number): OpenSegment {
     const open = this.#open;
-    if (open !== undefined && this.#fits(open, blocks, images)) return open;
+    if (open !== undefined && this.#fits(open, blocks, entries)) return open;
     if (open?.summary !== undefined) this.#closed.add(open);
     this.#open = undefined;
-    const slot = this.#takeSlot();
+    // The last one is for joining others, which frees some.
+    if (this.freeSlots <= this.#reserve) throw this.#full();
+    const segment = this.#begin(this.#takeSlot());
+    assert(this.#fits(segment, blocks, entries), 'a slot takes a batch and its summary');
+    this.#open = segment;
+    return segment;
+  }
+
+  get #reserve(): number {
+    return this.geometry.slotCount < SLOTS_SCARCE ? 0 : 1;
+  }
+
+  #full(): VarveError {
+    return new VarveError('UNDO_FULL', `${this.#segments.size} segments are in use`);
+  }
+
+  #begin(slot: Slot): OpenSegment {
     const sequence = this.#nextSequence;
     this.#nextSequence = segmentSequence(sequence + 1);
     const header = encodeSegmentHeader(this.#options.volume, {
@@ -242,26 +347,22 @@ export class UndoLog {
       summary: [],
       summaryBytes: 0,
     };
-    assert(this.#fits(segment, blocks, images), 'a slot takes a batch and its summary');
     this.#segments.set(sequence, segment);
-    this.#open = segment;
     return segment;
   }
 
   #takeSlot(): Slot {
     const free = this.#free.shift();
     if (free !== undefined) return free;
-    if (this.#slotsUsed >= this.geometry.slotCount) {
-      throw new VarveError('UNDO_FULL', `${this.#segments.size} segments are in use`);
-    }
+    if (this.#slotsUsed >= this.geometry.slotCount) throw this.#full();
     this.#slotsUsed += 1;
     return slotOf(this.#slotsUsed - 1);
   }
 
   /** Batches with many zeros have long headers: a summary that has no place is left out. */
-  #fits(segment: OpenSegment, blocks: number, images: number): boolean {
+  #fits(segment: OpenSegment, blocks: number, entries: number): boolean {
     const { segmentBytes } = this.geometry;
-    const bytes = segment.summaryBytes + usedBytes(images * 2);
+    const bytes = segment.summaryBytes + usedBytes(entries);
     const summaryMax = summaryBlocksMax(this.geometry) * BLOCK_BYTES;
     if (bytes > summaryMax) segment.summary = undefined;
     const summary =

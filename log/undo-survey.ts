@@ -12,9 +12,10 @@ import {
   type Slot,
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
-import { decodeBatch, endOf, UNDO_KINDS } from './batch.ts';
+import { decodeBatch, endOf, UNDO_KINDS, type Batch } from './batch.ts';
 import { decodeImages, type BeforeImage } from './before-image.ts';
 import { slotOffset, type LogGeometry } from './geometry.ts';
+import { decodeJoined } from './joined.ts';
 import { readStrictly, Slots } from './slots.ts';
 
 const SLOTS_OFFSET = 64 * 1024;
@@ -43,9 +44,12 @@ export interface SurveyedBatch {
   readonly images: readonly BeforeImage[];
 }
 
-export interface SurveyedSegment {
+/** What a slot holds, at a glance. */
+export interface UndoSlot {
+  readonly slot: Slot;
   readonly sequence: SegmentSequence;
-  readonly batches: readonly SurveyedBatch[];
+  /** Segments that were to be joined into it; undefined: it was filled by rounds. */
+  readonly sources: readonly SegmentSequence[] | undefined;
 }
 
 export class UndoSurvey {
@@ -62,22 +66,65 @@ export class UndoSurvey {
   }
 
   /** @returns undefined: no segment has it. @throws VarveError DEVICE_IO */
-  async slot(slot: Slot): Promise<SurveyedSegment | undefined> {
-    const sequence = await this.#sequenceOf(slot);
+  async glance(slot: Slot): Promise<UndoSlot | undefined> {
+    const first = await this.#slots.batch(this.#slots.batchesAt(slot));
+    const sequence = await this.#sequenceOf(slot, first);
     if (sequence === undefined) return undefined;
+    const isOwn = first?.header.segment === sequence;
+    return { slot, sequence, sources: isOwn ? decodeJoined(first) : undefined };
+  }
+
+  /**
+   * Segments that count for nothing: others hold all that is in them.
+   * @param slots - all that hold something. @throws VarveError DEVICE_IO
+   */
+  async voided(slots: readonly UndoSlot[]): Promise<ReadonlySet<SegmentSequence>> {
+    const there = new Set(slots.map(({ sequence }) => sequence));
+    const voided = new Set<SegmentSequence>();
+    for (const one of slots) {
+      const { sources, sequence } = one;
+      if (sources === undefined) continue;
+      if (await this.#isWhole(one)) for (const source of sources) voided.add(source);
+      else if (sources.every((source) => there.has(source))) voided.add(sequence);
+    }
+    return voided;
+  }
+
+  /** Whether the mark is there that comes once all of it is durable. */
+  async #isWhole(slot: UndoSlot): Promise<boolean> {
+    const first = this.#slots.batchesAt(slot.slot);
+    let isWhole = false;
+    await this.#eachBatch(slot, (place, batch) => {
+      isWhole ||= place !== first && decodeJoined(batch) !== undefined;
+    });
+    return isWhole;
+  }
+
+  /** @throws VarveError DEVICE_IO */
+  async batches(slot: UndoSlot): Promise<readonly SurveyedBatch[]> {
+    const batches: SurveyedBatch[] = [];
+    await this.#eachBatch(slot, (place, batch) => {
+      const images = decodeImages(batch);
+      if (images !== undefined) batches.push({ place, images });
+    });
+    return batches;
+  }
+
+  async #eachBatch(
+    { slot, sequence }: UndoSlot,
+    visit: (place: ByteOffset, batch: Batch) => void,
+  ): Promise<void> {
     const summary = await this.#slots.summary(slot);
     if (summary?.footer.sequence !== sequence) {
-      return { sequence, batches: await this.#scan(sequence, slot) };
+      await this.#scan(sequence, slot, visit);
+      return;
     }
     const start = slotOffset(this.#geometry, slot);
-    const batches: SurveyedBatch[] = [];
     for (const batch of summary.batches) {
       if (batch.header.segment !== sequence) continue;
       const inside = batch.header.lsn - undoLsn(this.#geometry, sequence, 0);
-      const images = decodeImages(batch);
-      if (images !== undefined) batches.push({ place: byteOffset(start + inside), images });
+      visit(byteOffset(start + inside), batch);
     }
-    return { sequence, batches };
   }
 
   /**
@@ -102,10 +149,9 @@ export class UndoSurvey {
   }
 
   /** Where the header is damaged, the first batch tells, or a summary. */
-  async #sequenceOf(slot: Slot): Promise<SegmentSequence | undefined> {
+  async #sequenceOf(slot: Slot, first: Batch | undefined): Promise<SegmentSequence | undefined> {
     const header = await this.#slots.header(slot);
     if (header !== undefined) return header.sequence;
-    const first = await this.#slots.batch(this.#slots.batchesAt(slot));
     if (first !== undefined) {
       const { segment, lsn } = first.header;
       if (lsn === undoLsn(this.#geometry, segment, BLOCK_BYTES)) return segment;
@@ -115,11 +161,14 @@ export class UndoSurvey {
   }
 
   /** A segment without a summary: batch headers at any block of it. */
-  async #scan(sequence: SegmentSequence, slot: Slot): Promise<readonly SurveyedBatch[]> {
+  async #scan(
+    sequence: SegmentSequence,
+    slot: Slot,
+    visit: (place: ByteOffset, batch: Batch) => void,
+  ): Promise<void> {
     const { segmentBytes } = this.#geometry;
     const start = slotOffset(this.#geometry, slot);
     const window = new Uint8Array(Math.min(WINDOW_BYTES, segmentBytes));
-    const batches: SurveyedBatch[] = [];
     let windowAt = -1;
     for (let inside = BLOCK_BYTES; inside < segmentBytes;) {
       if (windowAt < 0 || inside + BLOCK_BYTES > windowAt + window.length) {
@@ -133,10 +182,8 @@ export class UndoSurvey {
         inside += BLOCK_BYTES;
         continue;
       }
-      const images = decodeImages(batch);
-      if (images !== undefined) batches.push({ place: byteOffset(start + inside), images });
+      visit(byteOffset(start + inside), batch);
       inside += endOf(batch) - position;
     }
-    return batches;
   }
 }

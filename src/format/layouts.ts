@@ -244,6 +244,7 @@ export const KIND_RECORD = 6;
 export const KIND_BEFORE_DATA = 7;
 export const KIND_BEFORE_ZERO = 8;
 export const KIND_SPAN = 9;
+export const KIND_JOINED = 10;
 export const FLAG_START = 1;
 export const FLAG_END = 2;
 export const FLAG_FUA = 4;
@@ -259,7 +260,8 @@ export const batchEntry = table(
       'u48',
       6,
       'block',
-      'block, or first block of a range; 0 for flush and record; span: generation of the image',
+      'block, or first block of a range; 0 for flush and record; span: generation of the image;' +
+        ' joined: sequence of the segment',
     ],
     [
       'kind',
@@ -267,7 +269,8 @@ export const batchEntry = table(
       1,
       'kind',
       '1 data, 2 trim, 3 zero, 4 zero and stay allocated, 5 flush, 6 record; on the undo device' +
-        ' 7 before-image with data, 8 with zeros, each followed by 9 its span',
+        ' 7 before-image with data, 8 with zeros, each followed by 9 its span; 10 first in a segment,' +
+        ' for each one that was joined into it',
     ],
     ['flags', 'u8', 1, 'bits', '1 the request starts here, 2 it ends here, 4 FUA'],
     [

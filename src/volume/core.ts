@@ -304,15 +304,48 @@ export class Core {
 
   /** Gives back segments of the undo device that nobody needs, when no round is under way. */
   collect(): void {
-    if (this.readOnly || !this.undo.hasGarbage || this.#collecting !== undefined) return;
+    const { undo } = this;
+    const isIdle = !undo.hasGarbage && !undo.wantsJoin;
+    if (this.readOnly || isIdle || this.#collecting !== undefined) return;
     const work = this.home.run(async () => {
       this.#collecting = undefined;
-      await this.undo.collect();
+      await this.#collect();
     });
     this.#collecting = work.catch((error: unknown) => {
       // What can't be given back now is given back with what comes next.
-      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      if (!isVarveError(error)) throw error;
     });
+  }
+
+  async #collect(): Promise<void> {
+    const { undo } = this;
+    await undo.collect();
+    if (!undo.wantsJoin) return;
+    try {
+      await undo.join(this.log.superblock.horizon.generation, async () => {
+        if (undo.slotsUsed <= this.log.superblock.undoSlots) return;
+        await this.log.publish({ undoSlots: undo.slotsUsed }, 'horizon');
+      });
+    } catch (error) {
+      // A sync that failed has taken what a round had put.
+      this.keeping = undefined;
+      throw error;
+    }
+    await undo.collect();
+  }
+
+  /**
+   * A round found no slot on the undo device.
+   * @returns whether one was made
+   */
+  async makeUndoRoom(): Promise<boolean> {
+    const before = this.undo.segments;
+    try {
+      await this.home.run(() => this.#collect());
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+    }
+    return this.undo.segments < before;
   }
 
   /** What is being given back has been. */

@@ -192,7 +192,8 @@ export class Destager {
       } catch (error) {
         // Nothing was recycled: everything since the last good round is still in the log, and is
         // written again, all of it, before `settled` moves.
-        await this.#failed(error);
+        const isUndoFull = isVarveError(error, 'UNDO_FULL');
+        if (!isUndoFull || !(await this.#core.makeUndoRoom())) await this.#failed(error);
       }
       this.#onRoom();
     }

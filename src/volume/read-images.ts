@@ -38,6 +38,7 @@ export async function readImages(
   const count = buffer.length / BLOCK_BYTES;
   const rest: { first: Block; count: number }[] = [];
   const bad: BadImage[] = [];
+  const before = { joins: core.undo.joins };
   const { copies: found, refusal } = await core.undo.find(first, count, at);
   for (let i = 0; i < count; i++) {
     const block = blockOf(first + i);
@@ -49,8 +50,16 @@ export async function readImages(
       continue;
     }
     const content = buffer.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
-    const problem = await readOne(core, block, copies, content);
-    if (problem !== undefined) bad.push(problem);
+    let problem = await readOne(core, block, copies, content);
+    // Its segment was freed under the read: it was joined with others elsewhere.
+    for (let { joins } = before; problem !== undefined && joins !== core.undo.joins;) {
+      ({ joins } = core.undo);
+      const [moved = []] = (await core.undo.find(block, 1, at)).copies;
+      problem = await readOne(core, block, moved, content);
+    }
+    if (problem === undefined) continue;
+    core.counters.readErrors += 1;
+    bad.push(problem);
   }
   return { rest, bad, refusal: refusal && reasonOf(refusal) };
 }
@@ -73,7 +82,6 @@ async function readOne(
       refused = { block, ...reasonOf(error) };
     }
   }
-  core.counters.readErrors += 1;
   content.fill(0);
   const generation = copies[0]?.image.from ?? 0;
   const why = `block ${block}, generation ${generation}: its before-image fails its checksum`;

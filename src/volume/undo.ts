@@ -27,8 +27,14 @@ import type { BeforeImage } from '../../log/before-image.ts';
 import type { FoundImage, FoundImages } from '../../log/found-image.ts';
 import type { UndoBatch } from '../../log/undo-images.ts';
 import { UndoLog, type StatedImage, type UndoLogOptions } from '../../log/undo-log.ts';
+import { chooseSources, DamagedSource, imagesToJoin } from './undo-join.ts';
 
-const SLOTS_LEFT_MIN = 2;
+const SLOTS_LEFT_MIN = 3;
+
+interface Joining {
+  into: SegmentSequence | undefined;
+  isMarked: boolean;
+}
 
 export interface UndoOptions extends Omit<UndoLogOptions, 'onImage'> {
   readonly pins: Pins<unknown>;
@@ -44,6 +50,9 @@ export class Undo {
   /** Segments with pairs that begin or end at a pin, and some that had such. */
   readonly #naming = new Map<Generation, Set<SegmentSequence>>();
   #log!: UndoLog;
+  #joining: Joining | undefined;
+  /** With damage: they stay as they are. */
+  readonly #unjoinable = new Set<SegmentSequence>();
 
   private constructor(pins: Pins<unknown>) {
     this.#pins = pins;
@@ -114,7 +123,9 @@ export class Undo {
     const pair = pinPair(this.#pins, image.from, image.until);
     if (pair === undefined) return;
     const amount = amountOf(image);
-    this.#held.add(pair, amount);
+    // What is joined was counted where it was.
+    if (this.#joining === undefined) this.#held.add(pair, amount);
+    else this.#joining.into = segment;
     let counts = this.#bySegment.get(segment);
     if (counts === undefined) this.#bySegment.set(segment, (counts = new HeldCounts()));
     counts.add(pair, amount);
@@ -159,6 +170,11 @@ export class Undo {
     return await this.#log.images.overlapping(first, count, at);
   }
 
+  /** @see UndoImages.joins */
+  get joins(): number {
+    return this.#log.images.joins;
+  }
+
   /** @see UndoImages.mayHave */
   mayHave(first: Block, count: number): boolean {
     return this.#log.images.mayHave(first, count);
@@ -201,6 +217,55 @@ export class Undo {
     return this.#bySegment.size < this.#log.segments.size;
   }
 
+  /** Segments that can be joined, and are better joined. */
+  get wantsJoin(): boolean {
+    return this.#sources().length > 0;
+  }
+
+  #sources(): readonly SegmentSequence[] {
+    const candidates = [...this.#bySegment]
+      .filter(([sequence]) => this.#log.isSettled(sequence) && !this.#unjoinable.has(sequence))
+      .map(([sequence, counts]) => ({ sequence, held: counts.total }));
+    return chooseSources(this.#log, candidates);
+  }
+
+  /**
+   * Joins what is left of some segments in one, and frees them. No round is under way.
+   * @param horizon - the durable one
+   * @param record - makes `slotsUsed` durable, before what was joined is freed
+   * @throws VarveError UNDO_FULL, DISK_FULL, DEVICE_IO: what was put since the last sync may have to be
+   *   put again
+   */
+  async join(horizon: Generation, record: () => Promise<void>): Promise<void> {
+    const sources = this.#sources();
+    if (sources.length === 0) return;
+    const isNeeded = ({ image: { from, until }, segment }: FoundImage): boolean => {
+      if (until > horizon) throw new DamagedSource(segment, 'a round is still putting there');
+      return this.isNeeded(from, until);
+    };
+    const joining: Joining = { into: undefined, isMarked: false };
+    this.#joining = joining;
+    try {
+      const images = imagesToJoin(this.#log, sources, isNeeded);
+      await this.#log.join(sources, images, horizon, async () => {
+        await record();
+        joining.isMarked = true;
+      });
+    } catch (error) {
+      // What may be marked as whole is never freed beside its sources: it would be found half there.
+      if (joining.into !== undefined && !joining.isMarked) this.#bySegment.delete(joining.into);
+      if (!(error instanceof DamagedSource)) throw error;
+      this.#unjoinable.add(error.sequence);
+      return;
+    } finally {
+      this.#joining = undefined;
+    }
+    for (const sequence of sources) {
+      this.#bySegment.delete(sequence);
+      await this.#log.free(sequence);
+    }
+  }
+
   /** Frees segments that nobody needs. No round is under way. */
   async collect(): Promise<void> {
     for (const sequence of this.#garbage()) await this.#log.free(sequence);
@@ -225,6 +290,8 @@ export class Undo {
     }
     const pairs: [PinPair, Amount][] = [];
     for (const batch of this.#log.images.batches()) {
+      // Not yet freed after a join, or what a join left that came to nothing.
+      if (!this.#bySegment.has(batch.segment.sequence)) continue;
       for (const { image } of await this.#log.images.imagesOf(batch)) {
         const pair = pinPair(this.#pins, image.from, image.until);
         if (pair !== undefined) pairs.push([pair, amountOf(image)]);

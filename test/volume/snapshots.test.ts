@@ -164,4 +164,40 @@ describe('snapshots below the horizon', () => {
       expect(await get(volume.live(), BLOCK)).toEqual(new Uint8Array(BLOCK_BYTES));
     });
   });
+
+  // Every opening begins a segment of its own, and a snapshot that needs a block of each kept them
+  // all: the device was full when hardly anything was in it.
+  test('take a few segments, however many openings they were filled by', async () => {
+    const bench = await Bench.create(7, { size: SIZE });
+    const count = 80;
+    await bench.use(async (volume) => {
+      for (let i = 0; i < count; i++) await put(volume, BLOCK + i, blocksOf(i + 10));
+      await volume.createSnapshot('first');
+    });
+    const segments: number[] = [];
+    for (let i = 0; i < count; i++) {
+      await bench.lose('cut', async (volume) => {
+        await put(volume, BLOCK + i, blocksOf(2));
+        await pushRounds(volume, 1);
+        await volume.core.collected();
+        segments.push(volume.core.undo.segments);
+      });
+    }
+    // Two full ones with what `pushRounds` writes, and the others.
+    expect(Math.max(...segments)).toBeLessThan(20);
+    await bench.use(async (volume) => {
+      const moment = volume.openMoment(await volume.resolve('first'));
+      for (let i = 0; i < count; i++) {
+        expect(await get(moment, BLOCK + i)).toEqual(blocksOf(i + 10));
+      }
+      await moment.close();
+      const { undo } = volume.core;
+      expect(undo.held.images).toBeGreaterThanOrEqual(count);
+      await undo.check();
+      await volume.deleteSnapshot('first');
+      await volume.core.collected();
+      expect(undo.held).toEqual({ images: 0, bytes: 0 });
+      expect(undo.segments).toBe(0);
+    });
+  });
 });

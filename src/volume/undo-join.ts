@@ -1,0 +1,97 @@
+/**
+ * Joining segments of the undo device that are mostly empty: which ones, and what of them goes on.
+ *
+ * Invariants:
+ *   - What is chosen fits one segment, together, and frees more slots than it takes.
+ *   - A fact that is there twice goes on once; what nobody needs does not.
+ */
+import { VarveError } from '../base/errors.ts';
+import type { SegmentSequence } from '../base/units.ts';
+import type { Amount } from '../../index/held-counts.ts';
+import type { FoundImage } from '../../log/found-image.ts';
+import type { StatedImage, UndoLog } from '../../log/undo-log.ts';
+
+/** In memory at once, without their content. */
+const IMAGES_MAX = 65_536;
+/** So few are joined only where slots are short: what is written again is less than what it frees. */
+const SOURCES_SHORT = 2;
+const SOURCES_MIN = 4;
+
+export interface Candidate {
+  readonly sequence: SegmentSequence;
+  /** What pins need of it. */
+  readonly held: Amount;
+}
+
+/** @returns the emptiest that fit one segment together; none when it is not worth it */
+export function chooseSources(
+  log: UndoLog,
+  candidates: readonly Candidate[],
+): readonly SegmentSequence[] {
+  const chosen: SegmentSequence[] = [];
+  let [images, bytes] = [0, 0];
+  for (const { sequence, held } of candidates.toSorted((a, b) => a.held.bytes - b.held.bytes)) {
+    images += held.images;
+    bytes += held.bytes;
+    if (images > IMAGES_MAX || !log.fitsJoined(chosen.length + 1, { images, bytes })) break;
+    chosen.push(sequence);
+  }
+  const least = log.isShort ? SOURCES_SHORT : SOURCES_MIN;
+  return chosen.length < least ? [] : chosen;
+}
+
+/** Where a damaged payload lies, so that its segment is left as it is. */
+export class DamagedSource extends VarveError {
+  readonly sequence: SegmentSequence;
+
+  constructor(sequence: SegmentSequence, detail: string) {
+    super('VOLUME_CORRUPT', detail);
+    this.sequence = sequence;
+  }
+}
+
+/**
+ * What is needed of the sources, in order of block and `until`, in batches.
+ * @throws VarveError DEVICE_IO, VOLUME_CORRUPT; DamagedSource
+ */
+export async function* imagesToJoin(
+  log: UndoLog,
+  sources: readonly SegmentSequence[],
+  isNeeded: (found: FoundImage) => boolean,
+): AsyncGenerator<readonly StatedImage[]> {
+  const facts = new Map<string, FoundImage>();
+  for (const batch of log.images.batches()) {
+    if (!sources.includes(batch.segment.sequence)) continue;
+    let found: readonly FoundImage[];
+    try {
+      found = await log.images.imagesOf(batch);
+    } catch (error) {
+      throw new DamagedSource(batch.segment.sequence, String(error));
+    }
+    for (const one of found) {
+      const { block, from, until } = one.image;
+      const key = `${block}:${from}:${until}`;
+      const isNewer = one.segment > (facts.get(key)?.segment ?? 0);
+      if (isNewer && isNeeded(one)) facts.set(key, one);
+    }
+  }
+  const sorted = [...facts.values()].toSorted(
+    ({ image: a }, { image: b }) => a.block - b.block || a.until - b.until,
+  );
+  for (let from = 0; from < sorted.length; from += log.imagesMax) {
+    const chunk: StatedImage[] = [];
+    for (const one of sorted.slice(from, from + log.imagesMax)) {
+      chunk.push({ image: one.image, content: await contentOf(log, one) });
+    }
+    yield chunk;
+  }
+}
+
+async function contentOf(log: UndoLog, one: FoundImage): Promise<Uint8Array | undefined> {
+  const { image, segment } = one;
+  if (image.checksum === undefined) return undefined;
+  const content = await log.images.read(one, image.block);
+  if (content !== undefined) return content;
+  const which = `block ${image.block}, generation ${image.from}`;
+  throw new DamagedSource(segment, `${which}: its before-image fails its checksum`);
+}
