@@ -38,7 +38,7 @@ import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
 import { encodeJoined, JOINED_MAX } from './joined.ts';
 import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.ts';
 import type { Times } from './stream.ts';
-import { UndoImages, type UndoSegment } from './undo-images.ts';
+import { UndoImages, type UndoBatch, type UndoSegment } from './undo-images.ts';
 import { UndoRuns } from './undo-runs.ts';
 import { undoGeometry, undoLsn, UndoSurvey, type UndoSlot } from './undo-survey.ts';
 
@@ -96,6 +96,8 @@ export class UndoLog {
   #isDirty = false;
   /** Slots were freed, and a cut may take that back. */
   #isPunched = false;
+  /** Of rounds that did not come so far: they are put again, and would be there twice. */
+  readonly #leftovers: UndoBatch[] = [];
   /** A sync failed: what it left of clearing slots, nobody knows. */
   #isClearingLost = false;
   #nextSequence = segmentSequence(1);
@@ -171,6 +173,7 @@ export class UndoLog {
       if (voided.has(sequence)) continue;
       for (const { place, images } of await this.#slots.batches(found)) {
         if (images.every(({ until }) => until <= horizon)) this.#state(segment, place, images);
+        else this.#leftovers.push({ segment, place });
       }
     }
   }
@@ -425,6 +428,10 @@ export class UndoLog {
     }
   }
 
+  get hasLeftovers(): boolean {
+    return this.#leftovers.length > 0;
+  }
+
   /**
    * After an opening that followed a crash: what lies in slots that no segment has, because the
    * crash came before a round had put all of it, or took the freeing of a slot back.
@@ -433,6 +440,14 @@ export class UndoLog {
   async clearFreeSlots(): Promise<void> {
     const { segmentBytes } = this.geometry;
     this.#isPunched = true;
+    for (const { segment, place } of this.#leftovers) {
+      if (this.#segments.get(segment.sequence) !== segment) continue;
+      await this.#device.punch(place, byteCount(BLOCK_BYTES));
+      // It lists them.
+      if (!(await this.#slots.hasSummary(segment))) continue;
+      const end = slotOffset(this.geometry, segment.slot) + segmentBytes;
+      await this.#device.punch(byteOffset(end - BLOCK_BYTES), byteCount(BLOCK_BYTES));
+    }
     for (const slot of this.#free) {
       await this.#device.punch(slotOffset(this.geometry, slot), segmentBytes);
     }

@@ -101,6 +101,12 @@ export class UndoSurvey {
   }
 
   /** @throws VarveError DEVICE_IO */
+  async hasSummary({ slot, sequence }: Pick<UndoSlot, 'slot' | 'sequence'>): Promise<boolean> {
+    const summary = await this.#slots.summary(slot);
+    return summary?.footer.sequence === sequence;
+  }
+
+  /** @throws VarveError DEVICE_IO */
   async batches(slot: UndoSlot): Promise<readonly SurveyedBatch[]> {
     const batches: SurveyedBatch[] = [];
     await this.#eachBatch(slot, (place, batch) => {

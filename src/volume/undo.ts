@@ -71,7 +71,7 @@ export class Undo {
     else {
       // A slot may have been another segment's by half before a crash: nobody looks into it.
       await undo.collect();
-      if (!isClean) await undo.#log.clearFreeSlots();
+      if (!isClean || undo.#log.hasLeftovers) await undo.#log.clearFreeSlots();
     }
     return undo;
   }
