@@ -30,8 +30,8 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     law: 4,
     story: 'what a crash left of a round that never came is read in place of what is at home',
     file: 'log/undo-log.ts',
-    find: 'if (images.every(({ until }) => until <= horizon)) this.#state(segment, place, images);',
-    replace: 'this.#state(segment, place, images);',
+    find: 'images.every(({ until }) => until <= horizon)',
+    replace: 'images.every(({ until }) => until <= horizon || until > 0)',
     more: [
       {
         find: 'const { volume, cacheBytes, horizon } = options;',
