@@ -21,6 +21,7 @@ import { fuzzer as volumeLives } from './life/lives.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeAstrayReads } from './volume/astray-reads.fuzz.ts';
 import { fuzzer as volumeBasedLives } from './volume/based-lives.fuzz.ts';
+import { fuzzer as volumeCloneLives } from './volume/clone-lives.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumePast } from './volume/past.fuzz.ts';
@@ -54,6 +55,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   nbdSim,
   volumeAstrayReads,
   volumeBasedLives,
+  volumeCloneLives,
   volumeDamage,
   volumeLives,
   volumeForks,
