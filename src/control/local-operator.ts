@@ -78,7 +78,7 @@ export class LocalOperator implements Operator {
     if (moment !== undefined) parseMoment(moment);
     return this.#clones.run(async () => {
       const directory = this.#directory;
-      if ((await directory.names()).includes(name)) {
+      if (await directory.has(name)) {
         throw new VarveError('VOLUME_EXISTS', `"${name}" in ${directory.path}`);
       }
       const record = await this.#pool.use(origin, 'write', async (volume) => {

@@ -116,6 +116,11 @@ export class VolumeDirectory {
     return names;
   }
 
+  /** Whether there is a volume of that name, without a look at the others. */
+  async has(name: string): Promise<boolean> {
+    return (await this.#around.files.kind(join(this.path, name, RECORD_FILE))) !== 'none';
+  }
+
   /** @throws VarveError VOLUME_UNKNOWN, VOLUME_FOREIGN, VERSION_UNKNOWN, PERMISSION */
   async record(name: string): Promise<VolumeRecord> {
     const { files } = this.#around;

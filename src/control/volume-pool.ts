@@ -18,6 +18,9 @@ export interface VolumePool {
   find(name: string): Volume | undefined;
 }
 
+/** Volumes that are opened at once when a server starts. */
+const OPENING_MAX = 8;
+
 /** Opens for each use, and closes after it. */
 export class TransientVolumes implements VolumePool {
   readonly #directory: VolumeDirectory;
@@ -63,7 +66,17 @@ export class ServedVolumes implements VolumePool {
   static async open(directory: VolumeDirectory): Promise<ServedVolumes> {
     const pool = new ServedVolumes(directory);
     try {
-      for (const name of await directory.names()) await pool.added(name);
+      for (const level of await levelsOf(directory, await directory.names())) {
+        let next = 0;
+        const work = async (): Promise<void> => {
+          for (let name = level[next++]; name !== undefined; name = level[next++]) {
+            await pool.#add(name);
+          }
+        };
+        const workers = Array.from({ length: OPENING_MAX }, work);
+        await Promise.allSettled(workers);
+        await Promise.all(workers);
+      }
       return pool;
     } catch (error) {
       await pool.close();
@@ -91,9 +104,11 @@ export class ServedVolumes implements VolumePool {
   }
 
   async added(name: string): Promise<void> {
-    await this.#opening.run(async () => {
-      await this.#open(name);
-    });
+    await this.#opening.run(() => this.#add(name));
+  }
+
+  async #add(name: string): Promise<void> {
+    await this.#open(name);
   }
 
   async #open(name: string): Promise<Volume> {
@@ -125,4 +140,27 @@ export class ServedVolumes implements VolumePool {
       if (failures.length > 0) throw failures[0];
     });
   }
+}
+
+/** Names in groups, each after the group with what it is based on. */
+async function levelsOf(
+  directory: VolumeDirectory,
+  names: readonly string[],
+): Promise<readonly (readonly string[])[]> {
+  const origins = new Map<string, string | undefined>();
+  for (const name of names) {
+    const { base } = await directory.record(name);
+    const isClone = base?.kind === 'volume';
+    origins.set(name, isClone ? await originName(directory, base) : undefined);
+  }
+  const levels: string[][] = [];
+  for (let left = names; left.length > 0;) {
+    const waiting = new Set(left);
+    const isReady = (name: string): boolean => !waiting.has(origins.get(name) ?? '');
+    const ready = left.filter(isReady);
+    // Records that name each other: opening them tells.
+    levels.push(ready.length > 0 ? ready : [...left]);
+    left = ready.length > 0 ? left.filter((name) => !isReady(name)) : [];
+  }
+  return levels;
 }
