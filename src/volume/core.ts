@@ -322,7 +322,7 @@ export class Core {
     await undo.collect();
     if (!undo.wantsJoin) return;
     try {
-      await undo.join(this.log.superblock.horizon.generation, async () => {
+      await undo.join(async () => {
         if (undo.slotsUsed <= this.log.superblock.undoSlots) return;
         await this.log.publish({ undoSlots: undo.slotsUsed }, 'horizon');
       });

@@ -40,19 +40,22 @@ export function chooseSources(
   return chosen.length < least ? [] : chosen;
 }
 
-/** Where a damaged payload lies, so that its segment is left as it is. */
-export class DamagedSource extends VarveError {
+/** A segment that has to be left as it is: something in it is damaged, or not settled history yet. */
+export class BadSource extends VarveError {
   readonly sequence: SegmentSequence;
+  /** When the horizon is there it may be tried again. */
+  readonly until: number;
 
-  constructor(sequence: SegmentSequence, detail: string) {
+  constructor(sequence: SegmentSequence, detail: string, until = Infinity) {
     super('VOLUME_CORRUPT', detail);
     this.sequence = sequence;
+    this.until = until;
   }
 }
 
 /**
  * What is needed of the sources, in order of block and `until`, in batches.
- * @throws VarveError DEVICE_IO, VOLUME_CORRUPT; DamagedSource
+ * @throws VarveError DEVICE_IO, VOLUME_CORRUPT; BadSource
  */
 export async function* imagesToJoin(
   log: UndoLog,
@@ -66,7 +69,7 @@ export async function* imagesToJoin(
     try {
       found = await log.images.imagesOf(batch);
     } catch (error) {
-      throw new DamagedSource(batch.segment.sequence, String(error));
+      throw new BadSource(batch.segment.sequence, String(error));
     }
     for (const one of found) {
       const { block, from, until } = one.image;
@@ -93,5 +96,5 @@ async function contentOf(log: UndoLog, one: FoundImage): Promise<Uint8Array | un
   const content = await log.images.read(one, image.block);
   if (content !== undefined) return content;
   const which = `block ${image.block}, generation ${image.from}`;
-  throw new DamagedSource(segment, `${which}: its before-image fails its checksum`);
+  throw new BadSource(segment, `${which}: its before-image fails its checksum`);
 }

@@ -27,7 +27,7 @@ import type { BeforeImage } from '../../log/before-image.ts';
 import type { FoundImage, FoundImages } from '../../log/found-image.ts';
 import type { UndoBatch } from '../../log/undo-images.ts';
 import { UndoLog, type StatedImage, type UndoLogOptions } from '../../log/undo-log.ts';
-import { chooseSources, DamagedSource, imagesToJoin } from './undo-join.ts';
+import { chooseSources, BadSource, imagesToJoin } from './undo-join.ts';
 
 const SLOTS_LEFT_MIN = 3;
 
@@ -45,17 +45,19 @@ export interface UndoOptions extends Omit<UndoLogOptions, 'onImage'> {
 
 export class Undo {
   readonly #pins: Pins<unknown>;
+  readonly #horizon: () => Generation;
   readonly #held = new HeldCounts();
   readonly #bySegment = new Map<SegmentSequence, HeldCounts>();
   /** Segments with pairs that begin or end at a pin, and some that had such. */
   readonly #naming = new Map<Generation, Set<SegmentSequence>>();
   #log!: UndoLog;
   #joining: Joining | undefined;
-  /** With damage: they stay as they are. */
-  readonly #unjoinable = new Set<SegmentSequence>();
+  /** They stay as they are, until the horizon has come so far. */
+  readonly #unjoinable = new Map<SegmentSequence, number>();
 
-  private constructor(pins: Pins<unknown>) {
+  private constructor(pins: Pins<unknown>, horizon: () => Generation) {
     this.#pins = pins;
+    this.#horizon = horizon;
   }
 
   /** @param options - `pins`: with all that are durable. @throws VarveError DEVICE_IO */
@@ -63,7 +65,7 @@ export class Undo {
     device: LowerDevice,
     { pins, readOnly, isClean, ...options }: UndoOptions,
   ): Promise<Undo> {
-    const undo = new Undo(pins);
+    const undo = new Undo(pins, options.horizon);
     const onImage = (segment: SegmentSequence, image: BeforeImage): void =>
       undo.#count(segment, image);
     undo.#log = await UndoLog.open(device, { ...options, onImage });
@@ -224,23 +226,27 @@ export class Undo {
 
   #sources(): readonly SegmentSequence[] {
     const candidates = [...this.#bySegment]
-      .filter(([sequence]) => this.#log.isSettled(sequence) && !this.#unjoinable.has(sequence))
+      .filter(([sequence]) => this.#log.isSettled(sequence) && this.#isJoinable(sequence))
       .map(([sequence, counts]) => ({ sequence, held: counts.total }));
     return chooseSources(this.#log, candidates);
   }
 
+  #isJoinable(sequence: SegmentSequence): boolean {
+    return (this.#unjoinable.get(sequence) ?? 0) <= this.#horizon();
+  }
+
   /**
    * Joins what is left of some segments in one, and frees them. No round is under way.
-   * @param horizon - the durable one
    * @param record - makes `slotsUsed` durable, before what was joined is freed
    * @throws VarveError UNDO_FULL, DISK_FULL, DEVICE_IO: what was put since the last sync may have to be
    *   put again
    */
-  async join(horizon: Generation, record: () => Promise<void>): Promise<void> {
+  async join(record: () => Promise<void>): Promise<void> {
     const sources = this.#sources();
     if (sources.length === 0) return;
+    const horizon = this.#horizon();
     const isNeeded = ({ image: { from, until }, segment }: FoundImage): boolean => {
-      if (until > horizon) throw new DamagedSource(segment, 'a round is still putting there');
+      if (until > horizon) throw new BadSource(segment, 'a round puts there', until);
       return this.isNeeded(from, until);
     };
     const joining: Joining = { into: undefined, isMarked: false };
@@ -254,14 +260,15 @@ export class Undo {
     } catch (error) {
       // What may be marked as whole is never freed beside its sources: it would be found half there.
       if (joining.into !== undefined && !joining.isMarked) this.#bySegment.delete(joining.into);
-      if (!(error instanceof DamagedSource)) throw error;
-      this.#unjoinable.add(error.sequence);
+      if (!(error instanceof BadSource)) throw error;
+      this.#unjoinable.set(error.sequence, error.until);
       return;
     } finally {
       this.#joining = undefined;
     }
     for (const sequence of sources) {
       this.#bySegment.delete(sequence);
+      this.#unjoinable.delete(sequence);
       await this.#log.free(sequence);
     }
   }
