@@ -2,4 +2,4 @@
 import { runBasedLives } from '../../test/crash/based-lives.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-based-lives', perRun: 2, one: runBasedLives });
+export const fuzzer = eachSeed({ name: 'volume-based-lives', runs: 12, one: runBasedLives });
