@@ -233,6 +233,8 @@ export class UndoLog {
     };
     const segment = this.#begin(this.#takeSlot());
     await mark(segment);
+    // Else a cut may keep what follows without it, and that would count beside the sources.
+    await this.sync();
     for await (const chunk of chunks) {
       const payloads = chunk.filter(({ content }) => content !== undefined).length;
       assert(this.#fits(segment, 1 + payloads, chunk.length * 2), 'what is joined fits');
