@@ -223,7 +223,7 @@ class PastRun {
   ): Promise<T | undefined> {
     const open = volume.openMoment({ generation: older });
     try {
-      const [answer] = await Promise.all([
+      const [answer] = await allEnded([
         question(),
         this.#random.chance(0.5) ? this.#change(volume) : undefined,
       ]);
@@ -474,6 +474,12 @@ class PastRun {
     }
     return places;
   }
+}
+
+/** As Promise.all; also where one fails, the other is over: else a close would cut a change off. */
+async function allEnded<A, B>(work: readonly [Promise<A>, B]): Promise<readonly [A, Awaited<B>]> {
+  await Promise.allSettled(work);
+  return await Promise.all(work);
 }
 
 function isData(kind: string): boolean {
