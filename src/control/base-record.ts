@@ -1,9 +1,9 @@
 /** What a volume is based on, as its volume.json names it: an image file, or a moment of a volume. */
 import { isAbsolute } from 'node:path';
-import { isUuid, type Uuid } from '../base/identity.ts';
+import type { Uuid } from '../base/identity.ts';
 import { byteCount, generation, type ByteCount, type Generation } from '../base/units.ts';
 import { IMAGE_FORMATS, type ImageFormat } from '../image/base-image.ts';
-import { fields, flag, oneOf, optional, ShapeError, text, unit, type Shape } from './shape.ts';
+import { fields, flag, oneOf, optional, text, unit, uuid, type Shape } from './shape.ts';
 
 interface AnyBase {
   /** Of the disk in it. */
@@ -33,12 +33,6 @@ export interface VolumeBase extends AnyBase {
 }
 
 export type BaseRecord = FileBase | VolumeBase;
-
-const uuid: Shape<Uuid> = (value, place) => {
-  const found = text(value, place);
-  if (isUuid(found)) return found;
-  throw new ShapeError(place, 'a UUID');
-};
 
 const ANY = { size: unit(byteCount), isCopied: flag };
 const kindShape = fields({ kind: oneOf(['file', 'volume'] as const) });

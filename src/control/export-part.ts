@@ -8,7 +8,7 @@
  *   - What the note tells of was synced before it was written.
  */
 import { VarveError } from '../base/errors.ts';
-import { isUuid, type Uuid } from '../base/identity.ts';
+import type { Uuid } from '../base/identity.ts';
 import {
   byteCount,
   byteOffset,
@@ -20,7 +20,7 @@ import {
 import type { UnreadableRange } from '../base/unreadable.ts';
 import type { MetaFiles } from '../device/meta-files.ts';
 import { WINDOW_BYTES, type ImagePlace } from '../image/image-writer.ts';
-import { fields, list, oneOf, parseJson, ShapeError, text, unit } from './shape.ts';
+import { fields, list, oneOf, parseJson, ShapeError, text, unit, uuid } from './shape.ts';
 
 export const EXPORT_FORMATS = ['raw', 'qcow2'] as const;
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
@@ -61,7 +61,7 @@ const formatShape = fields({ exportPart: unit(Number) });
 const noteShape = fields({
   asked: text,
   canonicalName: text,
-  uuid: text,
+  uuid,
   lineage: text,
   generation: unit(generation),
   size: unit(byteCount),
@@ -86,7 +86,6 @@ export function parseNote(source: string, path: string): PartNote {
       throw new VarveError('VERSION_UNKNOWN', both);
     }
     const note = noteShape(value, '');
-    if (!isUuid(note.uuid)) throw new ShapeError('uuid', 'a UUID');
     const end = byteOffset(note.size);
     const isPlace = note.done % WINDOW_BYTES === 0 || note.done === end;
     if (!isPlace || note.done > end) throw new ShapeError('done', 'a place on the disk');

@@ -4,6 +4,7 @@
  *
  * Invariant: a shape takes nothing on trust, and gives back only what it has looked at.
  */
+import { isUuid, type Uuid } from '../base/identity.ts';
 export type Shape<T> = (value: unknown, place: string) => T;
 
 type ValueOf<S> = S extends Shape<infer T> ? T : never;
@@ -67,6 +68,12 @@ export function list<T>(shape: Shape<T>): Shape<readonly T[]> {
     return members.map((member, at) => shape(member, `${place}[${at}]`));
   };
 }
+
+export const uuid: Shape<Uuid> = (value, place) => {
+  const found = text(value, place);
+  if (isUuid(found)) return found;
+  throw new ShapeError(place, 'a UUID');
+};
 
 /** The named fields; what else there is is left out. */
 export function fields<S extends Readonly<Record<string, Shape<unknown>>>>(

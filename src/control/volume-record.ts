@@ -5,12 +5,12 @@
  */
 import { isAbsolute, join } from 'node:path';
 import { VarveError } from '../base/errors.ts';
-import { isUuid, type Uuid } from '../base/identity.ts';
+import type { Uuid } from '../base/identity.ts';
 import { byteCount, gibibytes, mebibytes, type ByteCount } from '../base/units.ts';
 import { planGeometry, REQUEST_BYTES_MAX, type LogGeometry } from '../../log/geometry.ts';
 import { WRITE_MODES, type WriteMode } from '../volume/report.ts';
 import { baseShape, type BaseRecord } from './base-record.ts';
-import { fields, flag, oneOf, optional, parseJson, ShapeError, text, unit } from './shape.ts';
+import { fields, flag, oneOf, optional, parseJson, ShapeError, text, unit, uuid } from './shape.ts';
 
 const RECORD_FORMAT = 2;
 /** Of a volume that has a base, or had one: older builds would take what is the base's for zeros. */
@@ -128,7 +128,7 @@ export function recordText(record: VolumeRecord): string {
 
 const formatShape = fields({ format: unit(Number) });
 const recordShape = fields({
-  uuid: text,
+  uuid,
   size: unit(byteCount),
   logSize: unit(byteCount),
   ringSize: unit(byteCount),
@@ -158,7 +158,6 @@ export function parseRecord(source: string, path: string): VolumeRecord {
     }
     const shaped = recordShape(value, '');
     const record = { ...shaped, hadBase: shaped.hadBase === true };
-    if (!isUuid(record.uuid)) throw new ShapeError('uuid', 'a UUID');
     if (record.size === 0) throw new ShapeError('size', 'above 0');
     return record;
   } catch (error) {

@@ -299,13 +299,15 @@ export class Core {
     this.#stoppedBy.delete(handle);
     if (this.pins.isPinned(handle.generation)) return;
     this.undo.unpinned(handle.generation);
-    this.collect();
+    this.collect(false);
   }
 
-  /** Gives back segments of the undo device that nobody needs, when no round is under way. */
-  collect(): void {
-    const { undo } = this;
-    const isIdle = !undo.hasGarbage && !undo.wantsJoin;
+  /**
+   * Gives back segments of the undo device that nobody needs, when no round is under way.
+   * @param joins - and looks whether some are better joined, which costs a look at all
+   */
+  collect(joins: boolean): void {
+    const isIdle = !this.undo.hasGarbage && !joins;
     if (this.readOnly || isIdle || this.#collecting !== undefined) return;
     const work = this.home.run(async () => {
       this.#collecting = undefined;
@@ -320,7 +322,6 @@ export class Core {
   async #collect(): Promise<void> {
     const { undo } = this;
     await undo.collect();
-    if (!undo.wantsJoin) return;
     try {
       await undo.join(async () => {
         if (undo.slotsUsed <= this.log.superblock.undoSlots) return;
@@ -328,7 +329,7 @@ export class Core {
       });
     } catch (error) {
       // A sync that failed has taken what a round had put.
-      this.keeping = undefined;
+      if (isVarveError(error, 'DEVICE_IO')) this.keeping = undefined;
       throw error;
     }
     await undo.collect();

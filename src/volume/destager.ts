@@ -305,7 +305,7 @@ export class Destager {
     core.final.sidecar.unfinishedAfter = undefined;
     this.#unread.clear();
     // A pin that went meanwhile may have been all that needed what was put.
-    core.collect();
+    core.collect(true);
   }
 
   /**

@@ -102,6 +102,7 @@ export class FinalStorage {
   /** Runs `work` with the base, if there is one; it stays until that has ended. */
   async withBase<T>(work: (base: BaseBlocks | undefined) => Promise<T>): Promise<T> {
     const base = this.#base;
+    if (base === undefined) return await work(undefined);
     this.#users += 1;
     try {
       return await work(base);

@@ -5,7 +5,7 @@
  *   - What is chosen fits one segment, together, and frees more slots than it takes.
  *   - A fact that is there twice goes on once; what nobody needs does not.
  */
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import type { SegmentSequence } from '../base/units.ts';
 import type { Amount } from '../../index/held-counts.ts';
 import type { FoundImage } from '../../log/found-image.ts';
@@ -69,7 +69,8 @@ export async function* imagesToJoin(
     try {
       found = await log.images.imagesOf(batch);
     } catch (error) {
-      throw new BadSource(batch.segment.sequence, String(error));
+      if (!isVarveError(error, 'VOLUME_CORRUPT')) throw error;
+      throw new BadSource(batch.segment.sequence, error.detail);
     }
     for (const one of found) {
       const { block, from, until } = one.image;

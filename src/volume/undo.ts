@@ -219,11 +219,7 @@ export class Undo {
     return this.#bySegment.size < this.#log.segments.size;
   }
 
-  /** Segments that can be joined, and are better joined. */
-  get wantsJoin(): boolean {
-    return this.#sources().length > 0;
-  }
-
+  /** Those that can be joined, and are better joined. */
   #sources(): readonly SegmentSequence[] {
     const candidates = [...this.#bySegment]
       .filter(([sequence]) => this.#log.isSettled(sequence) && this.#isJoinable(sequence))

@@ -137,7 +137,7 @@ export class Volume {
     this.#listen(hooks);
     if (core.readOnly) return;
     this.#destager.redo();
-    core.collect();
+    core.collect(true);
   }
 
   /** To what the log tells. */
