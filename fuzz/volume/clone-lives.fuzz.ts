@@ -2,4 +2,4 @@
 import { runCloneLives } from '../../test/crash/clone-lives.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-clone-lives', one: runCloneLives });
+export const fuzzer = eachSeed({ name: 'volume-clone-lives', runs: 6, one: runCloneLives });

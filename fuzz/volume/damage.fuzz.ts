@@ -2,4 +2,4 @@
 import { runDamage } from '../../test/crash/damage-run.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-damage', one: runDamage });
+export const fuzzer = eachSeed({ name: 'volume-damage', runs: 30, one: runDamage });

@@ -2,4 +2,4 @@
 import { runForks } from '../../test/crash/forks.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-forks', perRun: 10, one: runForks });
+export const fuzzer = eachSeed({ name: 'volume-forks', perRun: 10, runs: 12, one: runForks });

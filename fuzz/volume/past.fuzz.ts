@@ -2,4 +2,4 @@
 import { runPast } from '../../test/volume/past-run.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-past', one: runPast });
+export const fuzzer = eachSeed({ name: 'volume-past', runs: 20, one: runPast });

@@ -6,5 +6,6 @@ const LIVES = 10;
 
 export const fuzzer = eachSeed({
   name: 'volume-pending-records',
+  runs: 25,
   one: (options) => runPendingRecords({ ...options, lives: LIVES }),
 });

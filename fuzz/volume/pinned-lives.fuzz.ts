@@ -4,5 +4,6 @@ import { eachSeed } from './each-seed.ts';
 
 export const fuzzer = eachSeed({
   name: 'volume-pinned-lives',
+  runs: 40,
   one: (options) => runPinnedLives({ ...options, lives: 6, steps: 100 }),
 });

@@ -2,4 +2,4 @@
 import { runReaders } from '../../test/crash/readers.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-readers', one: runReaders });
+export const fuzzer = eachSeed({ name: 'volume-readers', runs: 8, one: runReaders });

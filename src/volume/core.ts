@@ -307,7 +307,7 @@ export class Core {
    * @param joins - and looks whether some are better joined, which costs a look at all
    */
   collect(joins: boolean): void {
-    const isIdle = !this.undo.hasGarbage && !joins;
+    const isIdle = !this.undo.hasGarbage && !(joins && this.undo.segments > 1);
     if (this.readOnly || isIdle || this.#collecting !== undefined) return;
     const work = this.home.run(async () => {
       this.#collecting = undefined;
