@@ -2,4 +2,9 @@
 import { runAstrayReads } from '../../test/crash/astray-reads.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-astray-reads', perRun: 10, runs: 4, one: runAstrayReads });
+export const fuzzer = eachSeed({
+  name: 'volume-astray-reads',
+  perRun: 10,
+  runs: 4,
+  one: runAstrayReads,
+});

@@ -1,12 +1,12 @@
 /** Bad input: each a clear error with its code, exit 1 or 2, and nothing changed. */
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { needs } from '../support/clients.ts';
-import { temporaryDirectory } from '../support/files.ts';
+import { copyTree, temporaryDirectory } from '../support/files.ts';
 import { varve, varveToEnd } from '../support/run.ts';
 import { makeVolume, refused, SMALL_SIZES, stateOf } from './house.ts';
 
@@ -174,7 +174,7 @@ describe('files of a volume', () => {
   /** A copy of the volume that may be spoilt. */
   function spoilt(spoil: (folder: string) => void): { readonly path: string } & Disposable {
     const copy = temporaryDirectory();
-    cpSync(data, copy.path, { recursive: true });
+    copyTree(data, copy.path);
     spoil(join(copy.path, 'disk'));
     return copy;
   }
@@ -206,7 +206,7 @@ describe('files of a volume', () => {
   test('that are missing are not made anew', async () => {
     using copy = temporaryDirectory();
     mkdirSync(join(copy.path, 'disk'));
-    cpSync(join(data, 'disk', 'volume.json'), join(copy.path, 'disk', 'volume.json'));
+    copyFileSync(join(data, 'disk', 'volume.json'), join(copy.path, 'disk', 'volume.json'));
     const before = stateOf(copy.path);
     const { error } = await refused(copy.path, ['info', 'disk']);
     expect(error).toMatchObject({ code: 'VOLUME_FOREIGN' });

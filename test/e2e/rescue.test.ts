@@ -3,7 +3,7 @@
  * disk, a mistake, and the lines that the server itself printed bring it back.
  */
 import { randomBytes } from 'node:crypto';
-import { rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, it } from 'vitest';
@@ -21,9 +21,10 @@ describeWith(['nbdinfo', 'nbdcopy', 'qemu-img', 'qemu-io'], 'what npm start serv
     using directory = temporaryDirectory();
     const data = join(directory.path, 'varve-data');
     const image = join(directory.path, 'valuable.raw');
-    const bytes = Buffer.alloc(1024 * MIB);
-    randomBytes(MIB).copy(bytes, 300 * MIB);
-    writeFileSync(image, bytes);
+    writeFileSync(image, '');
+    truncateSync(image, 300 * MIB);
+    appendFileSync(image, randomBytes(MIB));
+    truncateSync(image, 1024 * MIB);
 
     await using server = await Server.start(data, { more: START });
     expect(server.stdout).toContain('made a blank volume "disk" of 1 GiB');

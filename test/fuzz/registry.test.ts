@@ -10,7 +10,7 @@ import { FUZZERS } from '../../fuzz/registry.ts';
 import { oldSeeds } from '../../fuzz/seeds.ts';
 import { REPOSITORY } from '../../tools/repository.ts';
 
-const RUNS = 3;
+const RUNS = 1;
 
 const files = readdirSync(join(REPOSITORY, 'fuzz'), { recursive: true, encoding: 'utf8' })
   .filter((path) => path.endsWith('.fuzz.ts') && path !== 'canary.fuzz.ts')
