@@ -277,6 +277,24 @@ class PinnedLives {
   }
 }
 
+/** Joins are short, and rare: cuts are aimed at them, and at the mark that ends them. */
+function cutInJoins({ core: { undo } }: Volume, power: PowerSupply, random: SeededRandom): void {
+  const { life } = power;
+  const aim = (chance: number, operations: number): void => {
+    if (!life.alive || !random.chance(chance)) return;
+    power.plan({ loss: 'cut', afterOperations: 1 + random.below(operations) });
+  };
+  const join = undo.join.bind(undo);
+  undo.join = async (record) => {
+    // Where there are fewer, hardly any join has something to do.
+    if (undo.segments >= 4) aim(0.25, 12);
+    await join(async () => {
+      await record();
+      aim(0.7, 2);
+    });
+  };
+}
+
 export async function runPinnedLives(options: PinnedLivesOptions): Promise<PinnedLivesReport> {
   const world = new SimWorld(options.seed);
   const power = new PowerSupply(world);
@@ -303,14 +321,7 @@ export async function runPinnedLives(options: PinnedLivesOptions): Promise<Pinne
     }
     await power.runLife(async (machine) => {
       const volume = await sim.open(machine);
-      const { undo } = volume.core;
-      const join = undo.join.bind(undo);
-      undo.join = async (...how) => {
-        // Joins are short, and rare.
-        const isLast = machine.alive && random.chance(0.5);
-        if (isLast) power.plan({ loss: 'cut', afterOperations: 1 + random.below(24) });
-        await join(...how);
-      };
+      cutInJoins(volume, power, random);
       await lives.live(volume, () => machine.alive);
       await volume.close();
     });
