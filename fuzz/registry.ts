@@ -34,6 +34,7 @@ import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
 import { fuzzer as volumeReceive } from './volume/receive.fuzz.ts';
 import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
 import { fuzzer as volumeShortLives } from './volume/short-lives.fuzz.ts';
+import { fuzzer as volumeStaleSums } from './volume/stale-sums.fuzz.ts';
 import { fuzzer as volumeTornRequests } from './volume/torn-requests.fuzz.ts';
 import { fuzzer as volumeTrouble } from './volume/trouble.fuzz.ts';
 
@@ -69,6 +70,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeReceive,
   volumeRoundCuts,
   volumeShortLives,
+  volumeStaleSums,
   volumeTornRequests,
   volumeTrouble,
 ];

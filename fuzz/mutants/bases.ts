@@ -19,8 +19,8 @@ export const BASE_MUTANTS: readonly Mutant[] = [
     story:
       'what a block was before its first write is kept as zeros, though the base has data there',
     file: 'src/volume/keep-images.ts',
-    find: 'sum.kind === SUM_NEVER && this.#core.final.hasBase',
-    replace: 'sum.kind === SUM_NEVER && this.#core.settled < 0',
+    find: 'if (isZero(bytes)) return',
+    replace: 'if (isZero(bytes) || image.from === 0) return',
     fuzzers: BASED,
   },
   {

@@ -98,6 +98,16 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     fuzzers: PINNED,
   },
   {
+    name: 'zeros-kept-without-a-look',
+    law: 4,
+    story: 'a before-image is zeros because the sums say so, though home has data',
+    file: 'src/volume/keep-images.ts',
+    find: 'if (!isUnreadable(error)) throw error;\n      // One by one:',
+    replace:
+      'if (isUnreadable(error)) return images.map((image) => ({ image, source: undefined }));\n      // One by one:',
+    fuzzers: ['volume-stale-sums', 'volume-lives'],
+  },
+  {
     name: 'last-pin-of-a-pair-forgets-its-bytes',
     law: 4,
     story: 'what a deleted snapshot shared with its neighbours is not counted any more, and freed',

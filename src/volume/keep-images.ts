@@ -7,6 +7,8 @@
  *   - It happens before the horizon is durable, so a round that is made again keeps nothing: it was
  *     complete.
  *   - What can't be read is kept as an image that fails its checksum: an error, never something else.
+ *   - Zeros are kept as such only where home has zeros: a page of sums whose write was lost says "never
+ *     written" of data, and nothing else would tell once it is overwritten.
  *   - What the volume is based on is kept as data, from generation 0 on: history stands by itself.
  */
 import { crc32c } from '../base/crc32c.ts';
@@ -23,8 +25,9 @@ import {
   type Lsn,
 } from '../base/units.ts';
 import { isUnreadable } from '../base/unreadable.ts';
+import { isZero } from '../device/zeros.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
-import { SUM_DATA, SUM_LOST, SUM_NEVER } from '../format/layouts.ts';
+import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
 import { markLost, type Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_NONE, FOUND_ZERO } from '../../index/found.ts';
 import { endOfImage, type BeforeImage } from '../../log/before-image.ts';
@@ -135,7 +138,9 @@ class Keeper {
     this.#step += 1;
     if (this.#step <= this.#progress.steps) return;
     const found: Kept[] = [];
-    for (const block of blocks) await this.#versionsOf(block, found);
+    const blank: BeforeImage[] = [];
+    for (const block of blocks) await this.#versionsOf(block, found, blank);
+    for (const run of runsOf(blank)) found.push(...(await this.#looked(run)));
     const kept = joined(found);
     const { imagesMax } = this.#core.undo;
     for (let from = 0; from < kept.length; from += imagesMax) {
@@ -145,8 +150,11 @@ class Keeper {
     await this.#core.yieldTurn();
   }
 
-  /** Every version of a block that the round replaces, and that a pin sees. */
-  async #versionsOf(block: Block, into: Kept[]): Promise<void> {
+  /**
+   * Every version of a block that the round replaces, and that a pin sees.
+   * @param blank - what home has to hold zeros for, or the base has
+   */
+  async #versionsOf(block: Block, into: Kept[], blank: BeforeImage[]): Promise<void> {
     const { index, settled, undo } = this.#core;
     let until: Generation | undefined;
     for (let at = this.#target; at > settled;) {
@@ -175,35 +183,44 @@ class Keeper {
     const isKnown = sum !== undefined && sum.generation <= settled;
     const from = isKnown ? sum.generation : generationOf(0);
     if (!undo.isNeeded(from, until)) return;
-    if (isKnown && sum.kind === SUM_NEVER && this.#core.final.hasBase) {
-      into.push(await this.#ofBase(block, until));
+    const image = { block, count: blockCount(1), from, until, checksum: undefined };
+    if (isKnown && sum.kind !== SUM_DATA && sum.kind !== SUM_LOST) {
+      blank.push(image);
       return;
     }
     const isLost = !isKnown || sum.kind === SUM_LOST;
-    const checksum = isLost ? LOST_SUM : sum.kind === SUM_DATA ? sum.checksum : undefined;
-    into.push({
-      image: { block, count: blockCount(1), from, until, checksum },
-      source: checksum === undefined ? undefined : { checksum, lsn: undefined, isLost },
-    });
+    const checksum = isLost ? LOST_SUM : sum.checksum;
+    into.push({ image: { ...image, checksum }, source: { checksum, lsn: undefined, isLost } });
   }
 
-  /** What a block was that the volume itself never wrote before `until`. */
-  async #ofBase(block: Block, until: Generation): Promise<Kept> {
-    const image = { block, count: blockCount(1), from: generationOf(0), until };
-    let content: Uint8Array | undefined;
+  /** Adjacent blocks that are zeros, or what the base has, by their sums: by what is there. */
+  async #looked(images: readonly BeforeImage[]): Promise<readonly Kept[]> {
+    const [first] = images;
+    if (first === undefined) return [];
+    const content = new Uint8Array(images.length * BLOCK_BYTES);
     try {
-      content = await this.#core.final.withBase(async (base) => base?.content(block));
+      await this.#core.final.read(first.block, content);
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      if (isVarveError(error, 'DEVICE_IO') && !(await this.#givesUpBase(block))) throw error;
+      // One by one: a block that is refused now may be there later, and its neighbour damaged.
+      if (images.length > 1) {
+        const each: Kept[] = [];
+        for (const image of images) each.push(...(await this.#looked([image])));
+        return each;
+      }
+      const isRefused = isVarveError(error, 'DEVICE_IO');
+      if (isRefused && !(await this.#givesUp(first.block, undefined))) throw error;
       this.#core.counters.readErrors += 1;
       const source = { checksum: LOST_SUM, lsn: undefined, isLost: true };
-      return { image: { ...image, checksum: LOST_SUM }, source };
+      return [{ image: { ...first, checksum: LOST_SUM }, source }];
     }
-    if (content === undefined)
-      return { image: { ...image, checksum: undefined }, source: undefined };
-    const checksum = bindChecksum(crc32c(content), this.#seed, block, 0);
-    return { image: { ...image, checksum }, source: { checksum, lsn: undefined, content } };
+    return images.map((image, i): Kept => {
+      const bytes = content.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+      if (isZero(bytes)) return { image, source: undefined };
+      const checksum = bindChecksum(crc32c(bytes), this.#seed, image.block, image.from);
+      const source = { checksum, lsn: undefined, content: bytes };
+      return { image: { ...image, checksum }, source };
+    });
   }
 
   async #sumOf(block: Block): Promise<Sum | undefined> {
@@ -275,34 +292,18 @@ class Keeper {
     return lsn === undefined ? await this.#isHomeThere() : await isThere(this.#core);
   }
 
-  /** Whether final storage, with its sums, reads anything at all. */
+  /** Whether final storage, with its sums and what it is based on, reads anything at all. */
   async #isHomeThere(): Promise<boolean> {
-    const { final } = this.#core;
+    const { final, blocks } = this.#core;
     const content = new Uint8Array(BLOCK_BYTES);
-    return await this.#readsAny(async (block) => {
-      await final.sidecar.sum(block);
-      await final.readRaw(block, content);
-    });
-  }
-
-  /** The same of the base. */
-  async #givesUpBase(block: Block): Promise<boolean> {
-    if (!this.#means.givesUp(block)) return false;
-    return await this.#readsAny((other) =>
-      this.#core.final.withBase(async (base) => {
-        if (base !== undefined) await base.content(other);
-      }),
-    );
-  }
-
-  async #readsAny(read: (block: Block) => Promise<void>): Promise<boolean> {
-    const { blocks } = this.#core;
     for (let part = 0; part <= LOOKS; part++) {
       try {
-        await read(blockOf(Math.floor(((blocks - 1) * part) / LOOKS)));
+        await final.read(blockOf(Math.floor(((blocks - 1) * part) / LOOKS)), content);
         return true;
       } catch (error) {
         if (!isUnreadable(error)) throw error;
+        // Damaged, but there.
+        if (isVarveError(error, 'BLOCK_CORRUPT')) return true;
       }
     }
     return false;
@@ -313,6 +314,18 @@ class Keeper {
     if (log.ring.holds(lsn)) content.set(log.ring.blockAt(lsn));
     else await log.readSlot(lsn, content);
   }
+}
+
+/** Adjacent blocks, in runs. @param images - ascending by block */
+function runsOf(images: readonly BeforeImage[]): readonly (readonly BeforeImage[])[] {
+  const runs: BeforeImage[][] = [];
+  for (const image of images) {
+    const run = runs.at(-1);
+    const before = run?.at(-1);
+    if (before !== undefined && before.block + 1 === image.block) run?.push(image);
+    else runs.push([image]);
+  }
+  return runs;
 }
 
 /** In order of block; neighbours that were zeros over the same span become one image. */

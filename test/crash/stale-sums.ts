@@ -1,0 +1,161 @@
+/**
+ * Writes of the checksum sidecar that were lost, and claimed success: a page says of blocks what they
+ * were a round ago, "never written" among it. Whatever happens then, a block is what it was at the
+ * moment that is read, or an error; also below the horizon, after home was written over.
+ */
+import { assert } from '../../src/base/assert.ts';
+import { isVarveError } from '../../src/base/errors.ts';
+import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
+import type { BlockDevice } from '../../src/device/block-device.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { VolumeModel } from '../model/volume-model.ts';
+import { PowerSupply } from '../sim/power-supply.ts';
+import type { SeededRandom } from '../sim/random.ts';
+import { SimVolume } from '../sim/sim-volume.ts';
+import { SimWorld } from '../sim/sim-world.ts';
+
+export interface StaleSumsOptions {
+  readonly seed: number;
+  /** Told of each request. */
+  readonly onStep?: () => void;
+}
+
+export interface StaleSumsReport {
+  /** Blocks that were read of the snapshot, and those that were refused. */
+  readonly read: number;
+  readonly refused: number;
+  /** An opening took final storage for another volume's, or an older one: also an answer. */
+  readonly foreign: boolean;
+}
+
+/** Their sums take three pages. */
+const BLOCKS = 600;
+/** Where the third page begins: what is written there heals no other. */
+const LAST_PAGE = 496;
+const WRITE_BLOCKS_MAX = 4;
+
+class StaleSums {
+  readonly #random: SeededRandom;
+  readonly #power: PowerSupply;
+  readonly #sim: SimVolume;
+  readonly #model = new VolumeModel(BLOCKS * BLOCK_BYTES);
+  readonly #onStep: (() => void) | undefined;
+  #read = 0;
+  #refused = 0;
+
+  constructor({ seed, onStep }: StaleSumsOptions) {
+    const world = new SimWorld(seed);
+    this.#onStep = onStep;
+    this.#random = world.fork('stale-sums');
+    this.#power = new PowerSupply(world);
+    this.#sim = new SimVolume(this.#power, {
+      size: byteCount(BLOCKS * BLOCK_BYTES),
+      segmentBytes: kibibytes(32),
+      slots: 14,
+      requestBytesMax: byteCount(WRITE_BLOCKS_MAX * BLOCK_BYTES),
+      ringBytes: kibibytes(96),
+      undoBytes: byteCount(kibibytes(64) + 400 * kibibytes(32)),
+    });
+  }
+
+  async run(): Promise<StaleSumsReport> {
+    const { world } = this.#power;
+    await world.run(() => this.#sim.format(this.#power.life));
+    const lost = await this.#use((volume) => this.#lose(volume));
+    lost();
+    const foreign = await this.#later();
+    return { read: this.#read, refused: this.#refused, foreign };
+  }
+
+  async #use<T>(work: (volume: Volume) => Promise<T>): Promise<T> {
+    return await this.#power.world.run(async () => {
+      const volume = await this.#sim.open(this.#power.life);
+      const result = await work(volume);
+      await volume.close();
+      return result;
+    });
+  }
+
+  async #write(volume: Volume, from: number): Promise<void> {
+    this.#onStep?.();
+    const random = this.#random;
+    const first = random.between(from, BLOCKS - WRITE_BLOCKS_MAX);
+    const offset = byteOffset(first * BLOCK_BYTES);
+    const length = byteCount(random.between(1, WRITE_BLOCKS_MAX) * BLOCK_BYTES);
+    if (random.chance(0.2)) {
+      this.#model.trim(offset, length);
+      await volume.live().trim(offset, length, { fua: false });
+      return;
+    }
+    const content = random.bytes(length);
+    this.#model.write(offset, content);
+    await volume.live().write(offset, content, { fua: false });
+  }
+
+  /** Until all that is written now has gone home. */
+  async #goHome(volume: Volume, from: number): Promise<void> {
+    const { head } = volume.core;
+    while (volume.core.settled < head) await this.#write(volume, from);
+    await this.#power.world.sleep(1_000_000);
+  }
+
+  /** Some blocks of the first two pages go home, in rounds whose writes of one page are lost. */
+  async #lose(volume: Volume): Promise<() => void> {
+    const random = this.#random;
+    for (let i = random.below(60); i > 0; i--) await this.#write(volume, 0);
+    await this.#goHome(volume, LAST_PAGE);
+    const { sums } = this.#sim;
+    const at = random.below(2) * BLOCK_BYTES;
+    const before = new Uint8Array(BLOCK_BYTES);
+    sums.platter.read(at, before);
+    for (let i = random.between(4, 16); i > 0; i--) await this.#write(volume, 0);
+    await this.#goHome(volume, LAST_PAGE);
+    // What the last round wrote is compared at the next opening: that is another round's.
+    await this.#goHome(volume, LAST_PAGE);
+    return () => {
+      sums.corrupt(at, before);
+    };
+  }
+
+  /** @returns whether the volume was refused */
+  async #later(): Promise<boolean> {
+    try {
+      await this.#use(async (volume) => {
+        const { head } = this.#model;
+        await this.#compare(volume.live(), head);
+        await volume.createSnapshot('before');
+        await this.#goHome(volume, 0);
+        for (let i = this.#random.between(100, 300); i > 0; i--) await this.#write(volume, 0);
+        await this.#goHome(volume, 0);
+        const moment = volume.openMoment(await volume.resolve('before'));
+        await this.#compare(moment, head);
+        await moment.close();
+        await this.#compare(volume.live(), this.#model.head);
+      });
+      return false;
+    } catch (error) {
+      if (isVarveError(error, 'VOLUME_FOREIGN')) return true;
+      throw error;
+    }
+  }
+
+  async #compare(device: BlockDevice, generation: number): Promise<void> {
+    const content = new Uint8Array(BLOCK_BYTES);
+    for (let block = 0; block < BLOCKS; block++) {
+      try {
+        await device.read(byteOffset(block * BLOCK_BYTES), content);
+      } catch (error) {
+        if (!isVarveError(error, 'BLOCK_CORRUPT')) throw error;
+        this.#refused += 1;
+        continue;
+      }
+      this.#read += 1;
+      const isRight = Buffer.compare(content, this.#model.blockAt(block, generation)) === 0;
+      assert(isRight, `block ${block} is as it was at generation ${generation}, or an error`);
+    }
+  }
+}
+
+export async function runStaleSums(options: StaleSumsOptions): Promise<StaleSumsReport> {
+  return await new StaleSums(options).run();
+}
