@@ -5,12 +5,16 @@ import type { World } from '../base/world.ts';
 const BURST_US = 50_000;
 /** Waits are cut into parts of this, between which it is asked whether to go on. */
 const WAIT_MS_MAX = 100;
+/** Others have a turn after so much: a timer is a millisecond at least, too long for each 4 KiB. */
+const TURN_BYTES = 2 ** 20;
 
 export class Pace {
   readonly #world: World;
   readonly #bytesPerSecond: number;
   /** When all that was spent is paid for. */
   #paidUs: number;
+  /** Spent since others had a turn. */
+  #turnBytes = 0;
 
   /** @param bytesPerSecond - 0: no limit */
   constructor(world: World, bytesPerSecond: number) {
@@ -20,7 +24,7 @@ export class Pace {
   }
 
   /**
-   * Settles when so many bytes more are due; others had a turn in any case.
+   * Settles when so many bytes more are due; others have a turn after each mebibyte in any case.
    * @param goOn - throws when there is no reason to wait any longer
    */
   async spend(bytes: number, goOn: () => void): Promise<void> {
@@ -29,6 +33,12 @@ export class Pace {
       this.#paidUs = Math.max(this.#paidUs, nowUs - BURST_US);
       this.#paidUs += (bytes / this.#bytesPerSecond) * 1e6;
     }
+    this.#turnBytes += bytes;
+    if (this.#turnBytes < TURN_BYTES && this.#paidUs <= this.#world.clock.monotonicUs()) {
+      goOn();
+      return;
+    }
+    this.#turnBytes = 0;
     do {
       goOn();
       const aheadMs = (this.#paidUs - this.#world.clock.monotonicUs()) / 1000;
