@@ -7,10 +7,13 @@
 import fs from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { isVarveError, VarveError } from '../base/errors.ts';
-import { syncDirectory } from '../device/file-device.ts';
+import { NEW_FILE_MODE, syncDirectory } from '../device/file-device.ts';
 import type { FileLock, MetaFiles, PathKind } from '../device/meta-files.ts';
 import { platform, type Platform } from '../device/platform.ts';
 import { fromSystemError, systemCode } from '../device/system-error.ts';
+
+/** As `NEW_FILE_MODE`: nobody else lists what volumes there are. */
+const NEW_DIRECTORY_MODE = 0o700;
 
 /** A lock file is opened again so often when it was replaced meanwhile. */
 const LOCK_TRIES_MAX = 10;
@@ -29,7 +32,7 @@ async function attempt<T>(doing: string, work: () => Promise<T>, missing?: () =>
 }
 
 async function writeNew(path: string, text: string): Promise<void> {
-  const file = await fs.open(path, 'w', 0o644);
+  const file = await fs.open(path, 'w', NEW_FILE_MODE);
   try {
     await file.writeFile(text);
     await file.sync();
@@ -151,7 +154,7 @@ export class NodeFiles implements MetaFiles {
 
   async createDirectory(path: string): Promise<void> {
     await attempt(`making ${path}`, async () => {
-      const first = await fs.mkdir(path, { recursive: true });
+      const first = await fs.mkdir(path, { recursive: true, mode: NEW_DIRECTORY_MODE });
       if (first === undefined) return;
       // Each new directory's name is durable in the one above it.
       const top = dirname(resolve(first));
@@ -187,7 +190,7 @@ export class NodeFiles implements MetaFiles {
   /** @returns undefined when another file has taken the name while this one was locked */
   async #tryLock(path: string): Promise<fs.FileHandle | undefined> {
     const { O_RDWR, O_CREAT } = fs.constants;
-    const file = await fs.open(path, O_RDWR | O_CREAT, 0o644);
+    const file = await fs.open(path, O_RDWR | O_CREAT, NEW_FILE_MODE);
     let isHeld = false;
     try {
       if (!(await (this.#platform ?? (await platform())).lockExclusive(file.fd))) {

@@ -25,7 +25,8 @@ const BUFFERS_MAX = 1024;
 /** Punches on block devices go by such blocks: no device has larger logical ones. */
 const PUNCH_BLOCK_BYTES = 4096;
 
-const NEW_FILE_MODE = 0o644;
+/** What a disk holds is its owner's, as the sockets are: an umask may take more away, and gives none. */
+export const NEW_FILE_MODE = 0o600;
 
 function openFile(path: string, flags: number): Promise<number> {
   return new Promise((resolve, reject) => {

@@ -1,11 +1,21 @@
 /** A volume directory's small files on a real file system, and locks between processes. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { NodeFiles } from '../../src/app/node-files.ts';
 import { realWorld } from '../../src/app/real-world.ts';
+import { mebibytes } from '../../src/base/units.ts';
+import { FileDevice } from '../../src/device/file-device.ts';
 import { koffiPlatform, programPlatform, type Platform } from '../../src/device/platform.ts';
 import { temporaryDirectory } from '../support/files.ts';
 
@@ -72,6 +82,32 @@ describe('small files', () => {
     await files.remove(one);
     expect(readFileSync(two, 'utf8')).toBe('same');
     expect(await files.isSame(one, two)).toBe(false);
+  });
+
+  test("are their owner's alone, whatever the umask gives others", async () => {
+    using directory = temporaryDirectory();
+    const umask = process.umask(0);
+    try {
+      const folder = join(directory.path, 'varve-data', 'disk');
+      await files.createDirectory(folder);
+      await files.writeAtomically(join(folder, 'volume.json'), '{}');
+      await (await files.lock(join(folder, 'lock'))).release();
+      const log = await FileDevice.open(join(folder, 'log'), { create: true, size: mebibytes(1) });
+      await log.close();
+    } finally {
+      process.umask(umask);
+    }
+    const modes = readdirSync(directory.path, { recursive: true, encoding: 'utf8' }).map((name) => {
+      const { mode } = statSync(join(directory.path, name));
+      return `${name} ${(mode & 0o777).toString(8)}`;
+    });
+    expect(modes.toSorted()).toEqual([
+      'varve-data 700',
+      'varve-data/disk 700',
+      'varve-data/disk/lock 600',
+      'varve-data/disk/log 600',
+      'varve-data/disk/volume.json 600',
+    ]);
   });
 
   test('say when the file system refuses access', async () => {
