@@ -357,8 +357,8 @@ export class Core {
 
   /**
    * What was freed on the undo device stays free.
-   * @returns false when the device refuses: the next opening has to look for leftovers, as after a
-   *   crash. No data is lost.
+   * @returns false when the device refuses or is full: the next opening has to look for leftovers, as
+   *   after a crash. No data is lost.
    */
   async closeUndo(): Promise<boolean> {
     await this.collected();
@@ -366,7 +366,7 @@ export class Core {
       await this.undo.close();
       return true;
     } catch (error) {
-      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      if (!isVarveError(error)) throw error;
       return false;
     }
   }

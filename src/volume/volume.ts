@@ -405,8 +405,12 @@ export class Volume {
     await Promise.allSettled([this.#scrubbing]);
     await this.#rollbacks.stopped();
     await this.#destager.close();
-    if (!this.core.readOnly) {
-      const isUndoClosed = await this.core.closeUndo();
+    if (this.core.readOnly) return;
+    let isUndoClosed = false;
+    try {
+      isUndoClosed = await this.core.closeUndo();
+    } finally {
+      // Whatever became of that: what was accepted is not in the undo device.
       await this.core.log.close(isUndoClosed);
     }
   }
