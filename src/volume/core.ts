@@ -308,7 +308,8 @@ export class Core {
    */
   collect(joins: boolean): void {
     const isIdle = !this.undo.hasGarbage && !(joins && this.undo.segments > 1);
-    if (this.readOnly || isIdle || this.#collecting !== undefined) return;
+    // Once it is closed: the next opening does it.
+    if (this.readOnly || this.#closed || isIdle || this.#collecting !== undefined) return;
     const work = this.home.run(async () => {
       this.#collecting = undefined;
       await this.#collect();

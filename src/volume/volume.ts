@@ -402,9 +402,11 @@ export class Volume {
   async #close(): Promise<void> {
     this.core.markClosed();
     this.#appender.wake();
-    await Promise.allSettled([this.#scrubbing]);
+    // Told first: a round that waits for space at home lets go of what a flatten waits for.
+    const rounds = this.#destager.close();
+    await Promise.allSettled([rounds, this.#scrubbing]);
     await this.#rollbacks.stopped();
-    await this.#destager.close();
+    await rounds;
     if (this.core.readOnly) return;
     let isUndoClosed = false;
     try {
