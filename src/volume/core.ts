@@ -127,10 +127,12 @@ export class Core {
   readonly home = new Mutex();
   /** Grows when a round begins to overwrite final storage and when it ends. */
   roundEpoch = 0;
-  /** How far a round that did not get further has put before-images, in steps that it makes again. */
-  keeping: { readonly target: Generation; readonly pinned: number; steps: number } | undefined;
-  /** Grows with each reason to keep a moment. */
-  pinned = 0;
+  /**
+   * How far a round that did not get further has put before-images, in steps that it makes again; and
+   * which moments below its end are kept that were not when it began: they need images of each step.
+   */
+  keeping:
+    { readonly target: Generation; readonly added: Set<Generation>; steps: number } | undefined;
   /** How many open disks are based on a snapshot of this volume, by label. */
   readonly basesOf = new Map<string, number>();
   /** Why nobody may read or write the live disk at present: a rollback is under way. */
@@ -249,8 +251,10 @@ export class Core {
   }
 
   pin(generation: Generation, reason: PinReason): PinHandle<PinReason> {
-    this.pinned += 1;
-    return this.pins.add(generation, reason);
+    const { keeping, pins } = this;
+    const isBelow = keeping !== undefined && generation < keeping.target;
+    if (isBelow && !pins.isPinned(generation)) keeping.added.add(generation);
+    return pins.add(generation, reason);
   }
 
   /**
@@ -298,6 +302,7 @@ export class Core {
     if (stop !== undefined) this.#stops.remove(stop);
     this.#stoppedBy.delete(handle);
     if (this.pins.isPinned(handle.generation)) return;
+    this.keeping?.added.delete(handle.generation);
     this.undo.unpinned(handle.generation);
     this.collect(false);
   }

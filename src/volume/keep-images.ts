@@ -66,7 +66,7 @@ interface Kept {
  * there already, so that no pin comes below it meanwhile.
  * @param newest - blocks of which the round writes data, ascending
  * @throws VarveError UNDO_FULL, DISK_FULL, DEVICE_IO; what was put stays, and is not put again by a
- *   second call with the same target and the same pins
+ *   second call with the same target, unless pins came that need more
  */
 export async function keepImages(
   core: Core,
@@ -74,9 +74,9 @@ export async function keepImages(
   newest: { readonly length: number; readonly blocks: ArrayLike<number> },
   means: Means,
 ): Promise<void> {
-  const { pinned, settled } = core;
-  if (core.keeping?.target !== target || core.keeping.pinned !== pinned) {
-    core.keeping = { target, pinned, steps: 0 };
+  const { settled } = core;
+  if (core.keeping?.target !== target || core.keeping.added.size > 0) {
+    core.keeping = { target, added: new Set(), steps: 0 };
   }
   const round = new Keeper(core, target, means, core.keeping);
   for (const range of core.index.rangesUpTo(target)) {

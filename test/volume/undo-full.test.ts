@@ -1,0 +1,103 @@
+/** A round that found the undo device full, and what comes and goes before it gets further. */
+import { describe, expect, test } from 'vitest';
+import { isVarveError } from '../../src/base/errors.ts';
+import { BLOCK_BYTES, byteCount, kibibytes, type Generation } from '../../src/base/units.ts';
+import { RETRY_MS } from '../../src/volume/destager.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { Bench, blocksOf, holds, put } from '../crash/bench.ts';
+
+const SEGMENT = kibibytes(64);
+const SIZE = byteCount(6000 * BLOCK_BYTES);
+const AT_ONCE = 10;
+/** Rewritten to push rounds. */
+const FILLER = 5980;
+
+/** Each block with content of its own. */
+async function over(volume: Volume, from: number, to: number, value: number): Promise<void> {
+  for (let block = from; block < to; block += AT_ONCE) {
+    const content = new Uint8Array(AT_ONCE * BLOCK_BYTES);
+    for (let i = 0; i < AT_ONCE; i++) content.set(blocksOf(value + block + i), i * BLOCK_BYTES);
+    await put(volume, block, content);
+  }
+}
+
+async function fill(volume: Volume, until: () => boolean): Promise<void> {
+  for (let i = 0; !until(); i++) await put(volume, FILLER + (i % 20), blocksOf(1));
+}
+
+async function settle(volume: Volume): Promise<void> {
+  const { head } = volume.core;
+  await fill(volume, () => volume.core.settled >= head);
+}
+
+/** @returns why it accepts nothing more */
+async function refusal(volume: Volume): Promise<unknown> {
+  try {
+    await fill(volume, () => false);
+    return undefined;
+  } catch (error) {
+    return isVarveError(error) ? error.code : error;
+  }
+}
+
+const bench = (undoSlots: number): Promise<Bench> =>
+  Bench.create(5, { size: SIZE, slots: 560, undoBytes: byteCount(SEGMENT + undoSlots * SEGMENT) });
+
+describe('a round that found the undo device full', () => {
+  test('puts nothing twice because somebody looks at the disk as it is now', async () => {
+    // All was put again, beside the first copies: a snapshot's deletion then freed too little.
+    const { world, sim, power } = await bench(190);
+    await world.run(async () => {
+      const volume = await sim.open(power.life);
+      const { core } = volume;
+      await over(volume, 0, 3600, 1);
+      await settle(volume);
+      await volume.createSnapshot('old');
+      await over(volume, 0, 600, 10_000);
+      await settle(volume);
+      await volume.createSnapshot('young');
+      await over(volume, 700, 3600, 20_000);
+      expect(await refusal(volume)).toBe('UNDO_FULL');
+      const { images } = core.undo.held;
+      const moment = volume.openMoment(await volume.resolve(`gen=${core.head}`));
+      await world.sleep(3 * RETRY_MS * 1000);
+      await moment.close();
+      expect(core.undo.held.images).toBe(images);
+      await volume.deleteSnapshot('old');
+      await world.sleep(20 * RETRY_MS * 1000);
+      await put(volume, FILLER, blocksOf(2));
+      await volume.close();
+    });
+  });
+
+  test('keeps what a moment needs that was opened since', async () => {
+    const { world, sim, power } = await bench(40);
+    await world.run(async () => {
+      const volume = await sim.open(power.life);
+      const { core } = volume;
+      await over(volume, 0, 3600, 1);
+      await settle(volume);
+      await volume.createSnapshot('old');
+      await over(volume, 300, 900, 10_000);
+      const passes: Generation[] = [];
+      await expect(async () => {
+        for (;;) {
+          await over(volume, 0, 300, passes.length * 1000);
+          passes.push(core.head);
+        }
+      }).rejects.toThrow(expect.objectContaining({ code: 'UNDO_FULL' }));
+      const { target = core.settled, steps = 0 } = core.keeping ?? {};
+      const pass = passes.findLastIndex((at) => at < target);
+      const generation = passes[pass] ?? core.head;
+      expect(steps).toBeGreaterThan(0);
+      expect(generation).toBeGreaterThan(core.settled);
+      const moment = volume.openMoment({ generation });
+      await volume.deleteSnapshot('old');
+      while (core.settled < target) await world.sleep(RETRY_MS * 1000);
+      for (let block = 0; block < 300; block++) {
+        expect(await holds(moment, block, [blocksOf(pass * 1000 + block)])).toBe(0);
+      }
+      await volume.close();
+    });
+  });
+});
