@@ -70,7 +70,8 @@ export function planGeometry(request: GeometryRequest): LogGeometry {
     throw new VarveError('SIZE_BAD', `got ${size} bytes`);
   }
   if (!Number.isSafeInteger(logSize) || logSize > LOG_BYTES_MAX) {
-    throw new VarveError('SIZE_BAD', `got a log of ${logSize} bytes, at most ${LOG_BYTES_MAX}`);
+    const next = `give a log of at most ${LOG_BYTES_MAX / gibibytes(1)}G`;
+    throw new VarveError('SIZE_BAD', `got a log of ${logSize} bytes`, { next });
   }
   const geometry = layOut(request);
   if (holdsEnough(geometry)) return geometry;
@@ -78,7 +79,8 @@ export function planGeometry(request: GeometryRequest): LogGeometry {
   while (!holdsEnough(layOut({ ...request, logSize: least }))) {
     least = byteCount(least + mebibytes(1));
   }
-  throw new VarveError('LOG_TOO_SMALL', `got ${logSize} bytes; ${least} are enough`);
+  const next = `give at least ${least / mebibytes(1)}M`;
+  throw new VarveError('LOG_TOO_SMALL', `got ${logSize} bytes`, { next });
 }
 
 function layOut(request: GeometryRequest): LogGeometry {

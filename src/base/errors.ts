@@ -109,7 +109,7 @@ export const ERRORS = {
     errno: 'EINVAL',
     exit: 1,
     text: 'no snapshot or mark has that name',
-    next: 'run `varve snapshot list NAME`',
+    next: 'run `varve info NAME`, which shows snapshots and marks',
   },
   MOMENT_OUTSIDE: {
     errno: 'EINVAL',
@@ -431,16 +431,26 @@ export const ERRORS = {
 
 export type ErrorCode = keyof typeof ERRORS;
 
+export interface VarveErrorOptions extends ErrorOptions {
+  /** The next step where this time there is a better one than that of the code. */
+  readonly next?: string | undefined;
+}
+
 export class VarveError extends Error {
   readonly code: ErrorCode;
   /** What happened this time: names, numbers, got and expected. */
   readonly detail: string;
+  /** The next step for a person: its own, or that of the same error below it, or the code's. */
+  readonly next: string;
 
-  constructor(code: ErrorCode, detail: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, detail: string, options: VarveErrorOptions = {}) {
     super(`${ERRORS[code].text}: ${detail}`, options);
     this.name = 'VarveError';
     this.code = code;
     this.detail = detail;
+    const { next, cause } = options;
+    const below = cause instanceof VarveError && cause.code === code ? cause.next : undefined;
+    this.next = next ?? below ?? ERRORS[code].next;
   }
 
   get errno(): Errno {
@@ -449,10 +459,6 @@ export class VarveError extends Error {
 
   get exit(): 1 | 2 {
     return ERRORS[this.code].exit;
-  }
-
-  get next(): string {
-    return ERRORS[this.code].next;
   }
 }
 

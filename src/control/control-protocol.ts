@@ -4,7 +4,7 @@
  *
  *   {"id":1,"call":"info","name":"disk"}
  *   {"id":1,"progress":{"done":3,"total":10}}         any number of them
- *   {"id":1,"result":...}  or  {"id":1,"error":{"code":"VOLUME_UNKNOWN","detail":"..."}}
+ *   {"id":1,"result":...}  or  {"id":1,"error":{"code":"VOLUME_UNKNOWN","detail":"...","next":"..."}}
  *
  * A request that is not understood is answered with an error, and the connection goes on.
  */
@@ -186,7 +186,7 @@ export function isErrorCode(code: string): code is ErrorCode {
   return Object.hasOwn(ERRORS, code);
 }
 
-const errorShape = fields({ code: text, detail: text });
+const errorShape = fields({ code: text, detail: text, next: optional(text) });
 const answerShape = fields({
   id: unit(Number),
   progress: optional(fields({ done: unit(Number), total: unit(Number) })),
@@ -209,9 +209,9 @@ export function decodeAnswer(line: string): Answer {
   const { id, progress, error, result } = answerShape(parseJson(line, 'the answer'), '');
   if (progress !== undefined) return { kind: 'progress', id, ...progress };
   if (error === undefined) return { kind: 'result', id, value: result };
-  const { code, detail } = error;
-  const known = isErrorCode(code) ? code : 'PROTOCOL';
-  return { kind: 'error', id, error: new VarveError(known, detail) };
+  const { code, detail, next } = error;
+  if (!isErrorCode(code)) return { kind: 'error', id, error: new VarveError('PROTOCOL', detail) };
+  return { kind: 'error', id, error: new VarveError(code, detail, { next }) };
 }
 
 export const serverInfoShape: Shape<ServerInfo> = fields({

@@ -44,8 +44,8 @@ async function answer(
     await sending;
     await channel.send({ id, result: result ?? null });
   } catch (error) {
-    const { code, detail } = errorOf(error);
-    await channel.send({ id, error: { code, detail } });
+    const { code, detail, next } = errorOf(error);
+    await channel.send({ id, error: { code, detail, next } });
   }
 }
 

@@ -32,6 +32,8 @@ import { checkLabel, parseMoment, timeText, type Moment } from './moment.ts';
 import type { MarkInfo, RollbackInfo, SnapshotInfo } from './report.ts';
 
 /** What the newest moment before a rollback is called; then with a number. */
+/** Labels in one message. */
+const NAMED_MAX = 8;
 const BEFORE_ROLLBACK = 'before-rollback';
 
 export interface ResolvedMoment {
@@ -117,7 +119,7 @@ export class Moments {
         return moment.generation;
       case 'label': {
         const found = catalogue.snapshots.get(moment.label) ?? catalogue.marks.get(moment.label);
-        if (found === undefined) throw new VarveError('MOMENT_UNKNOWN', `"${moment.label}"`);
+        if (found === undefined) throw this.#unknown(moment.label);
         return found.generation;
       }
       case 'ago': {
@@ -151,6 +153,15 @@ export class Moments {
     if (around === undefined) return generation;
     if (kind === 'ago' || kind === 'time' || kind === 'flush') return around.before;
     throw betweenError(around, generation, this.#core.catalogue.unfinished === around);
+  }
+
+  #unknown(label: string): VarveError {
+    const { snapshots, marks } = this.#core.catalogue;
+    const known = [...snapshots.keys(), ...marks.keys()];
+    const shown = known.slice(-NAMED_MAX).join(', ');
+    const more = known.length > NAMED_MAX ? ` and ${known.length - NAMED_MAX} more` : '';
+    const have = known.length === 0 ? 'there are none' : `there are ${shown}${more}`;
+    return new VarveError('MOMENT_UNKNOWN', `"${label}"; ${have}`);
   }
 
   #outside(text: string, generation?: Generation): VarveError {
@@ -211,7 +222,11 @@ export class Moments {
     const core = this.#core;
     core.needWritable();
     const snapshot = core.catalogue.snapshots.get(label);
-    if (snapshot === undefined) throw new VarveError('SNAPSHOT_UNKNOWN', `"${label}"`);
+    if (snapshot === undefined) {
+      if (!core.catalogue.marks.has(label)) throw new VarveError('SNAPSHOT_UNKNOWN', `"${label}"`);
+      const next = 'nothing has to be done: a mark keeps nothing, and goes with the window';
+      throw new VarveError('SNAPSHOT_UNKNOWN', `"${label}" is a mark`, { next });
+    }
     if ((core.basesOf.get(label) ?? 0) > 0) {
       throw new VarveError('SNAPSHOT_IN_USE', `"${label}": ${core.basesOf.get(label)} open disks`);
     }
@@ -379,7 +394,11 @@ export class Moments {
   #needFree(label: string): void {
     const { catalogue, snapshotPins } = this.#core;
     checkLabel(label);
-    if (catalogue.snapshots.has(label) || catalogue.marks.has(label) || snapshotPins.has(label)) {
+    if (catalogue.marks.has(label)) {
+      const next = 'choose another label: a mark can not be deleted, it goes with the window';
+      throw new VarveError('SNAPSHOT_EXISTS', `"${label}" is a mark`, { next });
+    }
+    if (catalogue.snapshots.has(label) || snapshotPins.has(label)) {
       throw new VarveError('SNAPSHOT_EXISTS', `"${label}"`);
     }
     catalogue.needRoom();

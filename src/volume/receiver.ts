@@ -26,7 +26,7 @@ import {
   type StreamPlace,
 } from '../format/send.ts';
 import type { Appender } from './appender.ts';
-import { receivedEntry, receivingEntry, type Receiving } from './catalogue.ts';
+import { receivedEntry, receivingEntry, type Received, type Receiving } from './catalogue.ts';
 import type { Core } from './core.ts';
 import type { Moments } from './moments.ts';
 import { eachPiece, putBack } from './put-back.ts';
@@ -46,6 +46,11 @@ function isSame(one: SentMoment | undefined, other: SentMoment | undefined): boo
 
 function told(volume: string, { generation, lineage }: SentMoment): string {
   return `generation ${generation} (lineage ${lineage}) of volume ${volume}`;
+}
+
+function labelled({ label, volume, moment }: Received): string {
+  const what = told(volume, moment);
+  return label === '' ? what : `snapshot ${label}, ${what}`;
 }
 
 export class Receiver {
@@ -194,6 +199,11 @@ export class Receiver {
       throw new VarveError('STREAM_MISFIT', `it goes on with ${what}, and nothing is unfinished`);
     }
     const writtenSince = head - (last?.generation ?? 0);
+    if (last?.volume === volume && isSame(last.moment, to) && writtenSince === 0) {
+      const next = 'nothing has to be done; send what came later, `--from` this one';
+      const holds = `it holds that already: ${labelled(last)}`;
+      throw new VarveError('STREAM_MISFIT', holds, { next });
+    }
     if (from === undefined) {
       if (!this.#core.catalogue.isBlank || writtenSince !== 0) {
         throw new VarveError('STREAM_MISFIT', 'a whole disk, and this one has been written');
@@ -206,7 +216,7 @@ export class Receiver {
       const base = this.#base;
       if (base === undefined || last?.volume !== volume || !isSame(base, from)) {
         const holds =
-          base === undefined ? 'nothing that was received' : told(last?.volume ?? '', base);
+          base === undefined || last === undefined ? 'nothing that was received' : labelled(last);
         throw new VarveError(
           'STREAM_MISFIT',
           `it is since ${told(volume, from)}; this is ${holds}`,

@@ -90,6 +90,10 @@ test('what is asked wrongly is told with the next step', async () => {
   expect((await refused(to, ['receive', 'new', '--input', file])).error.code).toBe('STREAM_BAD');
   expect(JSON.parse(await varve(to, ['list', '--json']))).toHaveLength(1);
   await varve(from, ['send', 'disk@two', '--from', 'one', '--output', stream, '--force']);
+  const twice = await refused(to, ['receive', 'copy', '--input', stream]);
+  expect(twice.error.code).toBe('STREAM_MISFIT');
+  expect(twice.error.message).toContain('it holds that already: snapshot two');
+  expect(twice.error.next).toContain('nothing has to be done');
   const unknown = await refused(to, ['receive', 'new', '--input', stream]);
   expect(unknown.error.code).toBe('VOLUME_UNKNOWN');
 }, 180_000);

@@ -107,6 +107,23 @@ describe('a label that is used again', () => {
     });
   });
 
+  test('is no way out where it is that of a mark, which can not be deleted', async () => {
+    const bench = await Bench.create(3);
+    await bench.use(async (volume) => {
+      await put(volume, 0, blocksOf(1));
+      await volume.mark('one');
+      const again = await volume.mark('one').catch((error: unknown) => error);
+      expect(again).toMatchObject({ code: 'SNAPSHOT_EXISTS', detail: '"one" is a mark' });
+      expect(again).toMatchObject({ next: expect.not.stringContaining('delete the old one') });
+      const gone = await volume.deleteSnapshot('one').catch((error: unknown) => error);
+      expect(gone).toMatchObject({ code: 'SNAPSHOT_UNKNOWN', detail: '"one" is a mark' });
+      await expect(volume.resolve('none')).rejects.toMatchObject({
+        code: 'MOMENT_UNKNOWN',
+        detail: '"none"; there are one',
+      });
+    });
+  });
+
   test('is made once, however many ask at the same time', async () => {
     const bench = await Bench.create(3);
     await bench.use(async (volume) => {
