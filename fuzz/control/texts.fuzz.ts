@@ -304,6 +304,7 @@ const DESK: Desk = {
     mark: refuse,
     setWriteMode: refuse,
     scrub: refuse,
+    vacate: refuse,
     rollback: (_, { to }) => {
       parseMoment(to);
       return refuse();

@@ -1,21 +1,47 @@
 /** The format of an image that a command names: said, or looked for when that was asked for. */
 import { VarveError } from '../base/errors.ts';
+import { byteOffset } from '../base/units.ts';
+import type { OpenDevice } from '../device/lower-device.ts';
+import { SEND_MAGIC } from '../format/send-layouts.ts';
 import type { ImageFormat } from '../image/base-image.ts';
 import type { Context } from './context.ts';
 
+interface Said {
+  /** Undefined: byte for byte, unless it looks like something else. */
+  readonly format: ImageFormat | 'auto' | undefined;
+  /** By which it is said. */
+  readonly option: '--format' | '--base-format';
+}
+
+async function isStream(openDevice: OpenDevice, path: string): Promise<boolean> {
+  const device = await openDevice(path, { readOnly: true, exclusiveBlockDevice: false });
+  try {
+    const first = new Uint8Array(Math.min(SEND_MAGIC.length, device.size));
+    await device.read(byteOffset(0), first);
+    return Buffer.from(first).toString('latin1') === SEND_MAGIC;
+  } finally {
+    await device.close();
+  }
+}
+
 /**
  * @param path - absolute
- * @param said - undefined: byte for byte, unless it looks like something else
- * @throws VarveError IMAGE_FORMAT_UNSAID and what opening it throws
+ * @throws VarveError IMAGE_FORMAT_UNSAID, FILE_BAD and what opening it throws
  */
 export async function imageFormatOf(
   context: Context,
   path: string,
-  said: ImageFormat | 'auto' | undefined,
+  { format, option }: Said,
 ): Promise<ImageFormat> {
-  if (said === 'raw' || said === 'qcow2') return said;
+  if (format === 'raw' || format === 'qcow2') return format;
   const { probeImage } = await import('../image/open-image.ts');
-  const found = await probeImage(context.tools.openDevice, path);
-  if (said === 'auto' || found === 'raw') return found;
-  throw new VarveError('IMAGE_FORMAT_UNSAID', `${path} looks like ${found}`);
+  const { openDevice } = context.tools;
+  const found = await probeImage(openDevice, path);
+  if (found === 'raw' && (await isStream(openDevice, path))) {
+    const next = 'it goes into a volume by `varve receive NAME --input FILE`';
+    throw new VarveError('FILE_BAD', `${path} is a stream of \`varve send\`, no image`, { next });
+  }
+  if (format === 'auto' || found === 'raw') return found;
+  const next = `give ${option} qcow2 for the disk in it, or ${option} raw for the file byte for byte`;
+  throw new VarveError('IMAGE_FORMAT_UNSAID', `${path} looks like ${found}`, { next });
 }

@@ -4,15 +4,18 @@ import { Option, type Command } from 'commander';
 import { VarveError } from '../base/errors.ts';
 import { sizeText } from '../control/size-text.ts';
 import type { BaseImage, ImageFormat } from '../image/base-image.ts';
-import { contextOf, shared, type Context, type Setup } from './context.ts';
+import type { Vacated } from '../volume/report.ts';
+import { contextOf, shared, type Context, type SharedFlags, type Setup } from './context.ts';
 import { imageFormatOf } from './image-format.ts';
 import { say, sayJson } from './output.ts';
+import { undoCommand } from './undo-command.ts';
 
-interface ImportFlags {
+interface ImportFlags extends SharedFlags {
   readonly format?: ImageFormat | 'auto';
+  readonly force?: boolean;
 }
 
-interface Imported {
+interface Imported extends Vacated {
   readonly name: string;
   readonly file: string;
   readonly format: ImageFormat;
@@ -30,22 +33,38 @@ has ever written as a raw disk.
 
 A qcow2 image (version 2 or 3, also compressed by zlib) is read with the files that it is based on,
 which are told; they are raw or qcow2, and named with their format, as qemu-img has it by now. What
-its internal snapshots kept is left out.`;
+its internal snapshots kept is left out.
 
-async function copy(context: Context, image: BaseImage, imported: Imported): Promise<void> {
+Clients that have the disk open keep what they have read, and would write it back: so it is refused
+while there are any, unless --force ends their sessions. Unmount first. Nothing keeps a client from
+coming while it is copied. What the disk held before can be opened, and comes back by the command that
+is printed, for as long as the window holds it and the log has room to write it again.`;
+
+interface Copied {
+  readonly name: string;
+  readonly file: string;
+  readonly force: boolean;
+}
+
+/** @returns what it was before */
+async function copy(
+  context: Context,
+  image: BaseImage,
+  { name, file, force }: Copied,
+): Promise<Vacated> {
   const { copyIn } = await import('../control/transfer.ts');
-  const { name, file } = imported;
-  await context.withOperator((operator) =>
-    operator.withExport(name, 'write', async ({ device }) => {
-      if (image.size > device.size) {
-        const both = `${file} holds ${image.size} bytes, ${name} has ${device.size}`;
-        throw new VarveError('FILE_BAD', `it does not fit: ${both}`);
-      }
-      await context.withProgress(`importing ${file}`, (progress) =>
-        copyIn(image, device, progress),
-      );
-    }),
-  );
+  return await context.withOperator(async (operator) => {
+    const { size } = await operator.info(name);
+    if (image.size > size) {
+      const both = `${file} holds ${image.size} bytes, ${name} has ${size}`;
+      throw new VarveError('FILE_BAD', `it does not fit: ${both}`);
+    }
+    const vacated = await operator.vacate(name, force);
+    await operator.withExport(name, 'write', ({ device }) =>
+      context.withProgress(`importing ${file}`, (progress) => copyIn(image, device, progress)),
+    );
+    return vacated;
+  });
 }
 
 async function importFile(
@@ -56,12 +75,12 @@ async function importFile(
   if (name.includes('@')) throw new VarveError('READ_ONLY', `"${name}"`);
   const { openImage } = await import('../image/open-image.ts');
   const path = resolve(file);
-  const format = await imageFormatOf(context, path, flags.format);
+  const format = await imageFormatOf(context, path, { format: flags.format, option: '--format' });
   const image = await openImage(context.tools.openDevice, path, format);
   try {
-    const imported = { name, file: path, format, files: image.files, bytes: image.size };
-    await copy(context, image, imported);
-    return imported;
+    const vacated = await copy(context, image, { name, file: path, force: flags.force === true });
+    const of = { name, file: path, format, files: image.files, bytes: image.size };
+    return { ...of, ...vacated };
   } finally {
     await image.close();
   }
@@ -75,17 +94,22 @@ export function addImport(program: Command, setup: Setup): void {
     )
     .addOption(
       new Option('--format <format>', 'of the file; see below').choices(['raw', 'qcow2', 'auto']),
-    );
+    )
+    .option('--force', 'end the sessions of clients that have the disk open');
   shared(command, [
-    'varve import debian-12.raw disk',
+    'varve import debian-12.raw disk                    into a volume that is large enough',
     'varve import debian-12.qcow2 disk --format qcow2',
   ])
     .addHelpText('after', ABOUT)
-    .action(async (file: string, name: string, flags: ImportFlags) => {
+    .action(async (file: string, name: string) => {
+      const flags: ImportFlags = command.optsWithGlobals();
       const context = await contextOf(command, setup);
       const imported = await importFile(context, name, { file, flags });
-      if (context.isJson) return sayJson(imported);
+      const undo = undoCommand(name, `gen=${imported.before}`, flags);
+      if (context.isJson) return sayJson({ ...imported, undoCommand: undo });
       say(`imported ${sizeText(imported.bytes)} from ${file} (${imported.format}) into ${name}`);
       for (const below of imported.files.slice(1)) say(`  based on ${below}`);
+      if (imported.sessionsEnded > 0) say(`  ${imported.sessionsEnded} sessions of clients ended`);
+      say(`undo    ${undo}`);
     });
 }

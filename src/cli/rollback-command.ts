@@ -6,7 +6,8 @@ import { sizeText } from '../control/size-text.ts';
 import { parseMoment, timeText } from '../volume/moment.ts';
 import type { PointInTime, RollbackReport } from '../volume/report.ts';
 import { contextOf, shared, type SharedFlags, type Setup } from './context.ts';
-import { say, sayJson, shellQuoted } from './output.ts';
+import { say, sayJson } from './output.ts';
+import { undoCommand } from './undo-command.ts';
 
 interface RollbackFlags extends SharedFlags {
   readonly to: string;
@@ -35,11 +36,6 @@ function pointText(name: string, { generation, wallUs }: PointInTime): string {
 
 function amounts({ dataBytes, zeroBytes }: RollbackReport): string {
   return `${sizeText(dataBytes)} written again, ${sizeText(zeroBytes)} made zeros`;
-}
-
-function undoCommand(name: string, label: string, { dir }: RollbackFlags): string {
-  const where = dir === undefined ? '' : ` --dir ${shellQuoted(dir)}`;
-  return `varve rollback ${name} --to ${label}${where}`;
 }
 
 function dryText(name: string, report: RollbackReport): string {

@@ -72,7 +72,12 @@ async function create(
     size: size === undefined ? undefined : parseSize(size),
     basePath,
     baseFormat:
-      basePath === undefined ? undefined : await imageFormatOf(context, basePath, flags.baseFormat),
+      basePath === undefined
+        ? undefined
+        : await imageFormatOf(context, basePath, {
+            format: flags.baseFormat,
+            option: '--base-format',
+          }),
     logSize: logSize === undefined ? undefined : parseSize(logSize),
     ringSize: ringSize === undefined ? undefined : parseSize(ringSize),
     logPath: log === undefined ? undefined : resolve(log),

@@ -43,6 +43,7 @@ const requestShapes = {
   snapshot: fields({ ...NAME, label: text, moment: optional(text) }),
   scrub: fields({ ...NAME, bytesPerSecond: bytes }),
   rollback: fields({ ...NAME, to: text, force: flag, dryRun: flag }),
+  vacate: fields({ ...NAME, force: flag }),
   mode: fields({ ...NAME, mode: oneOf(WRITE_MODES) }),
   requests: fields({ ...NAME, after: unit(generation), to: unit(generation) }),
   point: fields({ ...NAME, moment: optional(text) }),
@@ -128,6 +129,10 @@ const CALLS: Readonly<Record<string, Call>> = {
   rollback: ({ operator }, request, progress) => {
     const { name, ...asked } = requestShapes.rollback(request, '');
     return operator.rollback(name, asked, progress);
+  },
+  vacate: ({ operator }, request) => {
+    const { name, force } = requestShapes.vacate(request, '');
+    return operator.vacate(name, force);
   },
   window: (desk, request) => ofPast(desk, request, (past) => past.window()),
   point: ({ operator }, request) => {

@@ -14,6 +14,7 @@ import type {
   ReceiveReport,
   ScrubReport,
   SnapshotInfo,
+  Vacated,
   VolumeInfo,
   WriteMode,
 } from '../volume/report.ts';
@@ -173,6 +174,10 @@ export class LocalOperator implements Operator {
     parseMoment(asked.to);
     const access = asked.dryRun ? 'read' : 'write';
     return this.#pool.use(name, access, (volume) => volume.rollback(asked, progress));
+  }
+
+  vacate(name: string, force: boolean): Promise<Vacated> {
+    return this.#pool.use(name, 'write', (volume) => volume.vacate(force));
   }
 
   resolve(exportName: string): Promise<string> {

@@ -15,6 +15,7 @@ import type {
   ReceiveReport,
   ScrubReport,
   SnapshotInfo,
+  Vacated,
   VolumeInfo,
   WriteMode,
 } from '../volume/report.ts';
@@ -128,6 +129,13 @@ export interface Operator {
    * @throws VarveError MOMENT_*, CLIENTS_CONNECTED, ROLLBACK_*; BLOCK_CORRUPT
    */
   rollback(name: string, asked: RollbackAsked, progress: Progress): Promise<RollbackReport>;
+  /**
+   * For whoever is going to write over a whole disk: from here on no client has it open, until the
+   * next one comes.
+   * @param force - sessions of clients are ended
+   * @throws VarveError CLIENTS_CONNECTED, ROLLBACK_RUNS, ROLLBACK_UNFINISHED
+   */
+  vacate(name: string, force: boolean): Promise<Vacated>;
   /** @throws VarveError SERVER_RUNS */
   check(name: string, progress: Progress): Promise<CheckReport>;
   /**

@@ -13,6 +13,7 @@ import type {
   ReceiveReport,
   ScrubReport,
   SnapshotInfo,
+  Vacated,
   VolumeInfo,
   WriteMode,
 } from '../volume/report.ts';
@@ -46,6 +47,7 @@ import {
   scrubShape,
   snapshotShape,
   summaryShape,
+  vacatedShape,
 } from './report-shapes.ts';
 import { list, ShapeError, text, unit, type Shape } from './shape.ts';
 import type { Access, CreateOptions } from './volume-directory.ts';
@@ -127,6 +129,10 @@ export class RemoteOperator implements Operator {
 
   rollback(name: string, asked: RollbackAsked, progress: Progress): Promise<RollbackReport> {
     return this.#ask('rollback', { name, ...asked }, rollbackShape, progress);
+  }
+
+  vacate(name: string, force: boolean): Promise<Vacated> {
+    return this.#ask('vacate', { name, force }, vacatedShape);
   }
 
   check(name: string, progress: Progress): Promise<CheckReport> {

@@ -27,6 +27,7 @@ import {
   type ReceiveReport,
   type ScrubReport,
   type SnapshotInfo,
+  type Vacated,
   type VolumeInfo,
 } from '../volume/report.ts';
 import type { FlattenReport, VolumeSummary } from './operations.ts';
@@ -69,6 +70,11 @@ export const markShape: Shape<MarkInfo> = fields({
   label: text,
   generation: generationShape,
   wallUs: microsShape,
+});
+
+export const vacatedShape: Shape<Vacated> = fields({
+  before: generationShape,
+  sessionsEnded: count,
 });
 
 const rollbackInfoShape: Shape<RollbackInfo> = fields({

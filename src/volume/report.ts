@@ -59,6 +59,14 @@ export interface RollbackReport {
   readonly tookMs: number;
 }
 
+/** A disk that nobody has open any more. */
+export interface Vacated {
+  /** The newest moment: what it was before. */
+  readonly before: Generation;
+  /** Sessions of clients that were ended. */
+  readonly sessionsEnded: number;
+}
+
 /** A rollback of the window, as the history shows it. */
 export interface RollbackInfo {
   /** The moment that came back. */

@@ -28,7 +28,7 @@ import type { LiveSessions } from './live-sessions.ts';
 import type { Moments, ResolvedMoment } from './moments.ts';
 import type { Reader } from './reader.ts';
 import { eachPiece, putBack, readAll, type Span } from './put-back.ts';
-import type { PointInTime, Progress, RollbackReport } from './report.ts';
+import type { PointInTime, Progress, RollbackReport, Vacated } from './report.ts';
 import { Estimate } from './rollback-estimate.ts';
 
 export interface RollbackRequest {
@@ -108,6 +108,33 @@ export class Rollbacks {
     } catch (error) {
       if (!isVarveError(error)) throw error;
     }
+  }
+
+  /**
+   * For whoever is going to write over the whole disk: from here on nobody else has it open.
+   * @param force - sessions of clients are ended
+   * @throws VarveError CLIENTS_CONNECTED, ROLLBACK_RUNS, ROLLBACK_UNFINISHED
+   */
+  vacate(force: boolean): Promise<Vacated> {
+    return this.#alone(async () => {
+      const core = this.#core;
+      const { sessions, appender } = this.#parts;
+      core.needWritable();
+      if (core.liveRefusal !== undefined) throw core.liveRefusal();
+      const sessionsEnded = sessions.count;
+      if (sessionsEnded > 0 && !force) {
+        throw new VarveError('CLIENTS_CONNECTED', `${sessionsEnded} sessions`);
+      }
+      const why = 'sessions of clients are ended, since the disk is being written over';
+      core.liveRefusal = () => new VarveError('CLOSED', why);
+      try {
+        await sessions.end(why);
+        await appender.quiet();
+      } finally {
+        core.liveRefusal = undefined;
+      }
+      return { before: core.head, sessionsEnded };
+    });
   }
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {

@@ -45,6 +45,7 @@ import type {
   RollbackReport,
   ScrubReport,
   SnapshotInfo,
+  Vacated,
   VolumeInfo,
   WriteMode,
 } from './report.ts';
@@ -268,6 +269,14 @@ export class Volume {
    */
   rollback(request: RollbackRequest, progress: Progress): Promise<RollbackReport> {
     return this.#rollbacks.run(request, progress);
+  }
+
+  /**
+   * Nobody has the live disk open any more, so that it can be written over.
+   * @throws VarveError as `Rollbacks.vacate`
+   */
+  vacate(force: boolean): Promise<Vacated> {
+    return this.#rollbacks.vacate(force);
   }
 
   /** @param moment - what stands behind the `@` */

@@ -52,6 +52,7 @@ const OPERATOR: Operator = {
     }
   },
   rollback: unasked,
+  vacate: unasked,
   resolve: (name) => Promise.resolve(`${name}@gen=5`),
   withExport: unasked,
   requests: unasked,

@@ -123,6 +123,24 @@ describe('a rollback', () => {
     });
   });
 
+  it('is not the only one that may send clients away', async () => {
+    const bench = await Bench.create(6, LARGE);
+    await bench.use(async (volume) => {
+      await change(volume);
+      const { head } = volume.core;
+      const session = volume.openLive();
+      await expect(volume.vacate(false)).rejects.toMatchObject({ code: 'CLIENTS_CONNECTED' });
+      session.onRevoke(() => {
+        expect(() => volume.openLive()).toThrow(VarveError);
+        void session.device.close();
+      });
+      const sent = volume.vacate(true);
+      await expect(rolledBack(volume, 'old')).rejects.toMatchObject({ code: 'ROLLBACK_RUNS' });
+      expect(await sent).toEqual({ before: head, sessionsEnded: 1 });
+      await volume.openLive().device.close();
+    });
+  });
+
   it('tells a client who was still shaking hands when the others were told', async () => {
     const bench = await Bench.create(5, LARGE);
     await bench.use(async (volume) => {
