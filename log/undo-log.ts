@@ -13,7 +13,7 @@
  */
 import { assert } from '../src/base/assert.ts';
 import { VarveError } from '../src/base/errors.ts';
-import { NIL_UUID, type Uuid } from '../src/base/identity.ts';
+import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
   byteCount,
@@ -40,7 +40,7 @@ import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.t
 import type { Times } from './stream.ts';
 import { UndoImages, type UndoBatch, type UndoSegment } from './undo-images.ts';
 import { UndoRuns } from './undo-runs.ts';
-import { undoGeometry, undoLsn, UndoSurvey, type UndoSlot } from './undo-survey.ts';
+import { openingUuid, undoGeometry, undoLsn, UndoSurvey, type UndoSlot } from './undo-survey.ts';
 
 /** A device with fewer slots keeps none back. */
 const SLOTS_SCARCE = 8;
@@ -276,7 +276,7 @@ export class UndoLog {
   ): Omit<BatchHeader, 'entryCount' | 'payloadBlocks'> {
     return {
       ...this.#options.now(),
-      lineage: NIL_UUID,
+      lineage: openingUuid(this.#options.opening),
       segment: segment.sequence,
       lsn: this.#lsnOf(segment.sequence, segment.at),
       generation,

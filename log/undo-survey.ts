@@ -1,5 +1,10 @@
-/** What lies in the slots of an undo device: how an opening finds its segments. */
-import { uuidBytes, type Uuid } from '../src/base/identity.ts';
+/**
+ * What lies in the slots of an undo device: how an opening finds its segments.
+ *
+ * Invariant: what is taken for a segment's is of the opening that began it. Sequences that a crash
+ * took back are given again, so that a slot may hold another one's batches with the right positions.
+ */
+import { NIL_UUID, uuidBytes, uuidText, type Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
   byteCount,
@@ -39,6 +44,11 @@ export function undoLsn({ segmentBytes }: LogGeometry, sequence: number, inside:
   return lsnOf(sequence * segmentBytes + inside);
 }
 
+/** What batches say of the opening that wrote them. */
+export function openingUuid(opening: number): Uuid {
+  return uuidText(Buffer.from(opening.toString(16).padStart(32, '0'), 'hex'));
+}
+
 export interface SurveyedBatch {
   readonly place: ByteOffset;
   readonly images: readonly BeforeImage[];
@@ -50,6 +60,8 @@ export interface UndoSlot {
   readonly sequence: SegmentSequence;
   /** Segments that were to be joined into it; undefined: it was filled by rounds. */
   readonly sources: readonly SegmentSequence[] | undefined;
+  /** What its batches may say of the opening that wrote them; none: nobody knows. */
+  readonly openings: readonly Uuid[];
 }
 
 export class UndoSurvey {
@@ -70,8 +82,13 @@ export class UndoSurvey {
     const first = await this.#slots.batch(this.#slots.batchesAt(slot));
     const sequence = await this.#sequenceOf(slot, first);
     if (sequence === undefined) return undefined;
-    const isOwn = first?.header.segment === sequence;
-    return { slot, sequence, sources: isOwn ? decodeJoined(first) : undefined };
+    if (first?.header.segment === sequence && this.#isFirst(first)) {
+      return { slot, sequence, sources: decodeJoined(first), openings: [first.header.lineage] };
+    }
+    const header = await this.#slots.header(slot);
+    // Early versions did not say it.
+    const openings = header === undefined ? [] : [openingUuid(header.opening), NIL_UUID];
+    return { slot, sequence, sources: undefined, openings };
   }
 
   /**
@@ -84,18 +101,18 @@ export class UndoSurvey {
     for (const one of slots) {
       const { sources, sequence } = one;
       if (sources === undefined) continue;
-      if (await this.#isWhole(one)) for (const source of sources) voided.add(source);
+      if (await this.#isWhole(one, sources)) for (const source of sources) voided.add(source);
       else if (sources.every((source) => there.has(source))) voided.add(sequence);
     }
     return voided;
   }
 
   /** Whether the mark is there that comes once all of it is durable. */
-  async #isWhole(slot: UndoSlot): Promise<boolean> {
+  async #isWhole(slot: UndoSlot, sources: readonly SegmentSequence[]): Promise<boolean> {
     const first = this.#slots.batchesAt(slot.slot);
     let isWhole = false;
     await this.#eachBatch(slot, (place, batch) => {
-      isWhole ||= place !== first && decodeJoined(batch) !== undefined;
+      isWhole ||= place !== first && isSame(decodeJoined(batch), sources);
     });
     return isWhole;
   }
@@ -117,17 +134,18 @@ export class UndoSurvey {
   }
 
   async #eachBatch(
-    { slot, sequence }: UndoSlot,
+    { slot, sequence, openings }: UndoSlot,
     visit: (place: ByteOffset, batch: Batch) => void,
   ): Promise<void> {
+    const isOwn = ({ header: { segment, lineage } }: Batch): boolean =>
+      segment === sequence && (openings.length === 0 || openings.includes(lineage));
     const summary = await this.#slots.summary(slot);
-    if (summary?.footer.sequence !== sequence) {
-      await this.#scan(sequence, slot, visit);
+    if (summary?.footer.sequence !== sequence || !summary.batches.every(isOwn)) {
+      await this.#scan(sequence, slot, isOwn, visit);
       return;
     }
     const start = slotOffset(this.#geometry, slot);
     for (const batch of summary.batches) {
-      if (batch.header.segment !== sequence) continue;
       const inside = batch.header.lsn - undoLsn(this.#geometry, sequence, 0);
       visit(byteOffset(start + inside), batch);
     }
@@ -158,18 +176,20 @@ export class UndoSurvey {
   async #sequenceOf(slot: Slot, first: Batch | undefined): Promise<SegmentSequence | undefined> {
     const header = await this.#slots.header(slot);
     if (header !== undefined) return header.sequence;
-    if (first !== undefined) {
-      const { segment, lsn } = first.header;
-      if (lsn === undoLsn(this.#geometry, segment, BLOCK_BYTES)) return segment;
-    }
+    if (first !== undefined && this.#isFirst(first)) return first.header.segment;
     const summary = await this.#slots.summary(slot);
     return summary?.footer.sequence;
+  }
+
+  #isFirst({ header: { segment, lsn } }: Batch): boolean {
+    return lsn === undoLsn(this.#geometry, segment, BLOCK_BYTES);
   }
 
   /** A segment without a summary: batch headers at any block of it. */
   async #scan(
     sequence: SegmentSequence,
     slot: Slot,
+    isOwn: (batch: Batch) => boolean,
     visit: (place: ByteOffset, batch: Batch) => void,
   ): Promise<void> {
     const { segmentBytes } = this.#geometry;
@@ -184,7 +204,7 @@ export class UndoSurvey {
       const from = inside - windowAt;
       const batch = decodeBatch(window.slice(from, from + BLOCK_BYTES), this.#volume, UNDO_KINDS);
       const position = undoLsn(this.#geometry, sequence, inside);
-      if (batch?.header.segment !== sequence || batch.header.lsn !== position) {
+      if (batch?.header.lsn !== position || !isOwn(batch)) {
         inside += BLOCK_BYTES;
         continue;
       }
@@ -192,4 +212,11 @@ export class UndoSurvey {
       inside += endOf(batch) - position;
     }
   }
+}
+
+function isSame(
+  found: readonly SegmentSequence[] | undefined,
+  wanted: readonly SegmentSequence[],
+): boolean {
+  return found?.length === wanted.length && found.every((source, i) => source === wanted[i]);
 }

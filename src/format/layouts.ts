@@ -215,7 +215,14 @@ export const batchHeader = table(
     ['version', 'u16', 2, 'version', 'format version'],
     ['entry_count', 'u16', 2, 'entries', `0 to ${ENTRIES_MAX}`],
     ['volume', 'uuid', 16, 'uuid', 'identity of the volume'],
-    ['lineage', 'uuid', 16, 'uuid', 'lineage of its generations'],
+    [
+      'lineage',
+      'uuid',
+      16,
+      'uuid',
+      'lineage of its generations; on the undo device the `opening` of its segment, as the last 8' +
+        ' bytes with the highest first, or nil of early versions',
+    ],
     ['segment', 'u64', 8, 'segment', 'sequence of the segment that holds it'],
     ['lsn', 'u64', 8, 'bytes', 'its own position in the stream'],
     ['generation', 'u64', 8, 'generation', 'newest request that began before this batch'],
@@ -270,7 +277,7 @@ export const batchEntry = table(
       'kind',
       '1 data, 2 trim, 3 zero, 4 zero and stay allocated, 5 flush, 6 record; on the undo device' +
         ' 7 before-image with data, 8 with zeros, each followed by 9 its span; 10 first in a segment,' +
-        ' for each one that was joined into it',
+        ' for each one that was joined into it, and last once it is whole',
     ],
     ['flags', 'u8', 1, 'bits', '1 the request starts here, 2 it ends here, 4 FUA'],
     [

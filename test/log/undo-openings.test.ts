@@ -1,0 +1,109 @@
+/**
+ * Segments are numbered from the highest that an opening finds, so what it does not find any more has
+ * its number given again: in the same slot the positions are the same as well. What lies there of the
+ * earlier one is never taken for the later one's.
+ */
+import { describe, expect, it } from 'vitest';
+import { BLOCK_BYTES, generation } from '../../src/base/units.ts';
+import { slotOffset } from '../../log/geometry.ts';
+import { decodeSegmentHeader, encodeSegmentHeader } from '../../log/summary.ts';
+import { textOf, UndoBench, zeros } from './undo-bench.ts';
+
+describe('a slot that was filled under the same number before', () => {
+  // A round came to nothing, and the end was in order: nobody cleared what it had put. A later round
+  // needed less; the old summary spoke for its segment, and what that did not list was gone.
+  it.each([
+    ['with a summary', true],
+    ['without one', false],
+  ])('states what the later opening put there, %s', async (_, isSynced) => {
+    const bench = new UndoBench(1);
+    bench.horizon = generation(5);
+    await bench.world.run(async () => {
+      const early = await bench.open();
+      for (let block = 0; early.segments.size < 2; block++) {
+        await early.put([bench.image(block, 1, 10)], generation(20));
+      }
+      if (isSynced) await early.sync();
+      await early.close();
+      const late = await bench.open();
+      const facts = [[bench.image(100, 1, 8), bench.image(101, 1, 8)], [bench.image(200, 2, 30)]];
+      for (const batch of facts) await late.put(batch, generation(30));
+      await late.sync();
+      bench.slotsUsed = late.slotsUsed;
+      bench.horizon = generation(30);
+      await late.close();
+      await bench.open();
+      expect(bench.stated).toEqual(facts.flat().map(({ image }) => textOf(image)));
+    });
+  });
+
+  // A join was whole, and freed; the process was killed. The next opening joined others under its
+  // number, and power went when only the first block of that was on the disk, beside the old end:
+  // it was taken for whole, and what it was to be joined of was given up.
+  it('is not whole by the end mark of an earlier join', async () => {
+    const bench = new UndoBench(2);
+    const { world, power, disk } = bench;
+    const { at, tail } = await world.run(async () => {
+      const undo = await bench.open();
+      const segments = [];
+      for (let block = 0; block < 6; block++) segments.push(await bench.fillSegment(undo, block));
+      await undo.sync();
+      bench.slotsUsed = undo.slotsUsed;
+      const [oldest, ...sources] = segments.slice(0, 3);
+      if (oldest === undefined) throw new Error('there is one');
+      await undo.free(oldest);
+      const joined = await bench.join(undo, sources);
+      const slot = undo.segments.get(joined)?.slot;
+      if (slot === undefined) throw new Error('it is there');
+      const start = slotOffset(undo.geometry, slot) + 2 * BLOCK_BYTES;
+      const bytes = bench.bytesAt(start, undo.geometry.segmentBytes - 2 * BLOCK_BYTES);
+      for (const sequence of [...sources, joined]) await undo.free(sequence);
+      return { at: start, tail: bytes };
+    });
+    power.kill();
+    power.restore();
+    const known = await world.run(async () => {
+      const undo = await bench.open();
+      await undo.clearFreeSlots();
+      const stated = bench.stated.toSorted();
+      const [one, other] = undo.segments.keys();
+      if (one === undefined || other === undefined) throw new Error('there are two');
+      const first = disk.counters.writes + 1;
+      disk.faults.watch = () => {
+        if (disk.counters.writes === first) power.plan({ loss: 'kill', afterOperations: 1 });
+      };
+      await Promise.race([bench.join(undo, [one, other]), power.lost]);
+      return stated;
+    });
+    disk.faults.watch = undefined;
+    power.restore();
+    disk.corrupt(at, tail);
+    await world.run(() => bench.open());
+    expect(bench.stated.toSorted()).toEqual(known);
+  });
+});
+
+it('states what an early version put, whose batches do not say of which opening they are', async () => {
+  const bench = new UndoBench(3);
+  await bench.world.run(async () => {
+    const early = await bench.open(0);
+    const first = await bench.fillSegment(early, 7);
+    await early.put([zeros(8, 1, 9)], generation(50));
+    await early.sync();
+    bench.slotsUsed = early.slotsUsed;
+    const stated = bench.stated;
+    const late = await bench.open();
+    expect(bench.stated).toEqual(stated);
+    // Its first batch is damaged, and the header knows its opening: the others are taken all the same.
+    const slot = late.segments.get(first)?.slot;
+    if (slot === undefined) throw new Error('it is there');
+    const at = slotOffset(late.geometry, slot);
+    const header = decodeSegmentHeader(bench.bytesAt(at, BLOCK_BYTES), bench.volume);
+    if (header === undefined) throw new Error('it has a header');
+    bench.disk.corrupt(at, encodeSegmentHeader(bench.volume, { ...header, opening: 12_345 }));
+    bench.disk.corrupt(at + BLOCK_BYTES, new Uint8Array(BLOCK_BYTES));
+    bench.disk.corrupt(at + late.geometry.segmentBytes - BLOCK_BYTES, new Uint8Array(BLOCK_BYTES));
+    await bench.open();
+    expect(bench.stated).toEqual(stated.slice(1));
+  });
+});
