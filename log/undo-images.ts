@@ -107,7 +107,8 @@ export class UndoImages {
         } catch (error) {
           if (!isVarveError(error, 'VOLUME_CORRUPT') && !isVarveError(error, 'DEVICE_IO'))
             throw error;
-          refusal ??= error;
+          // What is freed meanwhile is needed by nobody, and its headers are gone.
+          if (this.isThere({ segment, place })) refusal ??= error;
           continue;
         }
         images.forEach((image, i) => {
