@@ -12,11 +12,10 @@
  *     a crash left of a round that did not come so far is passed over, and put again.
  */
 import { assert } from '../src/base/assert.ts';
-import { VarveError } from '../src/base/errors.ts';
+import { isVarveError, VarveError } from '../src/base/errors.ts';
 import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
-  byteCount,
   byteOffset,
   checksum as checksumOf,
   generation as generationOf,
@@ -38,8 +37,9 @@ import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
 import { encodeJoined, JOINED_MAX } from './joined.ts';
 import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.ts';
 import type { Times } from './stream.ts';
-import { UndoImages, type UndoBatch, type UndoSegment } from './undo-images.ts';
+import { UndoImages, type UndoSegment } from './undo-images.ts';
 import { UndoRuns } from './undo-runs.ts';
+import { UndoSlots } from './undo-slots.ts';
 import { openingUuid, undoGeometry, undoLsn, UndoSurvey, type UndoSlot } from './undo-survey.ts';
 
 /** A device with fewer slots keeps none back. */
@@ -86,20 +86,10 @@ export class UndoLog {
   readonly images: UndoImages;
   readonly #device: LowerDevice;
   readonly #options: UndoLogOptions;
-  readonly #slots: UndoSurvey;
+  readonly #survey: UndoSurvey;
+  readonly #slots: UndoSlots;
   readonly #segments = new Map<SegmentSequence, UndoSegment>();
-  /** Of those that were used; the others follow them. */
-  readonly #free: Slot[] = [];
-  #slotsUsed: number;
-  /** Their holes are being punched. */
-  readonly #freeing = new Set<Slot>();
   #isDirty = false;
-  /** Slots were freed, and a cut may take that back. */
-  #isPunched = false;
-  /** Of rounds that did not come so far: they are put again, and would be there twice. */
-  readonly #leftovers: UndoBatch[] = [];
-  /** A sync failed: what it left of clearing slots, nobody knows. */
-  #isClearingLost = false;
   #nextSequence = segmentSequence(1);
   #open: OpenSegment | undefined;
   /** Full ones: a summary is written once all that it lists is durable. */
@@ -109,23 +99,19 @@ export class UndoLog {
     this.#device = device;
     this.#options = options;
     this.geometry = undoGeometry(device.size, options.segmentBytes);
-    this.#slots = new UndoSurvey(device, this.geometry, options.volume);
-    this.#slotsUsed = options.slotsUsed;
-    const { volume, cacheBytes, horizon } = options;
-    this.images = new UndoImages({
-      device,
-      slots: this.#slots,
-      segments: this.#segments,
-      volume,
-      cacheBytes,
-      horizon,
-    });
+    const { geometry } = this;
+    const { volume, cacheBytes, horizon, slotsUsed: used } = options;
+    const survey = (this.#survey = new UndoSurvey(device, geometry, volume));
+    const segments = this.#segments;
+    const onStuck = (sequence: SegmentSequence): void => this.#pass(sequence);
+    this.#slots = new UndoSlots({ device, geometry, survey, segments, used, onStuck });
+    this.images = new UndoImages({ device, slots: survey, segments, volume, cacheBytes, horizon });
   }
 
   /** @throws VarveError DEVICE_IO */
   static async open(device: LowerDevice, options: UndoLogOptions): Promise<UndoLog> {
     const undo = new UndoLog(device, options);
-    await undo.#survey();
+    await undo.#find();
     return undo;
   }
 
@@ -147,35 +133,40 @@ export class UndoLog {
   }
 
   get freeSlots(): number {
-    return this.#free.length + this.geometry.slotCount - this.#slotsUsed;
+    return this.#slots.free;
   }
 
   /** Slots that were ever used: the first so many. An opening looks at no others. */
   get slotsUsed(): number {
-    return this.#slotsUsed;
+    return this.#slots.used;
   }
 
-  async #survey(): Promise<void> {
+  async #find(): Promise<void> {
     const horizon = this.#options.horizon();
     const used: UndoSlot[] = [];
-    for (let i = 0; i < this.#slotsUsed; i++) {
-      const found = await this.#slots.glance(slotOf(i));
-      if (found === undefined) this.#free.push(slotOf(i));
+    for (let i = 0; i < this.slotsUsed; i++) {
+      const found = await this.#survey.glance(slotOf(i));
+      if (found === undefined) this.#slots.add(slotOf(i));
       else used.push(found);
     }
-    const voided = await this.#slots.voided(used);
+    const voided = await this.#survey.voided(used);
     for (const found of used) {
       const { sequence, slot } = found;
-      if (sequence >= this.#nextSequence) this.#nextSequence = segmentSequence(sequence + 1);
+      this.#pass(sequence);
       const segment = { sequence, slot, runs: new UndoRuns() };
       this.#segments.set(sequence, segment);
       // States nothing, so it is freed as one that nobody needs.
       if (voided.has(sequence)) continue;
-      for (const { place, images } of await this.#slots.batches(found)) {
+      for (const { place, images } of await this.#survey.batches(found)) {
         if (images.every(({ until }) => until <= horizon)) this.#state(segment, place, images);
-        else this.#leftovers.push({ segment, place });
+        else this.#slots.addLeftover({ segment, place });
       }
     }
+  }
+
+  /** No other segment gets this number. */
+  #pass(sequence: SegmentSequence): void {
+    if (sequence >= this.#nextSequence) this.#nextSequence = segmentSequence(sequence + 1);
   }
 
   #state(segment: UndoSegment, place: ByteOffset, images: readonly BeforeImage[]): void {
@@ -357,11 +348,9 @@ export class UndoLog {
   }
 
   #takeSlot(): Slot {
-    const free = this.#free.shift();
-    if (free !== undefined) return free;
-    if (this.#slotsUsed >= this.geometry.slotCount) throw this.#full();
-    this.#slotsUsed += 1;
-    return slotOf(this.#slotsUsed - 1);
+    const slot = this.#slots.take();
+    if (slot === undefined) throw this.#full();
+    return slot;
   }
 
   /** Batches with many zeros have long headers: a summary that has no place is left out. */
@@ -392,19 +381,16 @@ export class UndoLog {
    */
   async sync(): Promise<void> {
     if (!this.#isDirty) return;
-    if (this.#isClearingLost) await this.clearFreeSlots();
     try {
-      await this.#device.sync('undo');
+      await this.#slots.sync();
     } catch (error) {
-      // What is put again goes elsewhere, and is found first. What was cleared may come back.
+      // What is put again goes elsewhere, and is found first.
       this.#open = undefined;
       this.#closed.clear();
-      this.#isClearingLost = true;
       throw error;
     } finally {
       this.#isDirty = false;
     }
-    this.#isClearingLost = false;
     for (const segment of this.#closed) await this.#summarise(segment);
     this.#closed.clear();
   }
@@ -418,45 +404,25 @@ export class UndoLog {
       if (closed.sequence === sequence) this.#closed.delete(closed);
     if (this.#open?.sequence === sequence) this.#open = undefined;
     this.images.forget(segment);
-    const { segmentBytes } = this.geometry;
-    const at = slotOffset(this.geometry, segment.slot);
-    this.#freeing.add(segment.slot);
-    this.#isPunched = true;
-    try {
-      await this.#device.punch(at, segmentBytes);
-    } finally {
-      this.#freeing.delete(segment.slot);
-      this.#free.push(segment.slot);
-    }
+    await this.#slots.punch(segment.slot);
   }
 
   get hasLeftovers(): boolean {
-    return this.#leftovers.length > 0;
+    return this.#slots.hasLeftovers;
   }
 
   /**
    * After an opening that followed a crash: what lies in slots that no segment has, because the
-   * crash came before a round had put all of it, or took the freeing of a slot back.
-   * @throws VarveError DEVICE_IO
+   * crash came before a round had put all of it, or took the freeing of a slot back. What the device
+   * refuses now is done with the next sync.
    */
   async clearFreeSlots(): Promise<void> {
-    const { segmentBytes } = this.geometry;
-    this.#isPunched = true;
-    for (const { segment, place } of this.#leftovers) {
-      if (this.#segments.get(segment.sequence) !== segment) continue;
-      await this.#device.punch(place, byteCount(BLOCK_BYTES));
-      // It lists them.
-      if (!(await this.#slots.hasSummary(segment))) continue;
-      const end = slotOffset(this.geometry, segment.slot) + segmentBytes;
-      await this.#device.punch(byteOffset(end - BLOCK_BYTES), byteCount(BLOCK_BYTES));
+    this.#slots.distrust();
+    try {
+      await this.#slots.sync();
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
     }
-    for (const slot of this.#free) {
-      await this.#device.punch(slotOffset(this.geometry, slot), segmentBytes);
-    }
-    const rest = this.geometry.slotCount - this.#slotsUsed;
-    if (rest === 0) return;
-    const at = slotOffset(this.geometry, slotOf(this.#slotsUsed));
-    await this.#device.punch(at, byteCount(rest * segmentBytes));
   }
 
   /** An opening that writes nothing leaves a segment that nobody needs where it is. */
@@ -464,7 +430,7 @@ export class UndoLog {
     const segment = this.#segments.get(sequence);
     assert(segment !== undefined, 'a segment is forgotten once');
     this.#segments.delete(sequence);
-    this.#free.push(segment.slot);
+    this.#slots.add(segment.slot);
   }
 
   /**
@@ -472,9 +438,7 @@ export class UndoLog {
    * @throws VarveError DEVICE_IO
    */
   async close(): Promise<void> {
-    if (this.#isClearingLost) await this.clearFreeSlots();
-    if (this.#isDirty || this.#isPunched) await this.#device.sync('undo');
-    this.#isPunched = false;
+    await this.#slots.close(this.#isDirty);
   }
 
   /** RAM, without the cache. */
@@ -485,11 +449,6 @@ export class UndoLog {
   }
 
   check(): void {
-    const used = [...this.#segments.values()].map(({ slot }) => slot);
-    const slots = [...this.#free, ...this.#freeing, ...used];
-    assert(
-      slots.length === this.#slotsUsed && new Set(slots).size === slots.length,
-      'every slot that was used is either free or of one segment',
-    );
+    this.#slots.check();
   }
 }

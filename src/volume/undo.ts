@@ -7,6 +7,7 @@
  *   - A segment is freed once no pin needs anything in it, and never while a round puts something.
  */
 import { assert } from '../base/assert.ts';
+import { isVarveError } from '../base/errors.ts';
 import {
   BLOCK_BYTES,
   type Block,
@@ -72,7 +73,12 @@ export class Undo {
     if (readOnly) for (const sequence of undo.#garbage()) undo.#log.forget(sequence);
     else {
       // A slot may have been another segment's by half before a crash: nobody looks into it.
-      await undo.collect();
+      try {
+        await undo.collect();
+      } catch (error) {
+        // The live disk does not need it: what can't be given back now is with what comes next.
+        if (!isVarveError(error)) throw error;
+      }
       if (!isClean || undo.#log.hasLeftovers) await undo.#log.clearFreeSlots();
     }
     return undo;

@@ -1,0 +1,65 @@
+/** An undo device that refuses something: snapshots may have to wait for it, the live disk does not. */
+import { expect, test } from 'vitest';
+import { BLOCK_BYTES, byteCount } from '../../src/base/units.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { Bench, blocksOf, holds, pushRounds, put } from './bench.ts';
+
+const SIZE = byteCount(1000 * BLOCK_BYTES);
+const OLD = blocksOf(1, 10);
+const NEW = blocksOf(2, 10);
+
+/** What a snapshot sees is replaced. */
+async function replaceUnderSnapshot(volume: Volume): Promise<void> {
+  await put(volume, 500, OLD);
+  await volume.createSnapshot('first');
+  await put(volume, 500, NEW);
+}
+
+// The opening cleared what a crash may have left there, and was refused for ever by one bad place.
+test.each([
+  ['at the end of it', (size: number) => ({ offset: size - BLOCK_BYTES, length: BLOCK_BYTES })],
+  ['all over it', (size: number) => ({ offset: 0, length: size })],
+])('a volume opens though its undo device refuses writes, %s', async (_, place) => {
+  const bench = await Bench.create(3, { size: SIZE });
+  await bench.lose('cut', async (volume) => {
+    await replaceUnderSnapshot(volume);
+    await pushRounds(volume, 3);
+    await volume.live().flush();
+  });
+  const { undo } = bench.sim;
+  undo.failWrite(place(undo.size));
+  await bench.use(async (volume) => {
+    expect(await holds(volume.live(), 500, [NEW])).toBe(0);
+    const moment = volume.openMoment(await volume.resolve('first'));
+    expect(await holds(moment, 500, [OLD])).toBe(0);
+    await moment.close();
+  });
+});
+
+// One bad place in a part that holds nothing: rounds that keep something need others, and go on.
+test('rounds keep what snapshots need though a free place can not be cleared', async () => {
+  const bench = await Bench.create(3, { size: SIZE });
+  await bench.lose('kill', async (volume) => {
+    await pushRounds(volume, 1);
+  });
+  const { undo } = bench.sim;
+  undo.failWrite({ offset: undo.size - BLOCK_BYTES, length: BLOCK_BYTES });
+  await bench.use(async (volume) => {
+    await replaceUnderSnapshot(volume);
+    await pushRounds(volume, 3);
+    const moment = volume.openMoment(await volume.resolve('first'));
+    expect(await holds(moment, 500, [OLD])).toBe(0);
+    await moment.close();
+  });
+});
+
+// A power cut took clearing back after numbers of segments had been given again because of it.
+test('an opening after a crash makes durable what it clears', async () => {
+  const bench = await Bench.create(3, { size: SIZE });
+  const syncs = (): number => bench.sim.undo.counters.syncsBy.get('undo') ?? 0;
+  await bench.lose('kill', (volume) => pushRounds(volume, 1));
+  const before = syncs();
+  await bench.lose('kill', async () => {
+    expect(syncs()).toBe(before + 1);
+  });
+});
