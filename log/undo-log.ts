@@ -100,11 +100,12 @@ export class UndoLog {
     this.#options = options;
     this.geometry = undoGeometry(device.size, options.segmentBytes);
     const { geometry } = this;
-    const { volume, cacheBytes, horizon, slotsUsed: used } = options;
+    const { volume, cacheBytes, horizon } = options;
     const survey = (this.#survey = new UndoSurvey(device, geometry, volume));
+    const lying = { device, geometry, survey };
     const segments = this.#segments;
     const onStuck = (sequence: SegmentSequence): void => this.#pass(sequence);
-    this.#slots = new UndoSlots({ device, geometry, survey, segments, used, onStuck });
+    this.#slots = new UndoSlots({ ...lying, segments, used: options.slotsUsed, onStuck });
     this.images = new UndoImages({ device, slots: survey, segments, volume, cacheBytes, horizon });
   }
 
@@ -364,7 +365,7 @@ export class UndoLog {
     return segment.at + blocks * BLOCK_BYTES + summary <= segmentBytes;
   }
 
-  /** Derived, so that it is no harm when a cut takes it. */
+  /** Derived, so that it is no harm when a cut takes it, or the device refuses it. */
   async #summarise(segment: OpenSegment): Promise<void> {
     const { summary, sequence, slot } = segment;
     if (summary === undefined) return;
@@ -372,7 +373,11 @@ export class UndoLog {
     const bytes = encodeSummary(this.#options.volume, sequence, end, summary);
     const slotEnd = slotOffset(this.geometry, slot) + this.geometry.segmentBytes;
     segment.summary = undefined;
-    await this.#device.write(byteOffset(slotEnd - bytes.length), [bytes]);
+    try {
+      await this.#device.write(byteOffset(slotEnd - bytes.length), [bytes]);
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+    }
   }
 
   /**

@@ -329,16 +329,20 @@ export class Core {
     const { undo } = this;
     await undo.collect();
     try {
-      await undo.join(async () => {
-        if (undo.slotsUsed <= this.log.superblock.undoSlots) return;
-        await this.log.publish({ undoSlots: undo.slotsUsed }, 'horizon');
-      });
+      await undo.join(() => this.#recordUndoSlots());
     } catch (error) {
       // A sync that failed has taken what a round had put.
       if (isVarveError(error, 'DEVICE_IO')) this.keeping = undefined;
       throw error;
     }
     await undo.collect();
+  }
+
+  /** So that the next opening looks at all that were used. */
+  async #recordUndoSlots(): Promise<void> {
+    const { slotsUsed } = this.undo;
+    if (slotsUsed <= this.log.superblock.undoSlots) return;
+    await this.log.publish({ undoSlots: slotsUsed }, 'horizon');
   }
 
   /**
@@ -369,6 +373,7 @@ export class Core {
   async closeUndo(): Promise<boolean> {
     await this.collected();
     try {
+      await this.#recordUndoSlots();
       await this.undo.close();
       return true;
     } catch (error) {

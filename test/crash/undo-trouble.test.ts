@@ -1,6 +1,6 @@
 /** An undo device that refuses something: snapshots may have to wait for it, the live disk does not. */
 import { expect, test } from 'vitest';
-import { BLOCK_BYTES, byteCount } from '../../src/base/units.ts';
+import { BLOCK_BYTES, byteCount, kibibytes } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, holds, pushRounds, put } from './bench.ts';
 
@@ -61,5 +61,23 @@ test('an opening after a crash makes durable what it clears', async () => {
   const before = syncs();
   await bench.lose('kill', async () => {
     expect(syncs()).toBe(before + 1);
+  });
+});
+
+// What a round had put lay in slots of which the superblock did not know. The end was in order, so
+// that nobody cleared them either.
+test('slots of a round that came to nothing are known after an end in order', async () => {
+  const bench = await Bench.create(3, { size: SIZE });
+  const used = await bench.use(async (volume) => {
+    await replaceUnderSnapshot(volume);
+    bench.sim.undo.limitSpace(kibibytes(16));
+    await expect(pushRounds(volume, 1)).rejects.toMatchObject({ code: 'DISK_FULL' });
+    return volume.core.undo.slotsUsed;
+  });
+  bench.sim.undo.limitSpace(undefined);
+  expect(used).toBeGreaterThan(0);
+  await bench.use(async (volume) => {
+    expect(volume.core.recovery.clean).toBe(true);
+    expect(volume.core.undo.slotsUsed).toBe(used);
   });
 });
