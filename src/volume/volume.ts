@@ -271,10 +271,7 @@ export class Volume {
     return this.#rollbacks.run(request, progress);
   }
 
-  /**
-   * Nobody has the live disk open any more, so that it can be written over.
-   * @throws VarveError as `Rollbacks.vacate`
-   */
+  /** Nobody has the live disk open any more. @throws VarveError as `Rollbacks.vacate` */
   vacate(force: boolean): Promise<Vacated> {
     return this.#rollbacks.vacate(force);
   }
