@@ -51,6 +51,15 @@ export const RECEIVE_MUTANTS: readonly Mutant[] = [
     fuzzers: RECEIVE,
   },
   {
+    name: 'receive-goes-on-from-what-is-being-deleted',
+    law: 4,
+    story: 'a receive takes a snapshot, whose deletion is under way, for one that keeps its base',
+    file: 'src/volume/moments.ts',
+    find: 'return this.#changes.run(() => this.#ensureSnapshotAt(generation, label));',
+    replace: 'return this.#ensureSnapshotAt(generation, label);',
+    fuzzers: RECEIVE,
+  },
+  {
     name: 'stream-records-not-counted',
     law: 5,
     story: 'a record of a stream that is repeated or left out is applied before its seal tells',

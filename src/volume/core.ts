@@ -32,6 +32,7 @@ import type { ReadSegmentHeader } from '../../log/summary.ts';
 import { decodeSegmentHeader } from '../../log/summary.ts';
 import type { StampedMoment } from '../../log/superblock.ts';
 import type { Catalogue } from './catalogue.ts';
+import { Counters } from './counters.ts';
 import type { FinalStorage } from './final-storage.ts';
 import type { ReadCache } from './read-cache.ts';
 import type { RecoveryReport, WriteMode } from './report.ts';
@@ -42,6 +43,8 @@ export type PinReason =
   | { readonly kind: 'snapshot'; readonly label: string }
   /** What a rollback brings back, until it has ended. */
   | { readonly kind: 'rollback' }
+  /** What clients see, and what a giving up brings back, until a receive has ended. */
+  | { readonly kind: 'receive' }
   /** An open disk is based on it. */
   | { readonly kind: 'base' }
   /** An open export: never stops writers; `end` tells it that its moment is gone. */
@@ -53,22 +56,10 @@ export type PinReason =
  */
 export const RANGE_RECORDS_MAX = 32_768;
 
-export class Counters {
-  reads = 0;
-  readBytes = 0;
-  writes = 0;
-  writeBytes = 0;
-  trims = 0;
-  zeroes = 0;
-  flushes = 0;
-  rounds = 0;
-  settledBlocks = 0;
-  /** Blocks of which a read met a damaged copy. */
-  readErrors = 0;
-  /** Of those, answered from another copy. */
-  readRescues = 0;
-  /** Damaged copies that a scrub wrote again. */
-  repairs = 0;
+/** What a receive that has begun goes on from; a whole disk goes on from nothing. */
+export interface UnderReceive {
+  readonly base: Generation;
+  readonly isWhole: boolean;
 }
 
 export interface CoreParts {
@@ -86,6 +77,8 @@ export interface CoreParts {
   readonly snapshotPins: Map<string, PinHandle<PinReason>>;
   /** Of what the rollback brings back that the opening found unfinished. */
   readonly rollbackPin: PinHandle<PinReason> | undefined;
+  /** Of what the receive is based on that the opening found unfinished. */
+  readonly receivePin: PinHandle<PinReason> | undefined;
   readonly undo: Undo;
   readonly catalogue: Catalogue;
   readonly final: FinalStorage;
@@ -141,11 +134,8 @@ export class Core {
   readonly pendingRecords = new Set<Lsn>();
   readonly #held = new Pins<undefined>();
   readonly #windows = new Map<PinHandle<PinReason>, PinHandle<undefined>>();
-  /**
-   * A stream is being received: clients see the disk as it was before, and write nothing.
-   * Undefined: nothing is.
-   */
-  receiving: { readonly base: Generation; readonly isWhole: boolean } | undefined;
+  #receiving: UnderReceive | undefined;
+  #receivePin: PinHandle<PinReason> | undefined;
   readonly #stops = new Pins<undefined>();
   readonly #stoppedBy = new Map<PinHandle<PinReason>, PinHandle<undefined>>();
   #closed = false;
@@ -175,8 +165,27 @@ export class Core {
     this.writeMode = parts.writeMode;
     const { receiving } = parts.catalogue;
     if (receiving !== undefined) {
-      this.receiving = { base: receiving.base, isWhole: parts.catalogue.isBlank };
+      this.#receiving = { base: receiving.base, isWhole: parts.catalogue.isBlank };
     }
+    this.#receivePin = parts.receivePin;
+  }
+
+  /**
+   * A stream is being received: clients see the disk as it was before, and write nothing.
+   * Undefined: nothing is.
+   */
+  get receiving(): UnderReceive | undefined {
+    return this.#receiving;
+  }
+
+  /** What a receive goes on from is kept for as long as it is under way. */
+  set receiving(receiving: UnderReceive | undefined) {
+    if (receiving === this.#receiving) return;
+    const before = this.#receivePin;
+    this.#receiving = receiving;
+    const isOfNothing = receiving === undefined || receiving.isWhole;
+    this.#receivePin = isOfNothing ? undefined : this.pin(receiving.base, { kind: 'receive' });
+    if (before !== undefined) this.unpin(before);
   }
 
   get head(): Generation {

@@ -343,8 +343,8 @@ export class Destager {
     const { pins, keeping } = this.#core;
     for (const { generation, reasons } of pins.list()) {
       if (keeping === undefined || generation >= keeping.target) break;
-      // What a snapshot keeps is not given back by ending who reads it.
-      if (reasons.some(({ kind }) => kind === 'snapshot')) continue;
+      // What is kept for another reason is not given back by ending who reads it.
+      if (reasons.some(({ kind }) => kind !== 'open')) continue;
       for (const reason of reasons) if (reason.kind === 'open') reason.end();
     }
   }

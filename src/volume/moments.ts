@@ -179,6 +179,14 @@ export class Moments {
     return this.#changes.run(() => this.#createSnapshot(label, at));
   }
 
+  /**
+   * There is a snapshot of a moment: one that stays when deletions under way have ended, or a new one.
+   * @throws VarveError as `createSnapshot`
+   */
+  ensureSnapshotAt(generation: Generation, label: string): Promise<void> {
+    return this.#changes.run(() => this.#ensureSnapshotAt(generation, label));
+  }
+
   deleteSnapshot(label: string): Promise<void> {
     return this.#changes.run(() => this.#deleteSnapshot(label));
   }
@@ -216,6 +224,12 @@ export class Moments {
       throw error;
     }
     return this.#info({ ...entry });
+  }
+
+  async #ensureSnapshotAt(generation: Generation, label: string): Promise<void> {
+    const all = [...this.#core.catalogue.snapshots.values()];
+    if (all.some((one) => one.generation === generation)) return;
+    await this.#createSnapshot(label, `gen=${generation}`);
   }
 
   async #deleteSnapshot(label: string): Promise<void> {

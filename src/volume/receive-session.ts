@@ -14,22 +14,20 @@ import { checkLabel } from './moment.ts';
 import type { Moments } from './moments.ts';
 import type { ReceiveReport } from './report.ts';
 
-interface SnapshotWish {
-  readonly sent: Generation;
-  readonly here: Generation;
-}
-
-/** @param wanted - taken if it can be; else a name is made up */
+/**
+ * @param take - makes a snapshot by this name
+ * @param wanted - taken if it can be; else a name is made up, from the generation that was sent
+ */
 export async function keepSnapshot(
-  moments: Moments,
+  take: (label: string) => Promise<unknown>,
   wanted: string,
-  { sent, here }: SnapshotWish,
+  sent: Generation,
 ): Promise<string> {
   const plain = `received-gen-${sent}`;
   for (let tries = 0; ; tries++) {
     const label = tries === 0 && isLabel(wanted) ? wanted : tries < 2 ? plain : `${plain}-${tries}`;
     try {
-      await moments.createSnapshot(label, `gen=${here}`);
+      await take(label);
       return label;
     } catch (error) {
       if (!isVarveError(error, 'SNAPSHOT_EXISTS')) throw error;
@@ -148,8 +146,9 @@ export class ReceiveSession {
     core.receiving = undefined;
     this.#isOver = true;
     const { generation } = received;
-    const wish = { sent: moment.generation, here: generation };
-    const snapshot = await keepSnapshot(moments, received.label, wish);
+    const take = (label: string): Promise<unknown> =>
+      moments.createSnapshot(label, `gen=${generation}`);
+    const snapshot = await keepSnapshot(take, received.label, moment.generation);
     return { volume, ...moment, wallUs: header.toWallUs, base, here: generation, snapshot };
   }
 }

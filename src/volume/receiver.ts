@@ -242,15 +242,12 @@ export class Receiver {
     }
   }
 
-  /** A snapshot of what the disk is, so that rounds leave it. */
+  /** There is a snapshot of what the disk is, for whoever wants that moment later. */
   async #keepBase(base: Generation): Promise<void> {
-    const { catalogue } = this.#core;
-    if ([...catalogue.snapshots.values()].some(({ generation }) => generation === base)) return;
-    const last = catalogue.received.at(-1);
-    await keepSnapshot(this.#parts.moments, last?.label ?? '', {
-      sent: last?.moment.generation ?? base,
-      here: base,
-    });
+    const { moments } = this.#parts;
+    const last = this.#core.catalogue.received.at(-1);
+    const take = (label: string): Promise<void> => moments.ensureSnapshotAt(base, label);
+    await keepSnapshot(take, last?.label ?? '', last?.moment.generation ?? base);
   }
 
   async #zero(offset: ByteOffset, length: ByteCount, allocate: boolean): Promise<void> {

@@ -200,7 +200,7 @@ export class Volume {
       ? opened
       : await Log.settleRecovery(opened, recovery, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
-    const { pins, snapshotPins, rollbackPin } = pinsOf(catalogue);
+    const kept = pinsOf(catalogue);
     const hooks = new Hooks(recovery);
     const log = startLog(lasting, recovery, { options, world, clock, hooks });
     const core = new Core({
@@ -212,9 +212,7 @@ export class Volume {
       references: recovery.references,
       segmentHeaders: recovery.segmentHeaders,
       timeline: recovery.timeline,
-      pins,
-      snapshotPins,
-      rollbackPin,
+      ...kept,
       undo: await Undo.open(devices.undo, {
         volume: uuid,
         segmentBytes: undoSegmentBytes(opened.superblock.geometry),
@@ -225,7 +223,7 @@ export class Volume {
         readOnly: options.readOnly,
         isClean: opened.superblock.clean,
         now: () => ({ wallUs: clock.wallUs(), elapsedUs: clock.elapsedUs() }),
-        pins,
+        pins: kept.pins,
       }),
       catalogue,
       final: home,

@@ -197,6 +197,7 @@ class ReceiveLives {
     const reception = new Reception(copy, () => undefined);
     const watch = { isOver: false };
     const watching = this.#watch(copy, watch);
+    const deleting = this.#deleteBase(copy);
     try {
       for (let at = 0; at < stream.length;) {
         const length = 1 + this.#random.below(this.#random.pick([2000, 20_000, 400_000]));
@@ -216,6 +217,19 @@ class ReceiveLives {
       await reception.close();
       watch.isOver = true;
       await watching;
+      await deleting;
+    }
+  }
+
+  /** The snapshot that a receive is about to go on from: it goes just before, or stays. */
+  async #deleteBase(copy: Volume): Promise<void> {
+    const random = this.#random.fork(`delete ${this.#lives} ${this.counts.received}`);
+    const base = copy.snapshots().find(({ generation }) => generation === copy.core.shown);
+    if (base === undefined || !random.chance(0.3)) return;
+    try {
+      await copy.deleteSnapshot(base.label);
+    } catch (error) {
+      if (!isVarveError(error, 'RECEIVE_UNFINISHED')) throw error;
     }
   }
 

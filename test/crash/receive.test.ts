@@ -1,6 +1,6 @@
 /** Lives of a receiver, and single stories of receiving. */
 import { describe, expect, test } from 'vitest';
-import { byteCount, byteOffset } from '../../src/base/units.ts';
+import { BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
 import { encodeStreamHeader, decodeStreamHeader } from '../../src/format/send.ts';
 import { sendHeader } from '../../src/format/send-layouts.ts';
 import { offsetOf } from '../../src/format/record.ts';
@@ -158,6 +158,69 @@ describe('a stream', () => {
       reseal(version.subarray(0, sendHeader.size), sendHeader.size);
       await expect(take(copy, version)).rejects.toThrow('got version 9, this build knows 1');
       expect(copy.core.head).toBe(0);
+    });
+  });
+});
+
+describe('a deletion of the snapshot that a receive goes on from', () => {
+  const code = (name: string): object => expect.objectContaining({ code: name });
+
+  test('takes nothing from one that begins beside it', async () => {
+    // The receive still saw the snapshot, and made none of its own: rounds passed what clients saw,
+    // which read as zeros then, and could not be brought back.
+    await withPair(
+      async ({ origin, copy }) => {
+        for (let i = 0; i < 300; i++) await put(origin, i, blocksOf(i + 1));
+        await take(copy, await streamOf(origin));
+        const from = `gen=${origin.core.head}`;
+        await origin.createSnapshot('sent');
+        const trimmed = byteCount(260 * BLOCK_BYTES);
+        await origin.live().trim(byteOffset(0), trimmed, { fua: false });
+        for (let i = 260; i < 900; i++) await put(origin, i, blocksOf(10_000 + i));
+        const changes = await streamOf(origin, { from });
+        await copy.live().flush();
+        const base = copy.core.head;
+        const [snapshot] = copy.snapshots();
+        const deleting = copy.deleteSnapshot(snapshot?.label ?? '');
+        await Promise.resolve();
+        const begun = take(copy, changes.subarray(0, -400));
+        await expect(begun).rejects.toThrow(code('STREAM_CUT'));
+        await deleting;
+        expect(copy.core.horizon.generation).toBeGreaterThan(base);
+        expect(copy.snapshots()).toMatchObject([{ generation: base }]);
+        const isAsBefore = async (): Promise<void> => {
+          for (let i = 0; i < 300; i++) {
+            expect(await holds(copy.live(), i, [blocksOf(i + 1)])).toBe(0);
+          }
+        };
+        await isAsBefore();
+        await copy.receiver.abort(() => undefined);
+        await isAsBefore();
+      },
+      { blocks: 1000, slots: 16 },
+    );
+  });
+
+  test('is refused until it has ended, and what it goes on from is kept by it, too', async () => {
+    await withPair(async (pair) => {
+      const { origin } = pair;
+      await put(origin, 2, blocksOf(1));
+      await take(pair.copy, await streamOf(origin));
+      for (let block = 0; block < 16; block += 2) await put(origin, block, blocksOf(2));
+      const stream = await streamOf(origin, { from: 'gen=1', sealBytes: 1 });
+      await expect(take(pair.copy, stream.subarray(0, 25_000))).rejects.toThrow(code('STREAM_CUT'));
+      for (const how of ['as it began', 'opened again']) {
+        if (how === 'opened again') await pair.reopened();
+        const { copy } = pair;
+        const { label = '', generation = copy.core.head } = copy.snapshots()[0] ?? {};
+        await expect(copy.deleteSnapshot(label)).rejects.toThrow(code('RECEIVE_UNFINISHED'));
+        const reasons = copy.core.pins.at(generation)?.reasons;
+        expect(reasons, how).toContainEqual({ kind: 'receive' });
+      }
+      const { copy } = pair;
+      await copy.receiver.abort(() => undefined);
+      for (const { label } of copy.snapshots()) await copy.deleteSnapshot(label);
+      expect(copy.core.pins.count).toBe(0);
     });
   });
 });

@@ -1,5 +1,5 @@
 /** Two small simulated volumes, and what goes from one to the other. */
-import { byteCount } from '../../src/base/units.ts';
+import { BLOCK_BYTES, byteCount } from '../../src/base/units.ts';
 import { LocalPast } from '../../src/control/past.ts';
 import { receiveAll } from '../../src/control/receive.ts';
 import { withSending, type SendQuery } from '../../src/control/send.ts';
@@ -40,15 +40,25 @@ class OpenPair implements Pair {
   }
 }
 
+interface PairSize {
+  /** Of each disk. */
+  readonly blocks?: number;
+  /** Of the copy's log. */
+  readonly slots?: number;
+}
+
 /** Runs `work` in a world of its own. */
-export async function withPair(work: (pair: Pair) => Promise<void>): Promise<void> {
+export async function withPair(
+  work: (pair: Pair) => Promise<void>,
+  { blocks = 32, slots = 30 }: PairSize = {},
+): Promise<void> {
   const world = new SimWorld(7);
   const power = new PowerSupply(world);
   await world.run(async () => {
-    const size = byteCount(32 * 4096);
+    const size = byteCount(blocks * BLOCK_BYTES);
     const sims = [
-      new SimVolume(power, { size, slots: 30 }),
-      new SimVolume(power, { size, slots: 30 }),
+      new SimVolume(power, { size, slots: Math.max(30, blocks / 10) }),
+      new SimVolume(power, { size, slots }),
     ] as const;
     for (const sim of sims) await sim.format(power.life);
     const open = [await sims[0].open(power.life), await sims[1].open(power.life)] as const;
