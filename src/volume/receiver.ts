@@ -199,7 +199,9 @@ export class Receiver {
       throw new VarveError('STREAM_MISFIT', `it goes on with ${what}, and nothing is unfinished`);
     }
     const writtenSince = head - (last?.generation ?? 0);
-    if (last?.volume === volume && isSame(last.moment, to) && writtenSince === 0) {
+    const isHere = last?.volume === volume && isSame(last.moment, to) && writtenSince === 0;
+    // One that changes nothing, since the moment that is here, fits.
+    if (isHere && !isSame(from, to)) {
       const next = 'nothing has to be done; send what came later, `--from` this one';
       const holds = `it holds that already: ${labelled(last)}`;
       throw new VarveError('STREAM_MISFIT', holds, { next });
