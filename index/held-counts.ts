@@ -64,6 +64,18 @@ export class HeldCounts {
     this.#total = sum(this.#total, amount);
   }
 
+  /** Takes back what was added since: pins went meanwhile for both alike. */
+  subtract(other: HeldCounts): void {
+    for (const [last, byFirst] of other.#pairs) {
+      for (const [first, amount] of byFirst) {
+        const rest = difference(this.#take(first, last), amount);
+        assert(rest.images >= 0 && rest.bytes >= 0, 'what is taken back was added');
+        this.#put(first, last, rest);
+      }
+    }
+    this.#total = difference(this.#total, other.#total);
+  }
+
   /** What is held by this pin and no other: what its end would give back. */
   exclusive(pin: Generation): Amount {
     return this.#pairs.get(pin)?.get(pin) ?? NOTHING;

@@ -107,8 +107,9 @@ export class UndoImages {
         } catch (error) {
           if (!isVarveError(error, 'VOLUME_CORRUPT') && !isVarveError(error, 'DEVICE_IO'))
             throw error;
-          // What is freed meanwhile is needed by nobody, and its headers are gone.
-          if (this.isThere({ segment, place })) refusal ??= error;
+          // What is freed or taken back meanwhile is needed by nobody, and its headers are gone.
+          const isStated = this.isThere({ segment, place }) && segment.runs.has(place);
+          if (isStated) refusal ??= error;
           continue;
         }
         images.forEach((image, i) => {
@@ -148,11 +149,14 @@ export class UndoImages {
     );
   }
 
-  /** All that is stated, batch by batch. */
-  batches(): readonly UndoBatch[] {
-    return [...this.#parts.segments.values()].flatMap((segment) =>
-      Array.from(segment.runs.places(), (place) => ({ segment, place })),
-    );
+  /** All that is stated in some segments, or in all of them, batch by batch. */
+  batches(of: Iterable<SegmentSequence> = this.#parts.segments.keys()): readonly UndoBatch[] {
+    const { segments } = this.#parts;
+    return [...of].flatMap((sequence) => {
+      const segment = segments.get(sequence);
+      if (segment === undefined) return [];
+      return Array.from(segment.runs.places(), (place) => ({ segment, place }));
+    });
   }
 
   /** Its segment was not freed since. */
@@ -202,6 +206,6 @@ export class UndoImages {
 
   /** Its segment is gone from the device. */
   forget({ runs }: UndoSegment): void {
-    for (const place of runs.places()) this.#headers.delete(place / BLOCK_BYTES);
+    for (const place of runs.allPlaces()) this.#headers.delete(place / BLOCK_BYTES);
   }
 }

@@ -6,8 +6,8 @@
  *   - An image is stated here after its batch was written, and durable after the next `sync`.
  *   - A slot is free, or holds one segment; only one segment is written to, and it was begun by this
  *     opening.
- *   - What a failed sync leaves in doubt is put again elsewhere by its round; the newer of two equal
- *     images is read first.
+ *   - What a failed sync leaves in doubt is stated no longer: its round puts it again elsewhere, and
+ *     nobody needs it before. The newer of two equal images is read first.
  *   - An image counts once the horizon has passed its `until`: before that home has the content. What
  *     a crash left of a round that did not come so far is passed over, and put again.
  */
@@ -68,6 +68,8 @@ export interface UndoLogOptions {
   readonly horizon: () => Generation;
   readonly now: () => Times;
   readonly onImage: OnImage;
+  /** Images that were put since the last sync are durable; or they are not, and are taken back. */
+  readonly onSync: (isDurable: boolean) => void;
 }
 
 interface OpenSegment extends UndoSegment {
@@ -90,6 +92,8 @@ export class UndoLog {
   readonly #slots: UndoSlots;
   readonly #segments = new Map<SegmentSequence, UndoSegment>();
   #isDirty = false;
+  /** Batches of images since the last sync. */
+  readonly #doubtful = new Map<UndoSegment, number>();
   #nextSequence = segmentSequence(1);
   #open: OpenSegment | undefined;
   /** Full ones: a summary is written once all that it lists is durable. */
@@ -201,6 +205,7 @@ export class UndoLog {
     const payloads = stated.flatMap(({ content }) => (content === undefined ? [] : [content]));
     const header = encodeImages(images, this.#options.volume, this.#heading(segment, generation));
     const place = await this.#write(segment, header, payloads, images.length * 2);
+    this.#doubtful.set(segment, (this.#doubtful.get(segment) ?? 0) + 1);
     this.#state(segment, place, images);
   }
 
@@ -389,15 +394,25 @@ export class UndoLog {
     try {
       await this.#slots.sync();
     } catch (error) {
-      // What is put again goes elsewhere, and is found first.
       this.#open = undefined;
       this.#closed.clear();
+      this.#takeBack();
       throw error;
     } finally {
       this.#isDirty = false;
     }
+    this.#doubtful.clear();
+    this.#options.onSync(true);
     for (const segment of this.#closed) await this.#summarise(segment);
     this.#closed.clear();
+  }
+
+  #takeBack(): void {
+    for (const [segment, count] of this.#doubtful) {
+      for (const place of segment.runs.takeBack(count)) this.#slots.addLeftover({ segment, place });
+    }
+    this.#doubtful.clear();
+    this.#options.onSync(false);
   }
 
   /** Nobody needs its images: its slot is free, and takes no space where the platform can. */
@@ -408,6 +423,7 @@ export class UndoLog {
     for (const closed of this.#closed)
       if (closed.sequence === sequence) this.#closed.delete(closed);
     if (this.#open?.sequence === sequence) this.#open = undefined;
+    this.#doubtful.delete(segment);
     this.images.forget(segment);
     await this.#slots.punch(segment.slot);
   }

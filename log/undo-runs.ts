@@ -6,6 +6,7 @@
  *   - Along a run the first blocks of its batches never decrease.
  *   - What `overlapping` gives includes every batch with an image in the range.
  */
+import { assert } from '../src/base/assert.ts';
 import { BLOCK_BYTES, byteOffset, type ByteOffset, type Generation } from '../src/base/units.ts';
 import { endOfImage, type BeforeImage } from './before-image.ts';
 
@@ -22,6 +23,7 @@ interface Run {
 
 export class UndoRuns {
   readonly #runs: Run[] = [];
+  readonly #gone: ByteOffset[] = [];
 
   /** @param images - of one batch, in order of block; at least one */
   add(place: ByteOffset, images: readonly BeforeImage[]): void {
@@ -41,6 +43,25 @@ export class UndoRuns {
     run.firsts.push(first.block);
     run.ends.push(end);
     run.places.push(place / BLOCK_BYTES);
+  }
+
+  /** Takes the last so many batches back; fences stay as they are. @returns where they lay */
+  takeBack(count: number): readonly ByteOffset[] {
+    const places: ByteOffset[] = [];
+    while (places.length < count) {
+      const run = this.#runs.at(-1);
+      assert(run !== undefined, 'what is taken back was added');
+      run.firsts.pop();
+      run.ends.pop();
+      places.push(byteOffset((run.places.pop() ?? 0) * BLOCK_BYTES));
+      if (run.places.length === 0) this.#runs.pop();
+    }
+    this.#gone.push(...places);
+    return places;
+  }
+
+  has(place: ByteOffset): boolean {
+    return this.#runs.some(({ places }) => places.includes(place / BLOCK_BYTES));
   }
 
   /** Headers of batches that may have images of blocks [first, end) which a pin at `at` sees. */
@@ -67,6 +88,12 @@ export class UndoRuns {
     for (const { places } of this.#runs) {
       for (const place of places) yield byteOffset(place * BLOCK_BYTES);
     }
+  }
+
+  /** The same, and of those that were taken back. */
+  *allPlaces(): Generator<ByteOffset> {
+    yield* this.places();
+    yield* this.#gone;
   }
 
   get bytes(): number {

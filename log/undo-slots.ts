@@ -9,7 +9,7 @@
  *     clears it.
  */
 import { assert } from '../src/base/assert.ts';
-import { isVarveError, type VarveError } from '../src/base/errors.ts';
+import { isVarveError, VarveError } from '../src/base/errors.ts';
 import {
   BLOCK_BYTES,
   byteCount,
@@ -108,7 +108,7 @@ export class UndoSlots {
 
   /**
    * Makes durable what was written and freed until now.
-   * @throws VarveError DEVICE_IO, DISK_FULL: what was written since the last good one is in doubt
+   * @throws VarveError DEVICE_IO: what was written since the last good one is in doubt
    */
   async sync(): Promise<void> {
     try {
@@ -179,7 +179,8 @@ export class UndoSlots {
     } catch (error) {
       if (!isVarveError(error)) throw error;
       this.#stuck.push(error);
-      if (this.#stuck.length > STUCK_MAX) throw error;
+      const { length } = this.#stuck;
+      if (length > STUCK_MAX) throw new VarveError('DEVICE_IO', `${length}: ${error.detail}`);
     }
   }
 

@@ -63,8 +63,7 @@ export async function* imagesToJoin(
   isNeeded: (found: FoundImage) => boolean,
 ): AsyncGenerator<readonly StatedImage[]> {
   const facts = new Map<string, FoundImage>();
-  for (const batch of log.images.batches()) {
-    if (!sources.includes(batch.segment.sequence)) continue;
+  for (const batch of log.images.batches(sources)) {
     let found: readonly FoundImage[];
     try {
       found = await log.images.imagesOf(batch);

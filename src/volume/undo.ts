@@ -37,7 +37,7 @@ interface Joining {
   isMarked: boolean;
 }
 
-export interface UndoOptions extends Omit<UndoLogOptions, 'onImage'> {
+export interface UndoOptions extends Omit<UndoLogOptions, 'onImage' | 'onSync'> {
   readonly pins: Pins<unknown>;
   readonly readOnly: boolean;
   /** The last opening ended in order. */
@@ -49,6 +49,8 @@ export class Undo {
   readonly #horizon: () => Generation;
   readonly #held = new HeldCounts();
   readonly #bySegment = new Map<SegmentSequence, HeldCounts>();
+  /** Of the same, what was put since the last sync. */
+  readonly #doubtful = new Map<SegmentSequence, HeldCounts>();
   /** Segments with pairs that begin or end at a pin, and some that had such. */
   readonly #naming = new Map<Generation, Set<SegmentSequence>>();
   #log!: UndoLog;
@@ -69,7 +71,10 @@ export class Undo {
     const undo = new Undo(pins, options.horizon);
     const onImage = (segment: SegmentSequence, image: BeforeImage): void =>
       undo.#count(segment, image);
-    undo.#log = await UndoLog.open(device, { ...options, onImage });
+    const onSync = (isDurable: boolean): void => undo.#synced(isDurable);
+    undo.#log = await UndoLog.open(device, { ...options, onImage, onSync });
+    // What was found there is durable.
+    undo.#doubtful.clear();
     if (readOnly) for (const sequence of undo.#garbage()) undo.#log.forget(sequence);
     else {
       // A slot may have been another segment's by half before a crash: nobody looks into it.
@@ -134,11 +139,26 @@ export class Undo {
     // What is joined was counted where it was.
     if (this.#joining === undefined) this.#held.add(pair, amount);
     else this.#joining.into = segment;
-    let counts = this.#bySegment.get(segment);
-    if (counts === undefined) this.#bySegment.set(segment, (counts = new HeldCounts()));
-    counts.add(pair, amount);
+    for (const bySegment of [this.#bySegment, this.#doubtful]) {
+      let counts = bySegment.get(segment);
+      if (counts === undefined) bySegment.set(segment, (counts = new HeldCounts()));
+      counts.add(pair, amount);
+    }
     this.#name(pair.first, segment);
     this.#name(pair.last, segment);
+  }
+
+  #synced(isDurable: boolean): void {
+    if (!isDurable) {
+      for (const [segment, doubtful] of this.#doubtful) {
+        // What is joined was counted where it was.
+        if (segment !== this.#joining?.into) this.#held.subtract(doubtful);
+        const counts = this.#bySegment.get(segment);
+        counts?.subtract(doubtful);
+        if (counts?.isEmpty === true) this.#bySegment.delete(segment);
+      }
+    }
+    this.#doubtful.clear();
   }
 
   /** What `put` takes at once. */
@@ -208,6 +228,7 @@ export class Undo {
       const counts = this.#bySegment.get(segment);
       if (counts === undefined) continue;
       counts.unpinned(pin, this.#pins);
+      this.#doubtful.get(segment)?.unpinned(pin, this.#pins);
       if (counts.isEmpty) this.#bySegment.delete(segment);
       // What ended at this pin ends at its neighbours now.
       else for (const pins of [before, after]) if (pins !== undefined) this.#name(pins, segment);
@@ -261,23 +282,30 @@ export class Undo {
       });
     } catch (error) {
       // What may be marked as whole is never freed beside its sources: it would be found half there.
-      if (joining.into !== undefined && !joining.isMarked) this.#bySegment.delete(joining.into);
+      if (joining.into !== undefined && !joining.isMarked) {
+        this.#bySegment.delete(joining.into);
+        this.#doubtful.delete(joining.into);
+      }
       if (!(error instanceof BadSource)) throw error;
       this.#unjoinable.set(error.sequence, error.until);
       return;
     } finally {
       this.#joining = undefined;
     }
+    // At once: a copy that can't be freed now is garbage, and not counted twice.
     for (const sequence of sources) {
       this.#bySegment.delete(sequence);
       this.#unjoinable.delete(sequence);
-      await this.#log.free(sequence);
     }
+    for (const sequence of sources) await this.#log.free(sequence);
   }
 
   /** Frees segments that nobody needs. No round is under way. */
   async collect(): Promise<void> {
-    for (const sequence of this.#garbage()) await this.#log.free(sequence);
+    for (const sequence of this.#garbage()) {
+      this.#unjoinable.delete(sequence);
+      await this.#log.free(sequence);
+    }
   }
 
   #garbage(): readonly SegmentSequence[] {

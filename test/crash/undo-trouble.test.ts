@@ -1,6 +1,6 @@
 /** An undo device that refuses something: snapshots may have to wait for it, the live disk does not. */
 import { expect, test } from 'vitest';
-import { BLOCK_BYTES, byteCount, kibibytes } from '../../src/base/units.ts';
+import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, holds, pushRounds, put } from './bench.ts';
 
@@ -61,6 +61,40 @@ test('an opening after a crash makes durable what it clears', async () => {
   const before = syncs();
   await bench.lose('kill', async () => {
     expect(syncs()).toBe(before + 1);
+  });
+});
+
+// The round had put all of it again, and reads were right; but what the sync had taken stayed stated:
+// whoever looked at its headers told of damage until a restart.
+test.each([
+  ['forgets them', false],
+  ['forgets and evicts them', true],
+])('a sync that fails once leaves nothing behind, when the page cache %s', async (_, evict) => {
+  const bench = await Bench.create(3, { size: SIZE });
+  await bench.use(async (volume) => {
+    await replaceUnderSnapshot(volume);
+    const [snapshot] = volume.snapshots();
+    if (snapshot === undefined) throw new Error('there is one');
+    bench.sim.undo.failNextSync({ dropDirty: true, evict, point: 'undo' });
+    await pushRounds(volume, 4);
+    expect(volume.core.undo.held).toMatchObject({ bytes: OLD.length });
+    const moment = volume.openMoment(snapshot);
+    expect(await holds(moment, 500, [OLD])).toBe(0);
+    await moment.close();
+    const { ranges } = await volume.past.changed({
+      from: snapshot.generation,
+      to: volume.core.head,
+      offset: byteOffset(500 * BLOCK_BYTES),
+      rangesMax: 1,
+    });
+    expect(ranges).toMatchObject([{ length: OLD.length }]);
+    const { damages } = await volume.scrub({ bytesPerSecond: 0, progress: () => undefined });
+    expect(damages).toEqual([]);
+    await volume.core.undo.check();
+  });
+  // Nor is it there twice at the next opening.
+  await bench.use(async (volume) => {
+    expect(volume.core.undo.held).toMatchObject({ bytes: OLD.length });
   });
 });
 

@@ -52,6 +52,7 @@ export class UndoBench {
       horizon: () => this.horizon,
       now: () => ({ wallUs: micros(1), elapsedUs: micros(1) }),
       onImage: (_, image) => this.stated.push(textOf(image)),
+      onSync: () => undefined,
     });
   }
 

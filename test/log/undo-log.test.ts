@@ -61,6 +61,7 @@ class Run {
       horizon: () => this.horizon,
       now: () => ({ wallUs: micros(1), elapsedUs: micros(1) }),
       onImage: (segment, image) => this.stated.push([segment, image]),
+      onSync: () => undefined,
     });
     this.undo.check();
   }
