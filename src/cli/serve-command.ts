@@ -2,12 +2,12 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { VarveError } from '../base/errors.ts';
-import { gibibytes } from '../base/units.ts';
-import type { ServeOptions, Server } from '../control/server.ts';
+import { gibibytes, type ByteCount } from '../base/units.ts';
+import type { NotServed, ServeOptions, Server } from '../control/server.ts';
 import { parseSize, sizeText } from '../control/size-text.ts';
 import { tcpUri, unixUri, type TcpAddress } from '../control/uris.ts';
 import { contextOf, parseMode, shared, type Context, type Setup } from './context.ts';
-import { say, shellQuoted } from './output.ts';
+import { say, sayError, shellQuoted } from './output.ts';
 
 interface ServeFlags {
   readonly unix?: string;
@@ -30,12 +30,7 @@ export function parseAddress(text: string): TcpAddress {
   return { host, port };
 }
 
-async function make(
-  context: Context,
-  name: string,
-  sizeOrBytes: string | undefined,
-): Promise<void> {
-  const size = sizeOrBytes === undefined ? START_BYTES : parseSize(sizeOrBytes);
+async function make(context: Context, name: string, size: ByteCount): Promise<void> {
   await context.withProgress(`making ${name}`, (progress) =>
     context.directory.create(name, { size }, progress),
   );
@@ -43,15 +38,36 @@ async function make(
   say(`made a blank volume "${name}" of ${sizeText(size)} in ${context.directory.path}`);
 }
 
-/** Never makes a volume because one is missing: only a directory that does not exist is filled. */
-async function prepare(context: Context, flags: ServeFlags): Promise<void> {
-  for (const request of flags.create ?? []) {
+interface Wanted {
+  readonly name: string;
+  readonly size: ByteCount;
+}
+
+/** @throws VarveError USAGE, SIZE_BAD, VOLUME_NAME_BAD */
+function wantedOf(flags: ServeFlags): readonly Wanted[] {
+  return (flags.create ?? []).map((request) => {
     const at = request.lastIndexOf(':');
     if (at < 1) throw new VarveError('USAGE', `--create: got "${request}", not NAME:SIZE`);
-    await make(context, request.slice(0, at), request.slice(at + 1));
-  }
+    return { name: request.slice(0, at), size: parseSize(request.slice(at + 1)) };
+  });
+}
+
+/** What makes volumes before they are opened; undefined: there are none to make. */
+function preparing(context: Context, flags: ServeFlags): (() => Promise<void>) | undefined {
+  const wanted = wantedOf(flags);
+  if (wanted.length === 0 && flags.start !== true) return undefined;
+  return () => prepare(context, wanted, flags);
+}
+
+/** Never makes a volume because one is missing: only a directory that does not exist is filled. */
+async function prepare(
+  context: Context,
+  wanted: readonly Wanted[],
+  flags: ServeFlags,
+): Promise<void> {
+  for (const { name, size } of wanted) await make(context, name, size);
   if (flags.start !== true) return;
-  if (!(await context.directory.exists())) await make(context, START_NAME, undefined);
+  if (!(await context.directory.exists())) await make(context, START_NAME, START_BYTES);
   if ((await context.directory.names()).length > 0) return;
   throw new VarveError(
     'VOLUME_UNKNOWN',
@@ -98,12 +114,24 @@ function listenOptions({ unix, tcp, writeMode, start }: ServeFlags): ServeOption
   };
 }
 
+function toldFailure({ name, error }: NotServed): object {
+  const { code, message, next } = error;
+  return { name, code, message, next };
+}
+
 function sayReady(
   server: Server,
   { isJson, isStart }: { readonly isJson: boolean; readonly isStart: boolean },
 ): void {
   if (isJson) {
-    say(JSON.stringify({ ...server.info, volumes: server.names, ready: true }));
+    say(
+      JSON.stringify({
+        ...server.info,
+        volumes: server.names,
+        notServed: server.failures.map(toldFailure),
+        ready: true,
+      }),
+    );
     return;
   }
   for (const uri of server.info.uris) say(uri);
@@ -128,13 +156,16 @@ export function addServe(program: Command, setup: Setup): void {
   shared(command, examples).action(async (flags: ServeFlags) => {
     const options = listenOptions(flags);
     const context = await contextOf(command, setup);
-    await prepare(context, flags);
     const { Server: NbdServer } = await import('../control/server.ts');
     const signal = untilSignal();
     const { serverPorts } = context.tools;
-    const server = await NbdServer.start(context.directory, options, serverPorts);
+    const all = { ...options, prepare: preparing(context, flags) };
+    const server = await NbdServer.start(context.directory, all, serverPorts);
+    // Loudly: the others are served, and somebody has to look after these.
+    for (const { error } of server.failures) sayError(error, context.isJson);
     sayReady(server, { isJson: context.isJson, isStart: flags.start === true });
     await signal;
     await server.stop();
+    if (!context.isJson) say('stopped in order');
   });
 }

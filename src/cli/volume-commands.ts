@@ -99,7 +99,8 @@ function addList(program: Command, setup: Setup): void {
     if (context.isJson) return sayJson(all);
     if (all.length === 0) return say(`no volumes in ${context.directory.path}`);
     const isAnyBased = all.some(({ base }) => base !== undefined);
-    const rows = all.map(({ name, size, logSize, writeMode, createdAt, base }) => [
+    const usable = all.filter(({ uuid }) => uuid !== '');
+    const rows = usable.map(({ name, size, logSize, writeMode, createdAt, base }) => [
       name,
       sizeText(size),
       sizeText(logSize),
@@ -115,7 +116,10 @@ function addList(program: Command, setup: Setup): void {
       { head: 'CREATED' },
       ...(isAnyBased ? [{ head: 'BASED ON' }] : []),
     ] as const;
-    say(await tableText(columns, rows));
+    if (rows.length > 0) say(await tableText(columns, rows));
+    for (const { name, failure } of all) {
+      if (failure !== undefined) say(`FAILED  ${name}: ${failure}`);
+    }
   });
 }
 

@@ -54,6 +54,10 @@ export async function openExport(volume: Volume, moment: string | undefined): Pr
 export interface VolumeShelf {
   names(): readonly string[];
   find(name: string): Volume | undefined;
+  /** Names of those that could not be opened, */
+  failed(): readonly string[];
+  /** and why. */
+  failure(name: string): VarveError | undefined;
 }
 
 export class VolumeExports implements ExportDirectory {
@@ -81,6 +85,8 @@ export class VolumeExports implements ExportDirectory {
     const { volume: wanted, moment } = parseExportName(name);
     const volume = this.#shelf.find(wanted === '' ? this.#only() : wanted);
     if (volume === undefined) {
+      const failure = this.#shelf.failure(wanted);
+      if (failure !== undefined) throw failure;
       throw new VarveError('VOLUME_UNKNOWN', `"${wanted}"; there are: ${this.#told()}`);
     }
     return openExport(volume, moment);
@@ -88,7 +94,7 @@ export class VolumeExports implements ExportDirectory {
 
   /** What the empty name stands for. */
   #only(): string {
-    const [only, ...others] = this.#shelf.names();
+    const [only, ...others] = [...this.#shelf.names(), ...this.#shelf.failed()];
     if (only !== undefined && others.length === 0) return only;
     throw new VarveError('VOLUME_AMBIGUOUS', `there are: ${this.#told()}`);
   }

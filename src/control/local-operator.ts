@@ -1,5 +1,5 @@
 /** The operator that has the volumes itself, by way of a pool. */
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import { Mutex } from '../base/mutex.ts';
 import { BLOCK_BYTES, byteCount } from '../base/units.ts';
 import type { OpenExport } from '../device/block-device.ts';
@@ -62,7 +62,7 @@ export class LocalOperator implements Operator {
   async list(): Promise<readonly VolumeSummary[]> {
     const summaries: VolumeSummary[] = [];
     for (const name of await this.#directory.names()) {
-      summaries.push(this.#summary(name, await this.#directory.record(name)));
+      summaries.push(await this.#known(name));
     }
     return summaries;
   }
@@ -250,12 +250,29 @@ export class LocalOperator implements Operator {
     // Nothing is open between calls.
   }
 
+  /** Also where its record can't be read: the others are listed all the same. */
+  async #known(name: string): Promise<VolumeSummary> {
+    try {
+      return this.#summary(name, await this.#directory.record(name));
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+      const failure = `${error.code}: ${error.message}`;
+      const none = byteCount(0);
+      const sizes = { size: none, logSize: none, ringSize: none };
+      const texts = { uuid: '', createdAt: '', log: '', final: '', base: undefined };
+      return { name, ...sizes, ...texts, writeMode: 'back', failure };
+    }
+  }
+
   #summary(name: string, record: VolumeRecord): VolumeSummary {
     const { uuid, size, logSize, ringSize, writeMode, createdAt } = record;
     const folder = join(this.#directory.path, name);
     const log = pathOf(folder, record.log);
     const final = pathOf(folder, record.final);
     const base = record.base && baseText(record.base);
-    return { name, uuid, size, logSize, ringSize, writeMode, createdAt, log, final, base };
+    const failed = this.#pool.failure(name);
+    const failure = failed && `${failed.code}: ${failed.message}`;
+    const sizes = { size, logSize, ringSize };
+    return { name, uuid, ...sizes, writeMode, createdAt, log, final, base, failure };
   }
 }

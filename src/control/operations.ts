@@ -22,7 +22,7 @@ import type {
 import type { Past } from './past.ts';
 import type { Access, CreateOptions } from './volume-directory.ts';
 
-/** What is known of a volume without opening it. */
+/** What is known of a volume without opening it; only `name` and `failure` where its record is bad. */
 export interface VolumeSummary {
   readonly name: string;
   readonly uuid: string;
@@ -36,6 +36,8 @@ export interface VolumeSummary {
   readonly final: string;
   /** What it is based on, for people; undefined: nothing. */
   readonly base: string | undefined;
+  /** Why it can't be used, for people; undefined: the server serves it, or nothing is known to be wrong. */
+  readonly failure: string | undefined;
 }
 
 export interface HistoryRange {

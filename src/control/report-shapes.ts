@@ -53,6 +53,7 @@ export const summaryShape: Shape<VolumeSummary> = fields({
   log: text,
   final: text,
   base: optional(text),
+  failure: optional(text),
 });
 
 export const flattenShape: Shape<FlattenReport> = fields({ copiedBytes: bytes, base: text });

@@ -6,7 +6,7 @@
  *   - Volumes are closed last, when nobody can ask for anything any more.
  */
 import { join } from 'node:path';
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import type { World } from '../base/world.ts';
 import type { ExportDirectory, ExportListing, OpenExport } from '../device/block-device.ts';
 import type { MetaFiles } from '../device/meta-files.ts';
@@ -47,8 +47,15 @@ export interface ServeOptions {
   /** Absolute; default DIR/nbd.sock. */
   readonly unixPath?: string | undefined;
   readonly tcp?: TcpAddress | undefined;
+  /** Makes volumes, when the addresses are taken and before any volume is opened. */
+  readonly prepare?: (() => Promise<void>) | undefined;
   /** For all volumes, as long as this server runs; default: what each volume.json says. */
   readonly writeMode?: WriteMode | undefined;
+}
+
+export interface NotServed {
+  readonly name: string;
+  readonly error: VarveError;
 }
 
 export class Server {
@@ -56,6 +63,8 @@ export class Server {
   /** The address that was taken, if one was asked for. */
   readonly tcp: TcpAddress | undefined;
   readonly names: readonly string[];
+  /** Volumes that are there and not served: why. */
+  readonly failures: readonly NotServed[];
   readonly #ends: readonly End[];
   #stopping: Promise<void> | undefined;
 
@@ -63,6 +72,7 @@ export class Server {
     this.info = started.info;
     this.tcp = started.tcp;
     this.names = started.names;
+    this.failures = started.failures;
     this.#ends = ends;
   }
 
@@ -72,9 +82,6 @@ export class Server {
     options: ServeOptions,
     ports: ServerPorts,
   ): Promise<Server> {
-    if (!(await directory.exists())) {
-      throw new VarveError('FILE_BAD', `the directory ${directory.path} does not exist`);
-    }
     const ends: End[] = [];
     try {
       return new Server(await startParts(directory, { options, ports, ends }), ends);
@@ -107,6 +114,7 @@ interface Started {
   readonly info: ServerInfo;
   readonly tcp: TcpAddress | undefined;
   readonly names: readonly string[];
+  readonly failures: readonly NotServed[];
 }
 
 /** Newest first, each whether or not the others fail; the first failure is thrown. */
@@ -155,16 +163,21 @@ async function openVolumes(
 /** @param around - `ends`: takes what ends each part, as soon as it is there */
 async function startParts(directory: VolumeDirectory, around: Around): Promise<Started> {
   const { options, ports, ends } = around;
-  const lock = await ports.files.lock(join(directory.path, SERVER_LOCK));
-  ends.push(() => lock.release());
+  const isThere = await directory.exists();
+  if (!isThere && options.prepare === undefined) throw directoryMissing(directory);
+  if (isThere) await lockDirectory(directory, around);
   // Addresses first: one that is in use is told before any volume is opened. Clients that come
   // before the volumes are open wait for them.
   const exports = new AwaitedExports();
   const unixPath = options.unixPath ?? join(directory.path, NBD_SOCKET);
   const frontEnd = await ports.startFrontEnd(exports);
   ends.push(() => frontEnd.close());
-  await frontEnd.listenUnix(unixPath);
+  const isUnixEarly = isThere || options.unixPath !== undefined;
+  if (isUnixEarly) await frontEnd.listenUnix(unixPath);
   const tcp = options.tcp === undefined ? undefined : await frontEnd.listenTcp(options.tcp);
+  await options.prepare?.();
+  if (!isThere) await lockDirectory(directory, around);
+  if (!isUnixEarly) await frontEnd.listenUnix(unixPath);
   const volumes = await openVolumes(directory, around);
   exports.opened(new VolumeExports(volumes));
   const names = volumes.names();
@@ -176,7 +189,29 @@ async function startParts(directory: VolumeDirectory, around: Around): Promise<S
     serveControl(channel, { desk: { operator, receptions, info }, world: ports.world }),
   );
   ends.push(() => control.close());
-  return { info, tcp, names };
+  const failures = volumes.failed().flatMap((name) => {
+    const error = volumes.failure(name);
+    return error === undefined ? [] : [{ name, error }];
+  });
+  return { info, tcp, names, failures };
+}
+
+function directoryMissing(directory: VolumeDirectory): VarveError {
+  return new VarveError('FILE_BAD', `the directory ${directory.path} does not exist`);
+}
+
+/** Let go last. */
+async function lockDirectory(directory: VolumeDirectory, { ports, ends }: Around): Promise<void> {
+  if (!(await directory.exists())) throw directoryMissing(directory);
+  try {
+    const lock = await ports.files.lock(join(directory.path, SERVER_LOCK));
+    ends.unshift(() => lock.release());
+  } catch (error) {
+    if (!isVarveError(error, 'VOLUME_LOCKED')) throw error;
+    const next = 'use the server that runs, as commands do by themselves, or stop it first';
+    const told = `a server serves this directory already: ${error.detail}`;
+    throw new VarveError('VOLUME_LOCKED', told, { cause: error, next });
+  }
 }
 
 /** For each volume a URI on each socket; the empty name where there is no volume yet. */

@@ -3,7 +3,7 @@
  *
  * Invariant: a volume is closed by the pool that opened it, once.
  */
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import { Mutex } from '../base/mutex.ts';
 import type { Volume } from '../volume/volume.ts';
 import { originDisk, originName } from './clones.ts';
@@ -16,6 +16,8 @@ export interface VolumePool {
   added(name: string): Promise<void>;
   /** The volume, if it is open already. */
   find(name: string): Volume | undefined;
+  /** Why a volume that is there is not served. */
+  failure(name: string): VarveError | undefined;
 }
 
 /** Volumes that are opened at once when a server starts. */
@@ -45,6 +47,10 @@ export class TransientVolumes implements VolumePool {
   find(): undefined {
     return undefined;
   }
+
+  failure(): undefined {
+    return undefined;
+  }
 }
 
 /**
@@ -57,12 +63,16 @@ export class ServedVolumes implements VolumePool {
   /** On how many others each stands. */
   readonly #depths = new Map<string, number>();
   readonly #opening = new Mutex();
+  readonly #failures = new Map<string, VarveError>();
 
   private constructor(directory: VolumeDirectory) {
     this.#directory = directory;
   }
 
-  /** Opens all, or none. */
+  /**
+   * Opens all that can be opened; what is wrong with one is no reason not to serve the others.
+   * @throws VarveError when none can be; VOLUME_LOCKED when another process has one, which ends
+   */
   static async open(directory: VolumeDirectory): Promise<ServedVolumes> {
     const pool = new ServedVolumes(directory);
     try {
@@ -70,13 +80,15 @@ export class ServedVolumes implements VolumePool {
         let next = 0;
         const work = async (): Promise<void> => {
           for (let name = level[next++]; name !== undefined; name = level[next++]) {
-            await pool.#add(name);
+            await pool.#try(name);
           }
         };
         const workers = Array.from({ length: OPENING_MAX }, work);
         await Promise.allSettled(workers);
         await Promise.all(workers);
       }
+      const [first] = pool.#failures.values();
+      if (first !== undefined && pool.#opened.size === 0) throw first;
       return pool;
     } catch (error) {
       await pool.close();
@@ -93,9 +105,20 @@ export class ServedVolumes implements VolumePool {
     return this.#opened.get(name)?.volume;
   }
 
+  /** Those that are not served, sorted. */
+  failed(): readonly string[] {
+    return [...this.#failures.keys()].sort();
+  }
+
+  failure(name: string): VarveError | undefined {
+    return this.#failures.get(name);
+  }
+
   async use<T>(name: string, _access: Access, work: (volume: Volume) => Promise<T>): Promise<T> {
     const volume = this.find(name);
     if (volume === undefined) {
+      const failure = this.failure(name);
+      if (failure !== undefined) throw failure;
       const known = this.names();
       const told = known.length === 0 ? 'nothing' : known.join(', ');
       throw new VarveError('VOLUME_UNKNOWN', `"${name}"; the server has ${told}`);
@@ -111,12 +134,26 @@ export class ServedVolumes implements VolumePool {
     await this.#open(name);
   }
 
+  async #try(name: string): Promise<void> {
+    try {
+      await this.#open(name);
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+      if (error.code === 'VOLUME_LOCKED') throw error;
+      const next = `${error.next}; then start the server again`;
+      const why = `volume "${name}" is not served: ${error.detail}`;
+      this.#failures.set(name, new VarveError(error.code, why, { cause: error, next }));
+    }
+  }
+
   async #open(name: string): Promise<Volume> {
     const known = this.find(name);
     if (known !== undefined) return known;
     let depth = 0;
     const opened = await this.#directory.open(name, 'write', async (base) => {
       const origin = await originName(this.#directory, base);
+      const failure = this.#failures.get(origin);
+      if (failure !== undefined) throw failure;
       const disk = originDisk(await this.#open(origin), base);
       depth = (this.#depths.get(origin) ?? 0) + 1;
       return { disk, close: () => disk.close() };
@@ -142,17 +179,24 @@ export class ServedVolumes implements VolumePool {
   }
 }
 
+/** Undefined also where that can't be told: opening it tells. */
+async function originOf(directory: VolumeDirectory, name: string): Promise<string | undefined> {
+  try {
+    const { base } = await directory.record(name);
+    return base?.kind === 'volume' ? await originName(directory, base) : undefined;
+  } catch (error) {
+    if (isVarveError(error)) return undefined;
+    throw error;
+  }
+}
+
 /** Names in groups, each after the group with what it is based on. */
 async function levelsOf(
   directory: VolumeDirectory,
   names: readonly string[],
 ): Promise<readonly (readonly string[])[]> {
   const origins = new Map<string, string | undefined>();
-  for (const name of names) {
-    const { base } = await directory.record(name);
-    const isClone = base?.kind === 'volume';
-    origins.set(name, isClone ? await originName(directory, base) : undefined);
-  }
+  for (const name of names) origins.set(name, await originOf(directory, name));
   const levels: string[][] = [];
   for (let left = names; left.length > 0;) {
     const waiting = new Set(left);

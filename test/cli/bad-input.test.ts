@@ -122,6 +122,16 @@ describe('bad input', () => {
     const port = typeof address === 'object' ? address?.port : undefined;
     const before = stateOf(temporary.path);
     const { code, error } = await refused(data, ['serve', '--tcp', `127.0.0.1:${port}`]);
+    // Nor is one made that this server would have served: the retry makes it.
+    const tcp = ['--tcp', `127.0.0.1:${port}`];
+    const fresh = join(temporary.path, 'fresh');
+    for (const [where, more] of [
+      [data, ['--create', 'new:1M']],
+      [fresh, ['--start']],
+    ] as const) {
+      const making = await refused(where, ['serve', ...tcp, ...more]);
+      expect(making.error.code).toBe('ADDRESS_IN_USE');
+    }
     holder.close();
     expect(error).toMatchObject({ code: 'ADDRESS_IN_USE' });
     expect(error.message).toContain(String(port));

@@ -96,6 +96,16 @@ test('a base that is gone, or something else, is told, and never read as somethi
     code: 'BASE_MISSING',
     message: expect.stringContaining(raw),
   });
+  // The others are served meanwhile, and all that is asked about this one is answered with the reason.
+  await using server = await Server.start(directory);
+  expect(server.stderr).toMatch(/^varve: BASE_MISSING: .*"disk" is not served: .*base\.raw/);
+  expect(server.uris.join()).toContain('/packed?');
+  const served = await refused(directory, ['info', 'disk']);
+  expect(served.error).toMatchObject({ code: 'BASE_MISSING' });
+  expect(served.error.next).toContain('start the server again');
+  expect(await varve(directory, ['list'])).toMatch(/^FAILED {2}disk: BASE_MISSING/m);
+  expect(await server.stop()).toBe(0);
+  expect(server.stdout).toMatch(/^stopped in order$/m);
   const other = Buffer.from(base);
   other.fill(1, base.length - 100);
   for (const content of [base.subarray(0, MIB), other]) {

@@ -59,6 +59,7 @@ describe('varve serve', () => {
     const second = await refused(directory.path, ['serve']);
     expect(second.error).toMatchObject({ code: 'VOLUME_LOCKED' });
     expect(second.error.message).toContain(String(server.pid));
+    expect(second.error.next).toContain('use the server that runs');
     expect(second.code).toBe(1);
     const check = await refused(directory.path, ['check', 'disk']);
     expect(check.error).toMatchObject({ code: 'SERVER_RUNS' });

@@ -22,6 +22,7 @@ const SUMMARY: VolumeSummary = {
   log: '/v/disk/log',
   final: '/v/disk/final.raw',
   base: undefined,
+  failure: undefined,
 };
 
 const unasked = (): Promise<never> => Promise.reject(new VarveError('VOLUME_UNKNOWN', '"disk"'));

@@ -4,6 +4,8 @@ import { byteOffset, mebibytes } from '../../src/base/units.ts';
 import type { ErrorCode } from '../../src/base/errors.ts';
 import type { OpenDevice } from '../../src/device/lower-device.ts';
 import type { MetaFiles } from '../../src/device/meta-files.ts';
+import { VolumeExports } from '../../src/control/export-directory.ts';
+import { LocalOperator } from '../../src/control/local-operator.ts';
 import { ServedVolumes } from '../../src/control/volume-pool.ts';
 import { VolumeDirectory, type CreateOptions } from '../../src/control/volume-directory.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
@@ -256,7 +258,45 @@ describe('a volume directory', () => {
     });
   });
 
-  test('serves all volumes or none', async () => {
+  test('serves what can be opened, and tells why the others are not', async () => {
+    const { world, files, directory } = machine(1);
+    await world.run(async () => {
+      for (const name of ['a', 'b', 'c']) await directory.create(name, SMALL, quiet);
+      await files.remove('/srv/varve/b/log');
+      await files.writeAtomically('/srv/varve/c/volume.json', 'not one');
+      const served = await ServedVolumes.open(directory);
+      expect([served.names(), served.failed()]).toEqual([['a'], ['b', 'c']]);
+      expect(served.failure('b')).toMatchObject({
+        code: 'VOLUME_FOREIGN',
+        message: expect.stringContaining('volume "b" is not served: /srv/varve/b/log is missing'),
+      });
+      const used = served.use('b', 'read', async () => undefined);
+      await expect(used).rejects.toBe(served.failure('b'));
+      const exports = new VolumeExports(served);
+      expect((await exports.list()).map(({ name }) => name)).toEqual(['a']);
+      await expect(exports.open('b@-1m')).rejects.toBe(served.failure('b'));
+      // It is not the only one, though it is the only one that is open.
+      await expect(exports.open('')).rejects.toMatchObject({ code: 'VOLUME_AMBIGUOUS' });
+      const listed = await new LocalOperator(directory, served, { isServed: true }).list();
+      expect(listed.map(({ name, failure }) => [name, failure === undefined])).toEqual([
+        ['a', true],
+        ['b', false],
+        ['c', false],
+      ]);
+      await served.close();
+    });
+  });
+
+  test('serves nothing where nothing can be opened', async () => {
+    const { world, files, directory } = machine(1);
+    await world.run(async () => {
+      await directory.create('a', SMALL, quiet);
+      await files.remove('/srv/varve/a/log');
+      await expect(ServedVolumes.open(directory)).rejects.toMatchObject({ code: 'VOLUME_FOREIGN' });
+    });
+  });
+
+  test('serves all volumes or none while another process has one', async () => {
     const { world, directory } = machine(1);
     await world.run(async () => {
       await directory.create('a', SMALL, quiet);
