@@ -273,6 +273,12 @@ export const ERRORS = {
     text: 'the volume or server is closing',
     next: 'connect again when it is back',
   },
+  INTERRUPTED: {
+    errno: 'ESHUTDOWN',
+    exit: 1,
+    text: 'it was interrupted',
+    next: 'run it again',
+  },
   PERMISSION: {
     errno: 'EPERM',
     exit: 1,

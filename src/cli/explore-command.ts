@@ -108,7 +108,7 @@ export function addExplore(program: Command, setup: Setup): void {
     .command('explore <name>')
     .description('run a check on every state that a power cut between two moments could leave')
     .requiredOption('--from <moment>', 'what is there in every state; the check passes on it')
-    .option('--to <moment>', 'the last moment that is looked at (default: now)', '-0s')
+    .option('--to <moment>', 'the last moment that is looked at; -0s: now', '-0s')
     .requiredOption('--check <command>', 'ends with 0 where a disk is in order; see below')
     .option('--jobs <count>', 'checks at a time', String(availableParallelism()))
     .option('--max-states <count>', 'states to look at', '1000')

@@ -33,7 +33,8 @@ const ABOUT = `
 Until it is whole and durable the image is called FILE.part, with a note beside it, FILE.part.json.
 An export that was interrupted, by Ctrl-C, kill -9 or a power cut, is continued by the same command
 with --resume: the same moment, as long as the window or a snapshot has it, from the last note on.
-With --resume one that was not begun is begun, so that a script can always say it.`;
+With --resume one that was not begun is begun. Where FILE itself is there it is refused, with
+--resume too: an export has ended, and FILE is whole.`;
 
 /** Also of the live disk one moment is copied: writes may go on meanwhile. */
 function momentOf(name: string): string {
@@ -41,7 +42,7 @@ function momentOf(name: string): string {
 }
 
 /** Whether a file stands there that is to be replaced. */
-async function needTarget(path: string, { force }: ExportFlags): Promise<void> {
+async function needTarget(path: string, { force, resume }: ExportFlags): Promise<void> {
   try {
     const found = await stat(path);
     if (!found.isFile()) {
@@ -51,7 +52,9 @@ async function needTarget(path: string, { force }: ExportFlags): Promise<void> {
     if (systemCode(error) === 'ENOENT') return;
     throw fromSystemError(error, `looking at ${path}`);
   }
-  if (force !== true) throw new VarveError('FILE_EXISTS', path);
+  if (force === true) return;
+  const ended = 'nothing has to be done if it is what was exported; --force exports it again';
+  throw new VarveError('FILE_EXISTS', path, { next: resume === true ? ended : undefined });
 }
 
 async function identityOf(

@@ -1,6 +1,6 @@
 /** history, snapshot, mark: the past of a volume. */
 import type { Command } from 'commander';
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import { micros, type Micros } from '../base/units.ts';
 import { sizeText } from '../control/size-text.ts';
 import { parseMoment, timeText } from '../volume/moment.ts';
@@ -33,14 +33,26 @@ interface TimeSpan {
   readonly aroundUs?: Micros | undefined;
 }
 
-/** A time, or a duration ago by the wall clock. */
-function wallUsOf(text: string | undefined): Micros | undefined {
-  if (text === undefined) return undefined;
+/** A time, or a duration ago by the wall clock; undefined: another kind of moment. */
+function timeUsOf(text: string): Micros | undefined {
   if (CLOCK.test(text)) return lastClock(text);
   const moment = parseMoment(text);
-  if (moment.kind === 'time') return moment.wallUs;
   if (moment.kind === 'ago') return micros(Math.max(0, Date.now() * 1000 - moment.agoUs));
-  throw new VarveError('MOMENT_BAD', `"${text}": a time or a duration ago is needed here`);
+  return moment.kind === 'time' ? moment.wallUs : undefined;
+}
+
+/** @throws VarveError MOMENT_BAD unless it is a time, or a duration ago */
+function wallUsOf(text: string | undefined, option: string): Micros | undefined {
+  if (text === undefined) return undefined;
+  let found: Micros | undefined;
+  try {
+    found = timeUsOf(text);
+  } catch (error) {
+    if (!isVarveError(error)) throw error;
+  }
+  if (found !== undefined) return found;
+  const next = 'write a time such as 2026-11-21T14:03:27Z or 14:03 (UTC), or so long ago: -10m';
+  throw new VarveError('MOMENT_BAD', `${option}: got "${text}"`, { next });
 }
 
 /** The last time that the clock showed this, in UTC. */
@@ -50,6 +62,11 @@ function lastClock(text: string): Micros {
   const [hours = 0, minutes = 0, seconds = 0] = text.split(':').map(Number);
   const today = dayUs + ((hours * 60 + minutes) * 60 + seconds) * 1_000_000;
   return micros(today <= nowUs ? today : today - DAY_US);
+}
+
+/** @throws VarveError MOMENT_FUTURE */
+function needPast(wallUs: Micros, text: string | undefined): void {
+  if (wallUs > Date.now() * 1000) throw new VarveError('MOMENT_FUTURE', `"${text}"`);
 }
 
 /** @throws VarveError USAGE */
@@ -64,7 +81,8 @@ async function timeSpanOf(context: Context, name: string, flags: HistoryFlags): 
   const { from, to, around, span } = flags;
   if (around === undefined) {
     if (span !== undefined) throw new VarveError('USAGE', '--span belongs to --around');
-    const [fromWallUs, toWallUs] = [wallUsOf(from), wallUsOf(to)];
+    const [fromWallUs, toWallUs] = [wallUsOf(from, '--from'), wallUsOf(to, '--to')];
+    if (fromWallUs !== undefined) needPast(fromWallUs, from);
     if (fromWallUs !== undefined && toWallUs !== undefined && fromWallUs >= toWallUs) {
       throw new VarveError('USAGE', `--from comes before --to; got ${from} and ${to}`);
     }
@@ -84,17 +102,17 @@ async function timeSpanOf(context: Context, name: string, flags: HistoryFlags): 
 
 /** When a moment was; a time may also lie outside the window. */
 async function aroundUsOf(context: Context, name: string, text: string): Promise<Micros> {
-  const kind = CLOCK.test(text) ? 'time' : parseMoment(text).kind;
-  const known = kind === 'time' || kind === 'ago' ? wallUsOf(text) : undefined;
-  if (known !== undefined) return known;
+  const known = timeUsOf(text);
+  if (known !== undefined) {
+    needPast(known, text);
+    return known;
+  }
   return await context.withOperator((operator) =>
     operator.withPast(name, async (past) => (await past.point(text)).wallUs),
   );
 }
 
 async function historyText(name: string, intervals: readonly HistoryInterval[]): Promise<string> {
-  const first = intervals[0];
-  if (first === undefined) return `${name} has no history in that time`;
   const columns = [
     { head: 'FROM' },
     { head: 'TO' },
@@ -156,6 +174,12 @@ function addHistory(program: Command, setup: Setup): void {
     const range = { intervals: count, ...span };
     const intervals = await context.withOperator((operator) => operator.history(name, range));
     if (context.isJson) return sayJson(intervals);
+    if (intervals.length === 0) {
+      const { horizon, head } = await context.withOperator((operator) => operator.info(name));
+      const when = aroundUs === undefined ? 'in that time' : `around ${timeText(aroundUs)}`;
+      const window = `${timeText(horizon.wallUs)} to ${timeText(head.wallUs)}`;
+      return say(`no history of ${name} ${when}; the window is ${window}`);
+    }
     const width = process.stdout.columns || WIDTH_DEFAULT;
     const drawn = process.stdout.isTTY
       ? historyBars({ name, intervals, width, aroundUs })
@@ -164,8 +188,21 @@ function addHistory(program: Command, setup: Setup): void {
   });
 }
 
+const SNAPSHOT_EXAMPLES = [
+  'varve snapshot create disk rescued --at -10m',
+  'varve snapshot list disk',
+  'varve snapshot delete disk rescued',
+];
+
 function addSnapshot(program: Command, setup: Setup): void {
-  const group = program.command('snapshot').description('keep moments beyond the window');
+  const group = program
+    .command('snapshot')
+    .description('keep moments beyond the window')
+    .addHelpText(
+      'after',
+      `\nExamples:\n${SNAPSHOT_EXAMPLES.map((line) => `  $ ${line}`).join('\n')}` +
+        '\n\n`varve snapshot create --help` has more.',
+    );
   const create = group
     .command('create <name> <label>')
     .description('keep a moment, the present one or any of the window')

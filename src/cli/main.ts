@@ -27,7 +27,7 @@ Moments, behind an @ in the name of an export:
   disk@flush-3                the third last flush of a client
   disk@gen=184467             exactly after that request
 
-Exit status: 0 done, 1 failed, 2 asked wrongly.`;
+Exit status: 0 done, 1 failed, 2 asked wrongly; 3 of explore: a state fails.`;
 
 function makeProgram(version: string, setup: Setup): Command {
   const program = new Command('varve')
@@ -59,6 +59,12 @@ function usageError(error: CommanderError): VarveError | undefined {
   return new VarveError('USAGE', detail);
 }
 
+/** `help snapshot create` as `snapshot create --help`: commander's own knows one word. */
+function helpAsked(argv: readonly string[]): string[] {
+  const [first, ...rest] = argv;
+  return first === 'help' && rest.length > 1 ? [...rest, '--help'] : [...argv];
+}
+
 /**
  * @param argv - what stands behind the program's name
  * @returns the exit status
@@ -82,7 +88,7 @@ export async function main(
   // The world's timers keep no process: while a command runs, this one does.
   const alive = setInterval(() => undefined, KEEP_ALIVE_MS);
   try {
-    await makeProgram(version, setup).parseAsync([...argv], { from: 'user' });
+    await makeProgram(version, setup).parseAsync(helpAsked(argv), { from: 'user' });
     return status;
   } catch (error) {
     const isJson = argv.includes('--json');

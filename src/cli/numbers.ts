@@ -1,6 +1,12 @@
 /** Numbers on the command line. */
 import { isVarveError, VarveError } from '../base/errors.ts';
-import { byteOffset, type ByteOffset } from '../base/units.ts';
+import {
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  type ByteCount,
+  type ByteOffset,
+} from '../base/units.ts';
 import { parseSize } from '../control/size-text.ts';
 import { parseMoment } from '../volume/moment.ts';
 
@@ -23,6 +29,29 @@ export function parseOffset(text: string, what: string): ByteOffset {
 
 function sizeOf(text: string): number | undefined {
   return known(() => parseSize(text));
+}
+
+/**
+ * The size of a disk. A number without a unit is bytes, which is hardly ever meant.
+ * @throws VarveError SIZE_BAD
+ */
+export function parseDiskSize(text: string): ByteCount {
+  const size = parseSize(text);
+  if (size >= BLOCK_BYTES) return size;
+  const next = `did you mean ${text}G? A disk has at least ${BLOCK_BYTES} bytes`;
+  throw new VarveError('SIZE_BAD', `${text} is bytes`, { next });
+}
+
+/**
+ * Bytes a second; 0: no limit.
+ * @throws VarveError SIZE_BAD
+ */
+export function parseRate(text: string): ByteCount {
+  if (text === '0') return byteCount(0);
+  const rate = sizeOf(text);
+  if (rate !== undefined) return byteCount(rate);
+  const next = 'give bytes a second, such as 64M, or 0 for no limit';
+  throw new VarveError('SIZE_BAD', `--rate: got "${text}"`, { next });
 }
 
 /** What was not understood is told by the caller, in its own words. */

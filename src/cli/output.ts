@@ -51,9 +51,9 @@ export class ProgressDisplay {
     process.once('SIGTERM', this.#onSignal);
   }
 
-  /** @throws VarveError CLOSED after an interruption */
+  /** @throws VarveError INTERRUPTED */
   readonly report: Progress = (done, total) => {
-    if (this.#interrupted) throw new VarveError('CLOSED', `${this.#task} was interrupted`);
+    if (this.#interrupted) throw new VarveError('INTERRUPTED', this.#task);
     if (!this.#isShown) return;
     if (this.#bar !== undefined) {
       this.#bar.setTotal(total);

@@ -64,9 +64,10 @@ function doneText(name: string, report: RollbackReport, flags: RollbackFlags): s
 
 /** What an interruption of the asker leaves is not known to it. */
 function told(error: unknown, name: string): unknown {
-  if (!isVarveError(error, 'CLOSED')) return error;
-  const what = `${error.detail}; what had begun goes on to its end, see \`varve info ${name}\``;
-  return new VarveError('CLOSED', what, { cause: error });
+  if (!isVarveError(error, 'INTERRUPTED')) return error;
+  const what = `${error.detail}; what had begun goes on to its end`;
+  const next = `\`varve info ${name}\` shows whether it had`;
+  return new VarveError('INTERRUPTED', what, { cause: error, next });
 }
 
 async function act(

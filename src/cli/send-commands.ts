@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs';
 import { open as openFile, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { VarveError } from '../base/errors.ts';
+import { ERRORS, VarveError } from '../base/errors.ts';
 import { parseExportName } from '../control/export-directory.ts';
 import type { Operator } from '../control/operations.ts';
 import type { Sending } from '../control/send.ts';
@@ -14,7 +14,7 @@ import { decodeStreamHeader } from '../format/send.ts';
 import { timeText } from '../volume/moment.ts';
 import type { Progress } from '../volume/report.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
-import { say, sayJson } from './output.ts';
+import { say, sayError, sayJson } from './output.ts';
 import { untilSignal } from './signals.ts';
 
 const SEND_HELP = `
@@ -73,15 +73,18 @@ async function intoFile<T>(
   }
 }
 
-async function toStandardOutput<T>(work: (write: Write) => Promise<T>): Promise<T> {
+async function toStandardOutput<T>(
+  isJson: boolean,
+  work: (write: Write) => Promise<T>,
+): Promise<T> {
   if (process.stdout.isTTY) {
     throw new VarveError('USAGE', 'a stream is not for a terminal: give --output, or a pipe');
   }
   // Who reads has gone, and lacks the rest: that is a failure, unlike with a list.
   process.stdout.prependListener('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') return;
-    process.stderr.write('varve: STREAM_CUT: the reader of the stream has gone\n');
-    process.exit(1);
+    const next = 'look at what `varve receive` said';
+    process.exit(sayError(new VarveError('STREAM_CUT', 'its reader has gone', { next }), isJson));
   });
   return await work(
     (bytes) =>
@@ -132,7 +135,7 @@ async function runSend(context: Context, name: string, flags: SendFlags): Promis
         const send = (write: Write): Promise<void> =>
           sendIt(context, sending, { name: volume, write });
         if (flags.output === undefined) {
-          await toStandardOutput(send);
+          await toStandardOutput(context.isJson, send);
           const line = context.isJson ? JSON.stringify(summary) : summaryText(volume, sending);
           process.stderr.write(context.isJson ? `${line}\n` : `sent ${line}\n`);
           return;
@@ -201,7 +204,10 @@ async function* chunksOf(
   } finally {
     signal.removeEventListener('abort', end);
   }
-  if (signal.aborted) throw new VarveError('CLOSED', 'receiving was interrupted');
+  if (signal.aborted) {
+    const { next } = ERRORS.STREAM_CUT;
+    throw new VarveError('INTERRUPTED', 'receiving', { next });
+  }
 }
 
 interface Begun {

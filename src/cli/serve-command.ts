@@ -4,9 +4,10 @@ import type { Command } from 'commander';
 import { VarveError } from '../base/errors.ts';
 import { gibibytes, type ByteCount } from '../base/units.ts';
 import type { NotServed, ServeOptions, Server } from '../control/server.ts';
-import { parseSize, sizeText } from '../control/size-text.ts';
+import { sizeText } from '../control/size-text.ts';
 import { tcpUri, unixUri, type TcpAddress } from '../control/uris.ts';
 import { contextOf, parseMode, shared, type Context, type Setup } from './context.ts';
+import { parseDiskSize } from './numbers.ts';
 import { say, sayError, shellQuoted } from './output.ts';
 
 interface ServeFlags {
@@ -48,7 +49,7 @@ function wantedOf(flags: ServeFlags): readonly Wanted[] {
   return (flags.create ?? []).map((request) => {
     const at = request.lastIndexOf(':');
     if (at < 1) throw new VarveError('USAGE', `--create: got "${request}", not NAME:SIZE`);
-    return { name: request.slice(0, at), size: parseSize(request.slice(at + 1)) };
+    return { name: request.slice(0, at), size: parseDiskSize(request.slice(at + 1)) };
   });
 }
 

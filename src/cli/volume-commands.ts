@@ -2,7 +2,6 @@
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import { VarveError } from '../base/errors.ts';
-import { byteCount } from '../base/units.ts';
 import { parseSize, sizeText } from '../control/size-text.ts';
 import type { ImageFormat } from '../image/base-image.ts';
 import { timeText } from '../volume/moment.ts';
@@ -10,6 +9,7 @@ import type { Damage, SeenBy } from '../volume/report.ts';
 import { contextOf, parseMode, shared, type Setup } from './context.ts';
 import { imageFormatOf } from './image-format.ts';
 import { infoText } from './info-text.ts';
+import { parseDiskSize, parseRate } from './numbers.ts';
 import { say, sayJson, tableText } from './output.ts';
 
 const BASE_HELP = `
@@ -69,7 +69,7 @@ async function create(
   const context = await contextOf(command, setup);
   const basePath = base === undefined ? undefined : resolve(base);
   const options = {
-    size: size === undefined ? undefined : parseSize(size),
+    size: size === undefined ? undefined : parseDiskSize(size),
     basePath,
     baseFormat:
       basePath === undefined
@@ -96,6 +96,10 @@ function addList(program: Command, setup: Setup): void {
   shared(command, ['varve list', 'varve list --json']).action(async () => {
     const context = await contextOf(command, setup);
     const all = await context.withOperator((operator) => operator.list());
+    if (all.length === 0 && !(await context.directory.exists())) {
+      const next = 'check --dir and $VARVE_DIR; `varve create` makes the directory of its volume';
+      throw new VarveError('FILE_BAD', `there is no directory ${context.directory.path}`, { next });
+    }
     if (context.isJson) return sayJson(all);
     if (all.length === 0) return say(`no volumes in ${context.directory.path}`);
     const isAnyBased = all.some(({ base }) => base !== undefined);
@@ -204,7 +208,7 @@ function addScrub(program: Command, setup: Setup): void {
     );
   shared(command, ['varve scrub disk', 'varve scrub disk --rate 0 --json']).action(
     async (name: string, { rate }: { readonly rate: string }) => {
-      const bytesPerSecond = rate === '0' ? byteCount(0) : parseSize(rate);
+      const bytesPerSecond = parseRate(rate);
       const context = await contextOf(command, setup);
       const report = await context.withOperator((operator) =>
         context.withProgress(`scrubbing ${name}`, (progress) =>

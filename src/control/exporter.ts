@@ -170,7 +170,8 @@ async function afterFailure(
   }
   if (!(error instanceof VarveError)) throw error;
   const kept = `${part} keeps ${done} of ${size} bytes: the same command with --resume goes on`;
-  throw new VarveError(error.code, `${error.detail}; ${kept}`, { cause: error });
+  const next = isVarveError(error, 'INTERRUPTED') ? 'the same command with --resume' : undefined;
+  throw new VarveError(error.code, `${error.detail}; ${kept}`, { cause: error, next });
 }
 
 /** A part that goes on, or a new one; one that stands there has nothing that is wanted then. */

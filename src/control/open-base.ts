@@ -59,6 +59,9 @@ export async function planBase(
   around: Around,
   { path, format }: { readonly path: string; readonly format: ImageFormat },
 ): Promise<FileBase> {
+  if ((await around.files.kind(path)) === 'none') {
+    throw new VarveError('BASE_MISSING', path, { next: 'check the path of --base' });
+  }
   const image = await openFile(around, path, format);
   try {
     if (image.size === 0) throw new VarveError('FILE_BAD', `${path} is empty`);

@@ -18,6 +18,13 @@ export function parseSize(text: string): ByteCount {
   return byteCount(bytes);
 }
 
+/** The next larger size as a command line takes it: `300M`, `10G`. */
+export function sizeArgument(bytes: number): string {
+  const [kib, mib, gib] = [1, 2, 3].map((power) => Math.ceil(bytes / 1024 ** power));
+  if (kib !== undefined && kib < 1024) return `${kib}K`;
+  return mib !== undefined && mib < 1024 ? `${mib}M` : `${gib}G`;
+}
+
 export function sizeText(bytes: number): string {
   let value = bytes;
   let at = 0;

@@ -24,6 +24,7 @@ import type { Progress, WriteMode } from '../volume/report.ts';
 import { Volume } from '../volume/volume.ts';
 import { baseText, type BaseRecord, type VolumeBase } from './base-record.ts';
 import { originDisk, originName, type OpenOrigin } from './clones.ts';
+import { sizeArgument } from './size-text.ts';
 import { keepAside } from './keep-aside.ts';
 import { openFileBase, planBase, type OpenedBase } from './open-base.ts';
 import { clearUnfinished, dropSecondNames, foreignNames, secondNameOf } from './unfinished.ts';
@@ -309,7 +310,8 @@ export class VolumeDirectory {
     if (size === undefined) throw new VarveError('USAGE', 'the size is missing');
     if (base !== undefined && size < base.size) {
       const both = `got ${size} bytes, ${options.basePath ?? ''} has ${base.size}`;
-      throw new VarveError('SIZE_BAD', `${both}: the end of the base would be lost`);
+      const next = `give at least ${sizeArgument(base.size)}, or no --size for that of the base`;
+      throw new VarveError('SIZE_BAD', `${both}: the end of the base would be lost`, { next });
     }
     const isClone = options.origin !== undefined;
     const wanted =

@@ -112,10 +112,8 @@ export function checkRingSize(ringSize: ByteCount): ByteCount {
   const fits =
     Number.isSafeInteger(ringSize) && ringSize >= RING_BYTES_MIN && ringSize <= RING_BYTES_MAX;
   if (fits) return ringSize;
-  throw new VarveError(
-    'RING_BAD',
-    `got ${ringSize} bytes, not within ${RING_BYTES_MIN} and ${RING_BYTES_MAX}`,
-  );
+  const next = `give ${RING_BYTES_MIN / mebibytes(1)}M to ${RING_BYTES_MAX / mebibytes(1)}M`;
+  throw new VarveError('RING_BAD', `got ${ringSize} bytes`, { next });
 }
 
 export function recordText(record: VolumeRecord): string {

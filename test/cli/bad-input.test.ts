@@ -55,9 +55,11 @@ const ROWS: readonly Row[] = [
   [['snapshot', 'create', 'disk', 'flush-1'], 'LABEL_BAD', 2],
   [['history', 'disk', '--intervals', '0'], 'USAGE', 2],
   [['history', 'disk', '--from', 'noon'], 'MOMENT_BAD', 2],
+  [['history', 'disk', '--around', '2999-01-01T00:00:00Z'], 'MOMENT_FUTURE', 1],
   [['mode', 'disk', 'sideways'], 'USAGE', 2],
   [create('--size', '0'), 'SIZE_BAD', 2],
   [create('--size', '-5G'), 'SIZE_BAD', 2],
+  [create('--size', '10'), 'SIZE_BAD', 2],
   [create('--size', 'much'), 'SIZE_BAD', 2],
   [create('--size', HUGE), 'SIZE_BAD', 2],
   [create('--size', '9007199254740991'), 'SIZE_BAD', 2],
@@ -109,6 +111,19 @@ describe('bad input', () => {
     expect(after).toMatchObject({ head: before.head, snapshots: [], marks: [] });
   });
 
+  test.each<readonly [words: readonly string[], next: string]>([
+    [create('--size', '10'), 'did you mean 10G?'],
+    [create('--size', '1G', '--log-size', '32M'), 'give at least 73M'],
+    [create('--size', '1G', '--log-size', '300G'), 'at most 256G'],
+    [create('--size', '1G', '--ring-size', '1M'), 'give 64M to 4095M'],
+    [create('--base', `${spare}.not`, '--base-format', 'raw'), 'check the path of --base'],
+    [['scrub', 'disk', '--rate', 'fast'], 'such as 64M, or 0 for no limit'],
+    [['history', 'disk', '--from', 'yesterday'], 'write a time'],
+    [['export', 'disk', spare, '--resume'], '--force exports it again'],
+  ])('%j is told how to go on: %s', async (words, next) => {
+    expect((await refused(data, words)).error.next).toContain(next);
+  });
+
   test('tells people the code, what happened, and the next step', async () => {
     const { code, stderr } = await varveToEnd(data, ['info', 'nope']);
     expect(code).toBe(1);
@@ -142,11 +157,10 @@ describe('bad input', () => {
 
   test('a directory that is not there is not made by asking', async () => {
     const elsewhere = join(temporary.path, 'elsewhere');
-    for (const words of [['info', 'disk'], ['serve'], ['check', 'disk']]) {
+    for (const words of [['info', 'disk'], ['serve'], ['check', 'disk'], ['list']]) {
       const { code } = await refused(elsewhere, words);
       expect(code).toBe(1);
     }
-    expect(JSON.parse(await varve(elsewhere, ['list', '--json']))).toEqual([]);
     expect(stateOf(temporary.path).has(elsewhere)).toBe(false);
   });
 

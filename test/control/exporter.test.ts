@@ -78,7 +78,7 @@ async function attempt(files: SimFiles, format: ExportFormat, way: Way = {}): Pr
       keepGoing,
       notedEachBytes: byteCount(512 * KIB),
       progress: (done) => {
-        if (done >= until) throw new VarveError('CLOSED', 'interrupted');
+        if (done >= until) throw new VarveError('INTERRUPTED', 'exporting');
       },
     },
   );
@@ -186,7 +186,8 @@ describe.each(['raw', 'qcow2'] as const)('an export to %s', (format) => {
     await power.world.run(async () => {
       const ended = attempt(files, format, { device, until: 512 * MIB });
       await expect(ended).rejects.toMatchObject({
-        code: 'CLOSED',
+        code: 'INTERRUPTED',
+        next: 'the same command with --resume',
         detail: expect.stringMatching(/disk\.image\.part keeps 536870912 of .*--resume/),
       });
       expect(device.reading).toBe(0);
@@ -223,7 +224,7 @@ describe.each(['raw', 'qcow2'] as const)('an export to %s', (format) => {
         detail: expect.stringContaining('--resume'),
       });
       const stopped = attempt(files, format, { device, keepGoing: true, until: 7 * MIB });
-      await expect(stopped).rejects.toMatchObject({ code: 'CLOSED' });
+      await expect(stopped).rejects.toMatchObject({ code: 'INTERRUPTED' });
       const { unreadable } = await attempt(files, format, { device, keepGoing: true });
       expect(unreadable.map(({ offset, length }) => [offset, length])).toEqual([
         [2 * MIB, 8 * KIB],
