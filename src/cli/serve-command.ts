@@ -115,6 +115,10 @@ function listenOptions({ unix, tcp, writeMode, start }: ServeFlags): ServeOption
   };
 }
 
+function sayRefusal(line: string): void {
+  process.stderr.write(`varve: ${line}\n`);
+}
+
 function toldFailure({ name, error }: NotServed): object {
   const { code, message, next } = error;
   return { name, code, message, next };
@@ -160,7 +164,7 @@ export function addServe(program: Command, setup: Setup): void {
     const { Server: NbdServer } = await import('../control/server.ts');
     const signal = untilSignal();
     const { serverPorts } = context.tools;
-    const all = { ...options, prepare: preparing(context, flags) };
+    const all = { ...options, prepare: preparing(context, flags), onRefusal: sayRefusal };
     const server = await NbdServer.start(context.directory, all, serverPorts);
     // Loudly: the others are served, and somebody has to look after these.
     for (const { error } of server.failures) sayError(error, context.isJson);

@@ -17,6 +17,7 @@ import { serveControl } from './control-session.ts';
 import { VolumeExports } from './export-directory.ts';
 import { LocalOperator } from './local-operator.ts';
 import { Receptions } from './receptions.ts';
+import { ToldRefusals } from './told-refusals.ts';
 import { tcpUri, unixUri, type TcpAddress } from './uris.ts';
 import type { VolumeDirectory } from './volume-directory.ts';
 import { ServedVolumes } from './volume-pool.ts';
@@ -49,6 +50,8 @@ export interface ServeOptions {
   readonly tcp?: TcpAddress | undefined;
   /** Makes volumes, when the addresses are taken and before any volume is opened. */
   readonly prepare?: (() => Promise<void>) | undefined;
+  /** Told what clients were refused, a line each. */
+  readonly onRefusal?: ((line: string) => void) | undefined;
   /** For all volumes, as long as this server runs; default: what each volume.json says. */
   readonly writeMode?: WriteMode | undefined;
 }
@@ -179,7 +182,9 @@ async function startParts(directory: VolumeDirectory, around: Around): Promise<S
   if (!isThere) await lockDirectory(directory, around);
   if (!isUnixEarly) await frontEnd.listenUnix(unixPath);
   const volumes = await openVolumes(directory, around);
-  exports.opened(new VolumeExports(volumes));
+  const { clock } = ports.world;
+  const { onRefusal = () => undefined } = options;
+  exports.opened(new ToldRefusals(new VolumeExports(volumes), clock, onRefusal));
   const names = volumes.names();
   const uris = urisOf(names, unixPath, tcp);
   const info = { pid: ports.pid, nbdSocket: unixPath, uris };

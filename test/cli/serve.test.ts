@@ -179,5 +179,10 @@ describeWith(['nbdinfo', 'nbdcopy'], 'varve serve, with real clients', () => {
     const past = JSON.parse(await run('nbdinfo', ['--json', server.uri('disk@first')]));
     expect(past.exports[0]).toMatchObject({ is_read_only: true, 'export-size': 16 * MIB });
     expect(await run('nbdinfo', ['--size', server.uri('')])).toBe(`${16 * MIB}\n`);
+    // It shows its user no reason; whoever runs the server sees it.
+    await expect(run('nbdinfo', [server.uri('disk@-10m')])).rejects.toThrow('No such file');
+    expect(server.stderr).toMatch(
+      /^varve: refused a client "disk@-10m": MOMENT_OUTSIDE: .*window is/,
+    );
   });
 });
