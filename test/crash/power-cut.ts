@@ -199,6 +199,8 @@ export class PowerCutRun {
       return await this.#open(life, mode);
     } catch (error) {
       this.#needTrouble(error, 'DEVICE_IO');
+      // It may have said on the log that the volume is open before it failed.
+      this.#closed = false;
       return undefined;
     }
   }
