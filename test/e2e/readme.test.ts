@@ -42,14 +42,14 @@ describeWith(
       await using server = await Server.start(data, { more: ['--start', '--tcp', '127.0.0.1:0'] });
       const tcp = /nbd:\/\/(127\.0\.0\.1:\d+)\/disk$/m.exec(server.stdout)?.[1];
       expect(tcp).toBeDefined();
+      const inPath = `varve() { '${process.execPath}' '${VARVE}' "$@"; }\n`;
       const script = adapt(rescueOf(readFileSync(join(REPOSITORY, 'README.md'), 'utf8')), [
         [ADDRESS, tcp ?? ''],
-        ['npx varve', `'${process.execPath}' '${VARVE}'`],
         ['sleep 90', 'sleep 20'],
         ['-1m', '-10s'],
       ]);
       try {
-        const told = await runToEnd('bash', ['-e', '-o', 'pipefail', '-c', script], {
+        const told = await runToEnd('bash', ['-e', '-o', 'pipefail', '-c', inPath + script], {
           cwd: directory.path,
         });
         expect(told.stdout, told.stderr).toContain('all of it is there');
