@@ -29,6 +29,7 @@ import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts
 import { fuzzer as volumePinnedLives } from './volume/pinned-lives.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
+import { fuzzer as volumeRetention } from './volume/retention.fuzz.ts';
 import { fuzzer as volumeRollback } from './volume/rollback.fuzz.ts';
 import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
 import { fuzzer as volumeReceive } from './volume/receive.fuzz.ts';
@@ -65,6 +66,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumePinnedLives,
   volumePowerCuts,
   volumeReaders,
+  volumeRetention,
   volumeRollback,
   volumeRottenHeaders,
   volumeReceive,

@@ -8,6 +8,7 @@
  *   - A new pin lies at or after every `until` that was added, so it changes no pair.
  */
 import { assert } from '../src/base/assert.ts';
+import { bisect } from '../src/base/bisect.ts';
 import { generation as toGeneration, type Generation } from '../src/base/units.ts';
 import type { Pins } from './pins.ts';
 
@@ -81,14 +82,41 @@ export class HeldCounts {
     return this.#pairs.get(pin)?.get(pin) ?? NOTHING;
   }
 
-  /** What this pin sees, alone or with others. */
-  seenBy(pin: Generation): Amount {
-    let seen = NOTHING;
+  /**
+   * What each of the pins sees, alone or with others.
+   * @param pins - ascending: all there are
+   */
+  seen(pins: readonly Generation[]): ReadonlyMap<Generation, Amount> {
+    const begins = new Map<Generation, Amount>();
+    const ends = new Map<Generation, Amount>();
     for (const [last, byFirst] of this.#pairs) {
-      if (last < pin) continue;
-      for (const [first, amount] of byFirst) if (first <= pin) seen = sum(seen, amount);
+      for (const [first, amount] of byFirst) {
+        begins.set(first, sum(begins.get(first) ?? NOTHING, amount));
+        ends.set(last, sum(ends.get(last) ?? NOTHING, amount));
+      }
+    }
+    const seen = new Map<Generation, Amount>();
+    let now = NOTHING;
+    for (const pin of pins) {
+      now = sum(now, begins.get(pin) ?? NOTHING);
+      seen.set(pin, now);
+      now = difference(now, ends.get(pin) ?? NOTHING);
     }
     return seen;
+  }
+
+  /**
+   * What would be held by these pins alone.
+   * @param pins - ascending: some of all
+   */
+  heldBy(pins: readonly Generation[]): Amount {
+    let held = NOTHING;
+    for (const [last, byFirst] of this.#pairs) {
+      const newest = pins[bisect(pins.length, (i) => (pins[i] ?? 0) <= last) - 1];
+      if (newest === undefined) continue;
+      for (const [first, amount] of byFirst) if (newest >= first) held = sum(held, amount);
+    }
+    return held;
   }
 
   /**

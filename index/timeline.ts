@@ -5,12 +5,14 @@
  *   - Points are in generation order; elapsed time and all that is counted never decrease along
  *     them. A point holds the values as of its generation.
  *   - Within POINT_US, by both clocks, there is one point, that of the newest generation: so times
- *     resolve to within POINT_US, always to a state that was the newest at some instant.
+ *     resolve to within POINT_US, always to a state that was the newest at some instant. No point
+ *     holds generations of two hours.
  *   - The wall clock never decreases within a stretch; where it was set back by more than POINT_US
  *     a new stretch begins. A time may lie in several stretches.
  *   - The first point is the horizon, and is not updated.
  */
 import { assert } from '../src/base/assert.ts';
+import { endOfPeriod, HOUR_US, periodOf } from '../src/base/periods.ts';
 import {
   byteCount,
   generation as toGeneration,
@@ -53,6 +55,9 @@ export interface Interval {
   readonly trimmedBytes: ByteCount;
   readonly flushes: number;
 }
+
+/** Of a point: its generation, and when that was. */
+export type HourEnd = Pick<TimePoint, 'generation' | 'wallUs'>;
 
 const POINT_US = 10_000;
 
@@ -107,7 +112,8 @@ export class Timeline {
     const wallUs = isSetBack ? point.wallUs : micros(Math.max(point.wallUs, wallLast));
     if (isSetBack) this.#stretches.push(points.end);
     const spanUs = Math.max(point.elapsedUs - this.#beganUs, wallUs - this.#beganWallUs);
-    if (isSetBack || spanUs >= POINT_US || points.length === 1) this.#push(point, wallUs);
+    const isNew = isSetBack || spanUs >= POINT_US || points.length === 1;
+    if (isNew || hourOf(wallUs) !== hourOf(wallLast)) this.#push(point, wallUs);
     else this.#write(row, point, wallUs);
   }
 
@@ -143,6 +149,37 @@ export class Timeline {
       if (found[found.length - 1] !== generation) found.push(generation);
     }
     return found;
+  }
+
+  /**
+   * The newest generations of the hours that end, by the wall clock, from one generation on and before
+   * another: after each there is one of another hour, or the clock was set back.
+   */
+  hourEnds(from: Generation, before: Generation): readonly HourEnd[] {
+    const points = this.#points;
+    const found: HourEnd[] = [];
+    let row = points.firstAbove(GENERATION, from - 1);
+    while (row < points.end) {
+      const begin = row;
+      const stretchEnd = this.#stretches.find((stretch) => stretch > begin) ?? points.end;
+      const boundaryUs = endOfPeriod(hourOf(points.get(row, WALL)), HOUR_US);
+      row = points.firstAbove(WALL, boundaryUs, row, stretchEnd);
+      const { generation, wallUs } = this.#pointAt(row - 1);
+      if (row >= points.end || generation >= before) break;
+      found.push({ generation, wallUs });
+    }
+    return found;
+  }
+
+  /** What was written since a time of the window, or since its beginning where that is later. */
+  writtenSince(elapsedUs: Micros): Pick<TimePoint, 'elapsedUs' | 'payloadBytes'> {
+    const points = this.#points;
+    const row = Math.max(points.firstAbove(ELAPSED, elapsedUs) - 1, points.first);
+    const [from, to] = [this.#pointAt(row), this.#pointAt(points.end - 1)];
+    return {
+      elapsedUs: micros(Math.max(from.elapsedUs, elapsedUs)),
+      payloadBytes: byteCount(to.payloadBytes - from.payloadBytes),
+    };
   }
 
   /** @param n - 1 is the last flush at or before `upTo` */
@@ -289,4 +326,8 @@ export class Timeline {
     this.#points.set(row, TRIMS, point.trims);
     this.#points.set(row, TRIMMED, point.trimmedBytes);
   }
+}
+
+function hourOf(wallUs: number): number {
+  return periodOf(micros(wallUs), HOUR_US);
 }

@@ -29,6 +29,7 @@ import {
   recordText,
 } from '../../src/control/volume-record.ts';
 import { checkLabel, parseMoment, timeText } from '../../src/volume/moment.ts';
+import { changedPolicy, NO_RETENTION } from '../../src/volume/retention-policy.ts';
 import { PATTERN_BYTES_MAX } from '../../src/volume/past-report.ts';
 import { planGeometry } from '../../log/geometry.ts';
 import { SimWorld } from '../../test/sim/sim-world.ts';
@@ -303,6 +304,10 @@ const DESK: Desk = {
     deleteSnapshot: () => Promise.resolve(),
     mark: refuse,
     setWriteMode: refuse,
+    setRetention: (_, change) => {
+      changedPolicy(NO_RETENTION, change);
+      return refuse();
+    },
     scrub: refuse,
     vacate: refuse,
     rollback: (_, { to }) => {

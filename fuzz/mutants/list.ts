@@ -8,6 +8,7 @@ import { PAST_MUTANTS } from './past.ts';
 import { READ_MUTANTS } from './reads.ts';
 import { RECEIVE_MUTANTS } from './receive.ts';
 import { REPLAY_MUTANTS } from './replay.ts';
+import { RETENTION_MUTANTS } from './retention.ts';
 import { ROLLBACK_MUTANTS } from './rollback.ts';
 import { ROUND_MUTANTS } from './rounds.ts';
 import { SYNC_MUTANTS } from './syncs.ts';
@@ -23,6 +24,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...INDEX_MUTANTS,
   ...PAST_MUTANTS,
   ...ROLLBACK_MUTANTS,
+  ...RETENTION_MUTANTS,
   ...RECEIVE_MUTANTS,
   ...BASE_MUTANTS,
   ...NBD_MUTANTS,

@@ -213,6 +213,12 @@ export const ERRORS = {
     text: 'the label is not usable',
     next: 'use 1 to 64 letters, digits, dots, dashes and underscores that do not read as another moment',
   },
+  RETENTION_BAD: {
+    errno: 'EINVAL',
+    exit: 2,
+    text: 'the retention that was asked for is not usable',
+    next: 'run `varve retention --help` for what each option takes',
+  },
   CATALOGUE_FULL: {
     errno: 'ENOSPC',
     exit: 1,

@@ -9,6 +9,7 @@ import type {
   VolumeInfo,
 } from '../volume/report.ts';
 import { tableText } from './output.ts';
+import { retentionLines } from './retention-text.ts';
 
 function pointText({ generation, wallUs }: PointInTime): string {
   return `generation ${generation}, ${timeText(wallUs)}`;
@@ -69,6 +70,8 @@ export async function infoText(name: string, info: VolumeInfo): Promise<string> 
     ['ring', fillText(info.ring)],
     ['log', fillText(info.log)],
     ['final storage', fillText(info.final)],
+    ['undo device', fillText(info.undo)],
+    ...retentionLines(info.retention),
     ...limitLines(info),
     ...receiveLines(info.receive),
     ['index', `${info.versions} versions, ${sizeText(info.indexBytes)}`],
@@ -118,6 +121,8 @@ export function snapshotTable(snapshots: readonly SnapshotInfo[]): Promise<strin
     { head: 'MOMENT' },
     { head: 'MADE' },
     { head: 'HOLDS', align: 'right' },
+    { head: 'SHARES', align: 'right' },
+    { head: 'KEPT FOR' },
   ] as const;
   const rows = snapshots.map((snapshot) => [
     snapshot.label,
@@ -125,6 +130,8 @@ export function snapshotTable(snapshots: readonly SnapshotInfo[]): Promise<strin
     timeText(snapshot.momentWallUs),
     timeText(snapshot.createdWallUs),
     sizeText(snapshot.exclusiveBytes),
+    sizeText(snapshot.sharedBytes),
+    snapshot.isAutomatic ? snapshot.keptFor.join(', ') || 'nothing any more' : 'you',
   ]);
   return tableText(columns, rows);
 }

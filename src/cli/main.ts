@@ -10,6 +10,7 @@ import { addHistoryCommands } from './history-commands.ts';
 import { sayError } from './output.ts';
 import { addImport } from './import-command.ts';
 import { addSendCommands } from './send-commands.ts';
+import { addRetention } from './retention-command.ts';
 import { addRollback } from './rollback-command.ts';
 import { addServe } from './serve-command.ts';
 import type { LoadTools } from './tools.ts';
@@ -22,6 +23,7 @@ const MOMENTS = `
 Moments, behind an @ in the name of an export:
   disk                        live, writable
   disk@before-upgrade         a snapshot or mark
+  disk@auto-2026-11-21T14:00:00Z  an automatic snapshot, of the last moment up to then
   disk@2026-11-21T14:03:27Z   a time, also with fraction or offset
   disk@-10m, disk@-90s        so long ago
   disk@flush-3                the third last flush of a client
@@ -42,6 +44,7 @@ function makeProgram(version: string, setup: Setup): Command {
   addCloneCommands(program, setup);
   addHistoryCommands(program, setup);
   addChangesCommands(program, setup);
+  addRetention(program, setup);
   addRollback(program, setup);
   addTop(program, setup);
   addExport(program, setup);

@@ -45,6 +45,14 @@ const requestShapes = {
   rollback: fields({ ...NAME, to: text, force: flag, dryRun: flag }),
   vacate: fields({ ...NAME, force: flag }),
   mode: fields({ ...NAME, mode: oneOf(WRITE_MODES) }),
+  retention: fields({
+    ...NAME,
+    everyWriteUs: optional(unit(micros)),
+    hourly: optional(unit(Number)),
+    daily: optional(unit(Number)),
+    weekly: optional(unit(Number)),
+    maxBytes: optional(bytes),
+  }),
   requests: fields({ ...NAME, after: unit(generation), to: unit(generation) }),
   point: fields({ ...NAME, moment: optional(text) }),
   reception: fields({ ...NAME, session: unit(Number) }),
@@ -116,6 +124,10 @@ const CALLS: Readonly<Record<string, Call>> = {
   mode: ({ operator }, request) => {
     const { name, mode } = requestShapes.mode(request, '');
     return operator.setWriteMode(name, mode);
+  },
+  retention: ({ operator }, request) => {
+    const { name, ...change } = requestShapes.retention(request, '');
+    return operator.setRetention(name, change);
   },
   resolve: ({ operator }, request) => operator.resolve(requestShapes.named(request, '').name),
   requests: ({ operator }, request) => {

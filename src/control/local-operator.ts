@@ -10,6 +10,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  RetentionReport,
   RollbackReport,
   ReceiveReport,
   ScrubReport,
@@ -20,6 +21,7 @@ import type {
 } from '../volume/report.ts';
 import { baseText } from './base-record.ts';
 import { keepMoment, needNoClones, needShallow } from './clones.ts';
+import { changedPolicy, type RetentionChange } from '../volume/retention-policy.ts';
 import { openExport, parseExportName } from './export-directory.ts';
 import { needNoRollback, needOrder } from './pinned-history.ts';
 import type {
@@ -156,9 +158,17 @@ export class LocalOperator implements Operator {
   async setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary> {
     const volume = this.#pool.find(name);
     const access = volume === undefined ? 'free' : 'locked';
-    const record = await this.#directory.setWriteMode(name, mode, access);
+    const record = await this.#directory.change(name, access, () => ({ writeMode: mode }));
     volume?.setWriteMode(mode);
     return this.#summary(name, record);
+  }
+
+  async setRetention(name: string, change: RetentionChange): Promise<RetentionReport> {
+    const access = this.#pool.find(name) === undefined ? 'free' : 'locked';
+    const { retention } = await this.#directory.change(name, access, (record) => ({
+      retention: changedPolicy(record.retention, change),
+    }));
+    return await this.#pool.use(name, 'write', (volume) => volume.setRetention(retention));
   }
 
   async check(name: string, progress: Progress): Promise<CheckReport> {

@@ -11,6 +11,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  RetentionReport,
   RollbackReport,
   ReceiveReport,
   ScrubReport,
@@ -19,6 +20,7 @@ import type {
   VolumeInfo,
   WriteMode,
 } from '../volume/report.ts';
+import type { RetentionChange } from '../volume/retention-policy.ts';
 import type { Past } from './past.ts';
 import type { Access, CreateOptions } from './volume-directory.ts';
 
@@ -120,6 +122,11 @@ export interface Operator {
   deleteSnapshot(name: string, label: string): Promise<void>;
   mark(name: string, label: string): Promise<MarkInfo>;
   setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary>;
+  /**
+   * What is kept of moments that leave the window, from now on; what is not, goes at once.
+   * @throws VarveError RETENTION_BAD
+   */
+  setRetention(name: string, change: RetentionChange): Promise<RetentionReport>;
   /**
    * Verifies the whole volume and repairs what another copy still has, served or not.
    * @throws VarveError SCRUB_RUNS; what `progress` throws ends it

@@ -9,6 +9,7 @@ import type {
   HistoryInterval,
   MarkInfo,
   Progress,
+  RetentionReport,
   RollbackReport,
   ReceiveReport,
   ScrubReport,
@@ -17,6 +18,7 @@ import type {
   VolumeInfo,
   WriteMode,
 } from '../volume/report.ts';
+import type { RetentionChange } from '../volume/retention-policy.ts';
 import type { ControlChannel } from './control-channel.ts';
 import type { Line } from './control-lines.ts';
 import { decodeAnswer, serverInfoShape, type ServerInfo } from './control-protocol.ts';
@@ -49,6 +51,7 @@ import {
   summaryShape,
   vacatedShape,
 } from './report-shapes.ts';
+import { retentionReportShape } from './retention-shapes.ts';
 import { list, ShapeError, text, unit, type Shape } from './shape.ts';
 import type { Access, CreateOptions } from './volume-directory.ts';
 
@@ -121,6 +124,10 @@ export class RemoteOperator implements Operator {
 
   setWriteMode(name: string, mode: WriteMode): Promise<VolumeSummary> {
     return this.#ask('mode', { name, mode }, summaryShape);
+  }
+
+  setRetention(name: string, change: RetentionChange): Promise<RetentionReport> {
+    return this.#ask('retention', { name, ...change }, retentionReportShape);
   }
 
   scrub(name: string, options: ScrubRequest, progress: Progress): Promise<ScrubReport> {

@@ -31,6 +31,8 @@ import {
   type VolumeInfo,
 } from '../volume/report.ts';
 import type { FlattenReport, VolumeSummary } from './operations.ts';
+import { RULES } from '../volume/retention-policy.ts';
+import { retentionInfoShape } from './retention-shapes.ts';
 import { amount, fields, flag, list, oneOf, optional, text, unit, type Shape } from './shape.ts';
 
 const bytes: Shape<ByteCount> = unit(byteCount);
@@ -57,14 +59,16 @@ export const summaryShape: Shape<VolumeSummary> = fields({
 });
 
 export const flattenShape: Shape<FlattenReport> = fields({ copiedBytes: bytes, base: text });
-
 export const snapshotShape: Shape<SnapshotInfo> = fields({
   label: text,
   generation: generationShape,
   lineage: text,
   momentWallUs: microsShape,
   createdWallUs: microsShape,
+  isAutomatic: flag,
+  keptFor: list(oneOf(RULES)),
   exclusiveBytes: bytes,
+  sharedBytes: bytes,
 });
 
 export const markShape: Shape<MarkInfo> = fields({
@@ -206,6 +210,7 @@ export const infoShape: Shape<VolumeInfo> = fields({
   versions: count,
   indexBytes: bytes,
   snapshots: list(snapshotShape),
+  retention: retentionInfoShape,
   marks: list(markShape),
   rollbacks: list(rollbackInfoShape),
   liveSessions: count,

@@ -20,7 +20,8 @@ import type { ImageFormat } from '../image/base-image.ts';
 import type { BaseOptions } from '../volume/final-storage.ts';
 import { finalBytes, formatVolume, sumsBytes } from '../volume/format-volume.ts';
 import { timeText } from '../volume/moment.ts';
-import type { Progress, WriteMode } from '../volume/report.ts';
+import type { Progress } from '../volume/report.ts';
+import { NO_RETENTION } from '../volume/retention-policy.ts';
 import { Volume } from '../volume/volume.ts';
 import { baseText, type BaseRecord, type VolumeBase } from './base-record.ts';
 import { originDisk, originName, type OpenOrigin } from './clones.ts';
@@ -208,7 +209,7 @@ export class VolumeDirectory {
         opened.push(found);
         return found;
       };
-      const { uuid, size, ringSize: ringBytes, writeMode } = record;
+      const { uuid, size, ringSize: ringBytes, writeMode, retention } = record;
       const devices = {
         log: await device(record.log, record.logSize),
         final: await device(record.final, finalBytes(size)),
@@ -216,7 +217,7 @@ export class VolumeDirectory {
         undo: await device(record.undo, record.undoSize),
       };
       if (!readOnly) await dropSecondNames(files, folder, record);
-      const options = { uuid, name, size, ringBytes, writeMode, readOnly };
+      const options = { uuid, name, size, ringBytes, writeMode, retention, readOnly };
       const keep = (cut: string, bytes: Uint8Array): Promise<void> =>
         keepAside(this.#around, folder, { name: cut, bytes });
       const onRollback: Progress = (done, total) => this.#around.onRollback?.(name, done, total);
@@ -261,16 +262,17 @@ export class VolumeDirectory {
   }
 
   /**
-   * The mode for later openings.
+   * What is to hold at later openings.
    * @param access - `locked`: the caller has the volume open, and tells it; `free`: nobody may
-   * @throws VarveError VOLUME_UNKNOWN, VOLUME_LOCKED, DISK_FULL; the old record stands then
+   * @throws VarveError VOLUME_UNKNOWN, VOLUME_LOCKED, DISK_FULL, what `change` throws; the old record
+   *   stands then
    */
-  async setWriteMode(
+  async change(
     name: string,
-    writeMode: WriteMode,
     access: 'locked' | 'free',
+    change: (record: VolumeRecord) => Partial<Pick<VolumeRecord, 'writeMode' | 'retention'>>,
   ): Promise<VolumeRecord> {
-    return await this.#change(name, access, (record) => ({ ...record, writeMode }));
+    return await this.#change(name, access, (record) => ({ ...record, ...change(record) }));
   }
 
   /**
@@ -337,6 +339,7 @@ export class VolumeDirectory {
       undoSize: undoSizeDefault(size),
       base,
       hadBase: base !== undefined,
+      retention: NO_RETENTION,
     };
   }
 

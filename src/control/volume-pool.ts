@@ -131,7 +131,9 @@ export class ServedVolumes implements VolumePool {
   }
 
   async #add(name: string): Promise<void> {
-    await this.#open(name);
+    const volume = await this.#open(name);
+    // A crash may have come between a change of the policy and what follows from it.
+    await volume.setRetention((await this.#directory.record(name)).retention);
   }
 
   async #try(name: string): Promise<void> {

@@ -11,6 +11,8 @@ import { planGeometry, REQUEST_BYTES_MAX, type LogGeometry } from '../../log/geo
 import { WRITE_MODES, type WriteMode } from '../volume/report.ts';
 import { baseShape, type BaseRecord } from './base-record.ts';
 import { fields, flag, oneOf, optional, parseJson, ShapeError, text, unit, uuid } from './shape.ts';
+import { NO_RETENTION, type RetentionPolicy } from '../volume/retention-policy.ts';
+import { retentionPolicyShape } from './retention-shapes.ts';
 
 const RECORD_FORMAT = 2;
 /** Of a volume that has a base, or had one: older builds would take what is the base's for zeros. */
@@ -59,6 +61,7 @@ export interface VolumeRecord {
   readonly base: BaseRecord | undefined;
   /** There was a base, which is not needed any more. */
   readonly hadBase: boolean;
+  readonly retention: RetentionPolicy;
 }
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -140,6 +143,7 @@ const recordShape = fields({
   isClone: optional(flag),
   base: baseShape,
   hadBase: optional(flag),
+  retention: optional(retentionPolicyShape),
 });
 
 /**
@@ -155,7 +159,9 @@ export function parseRecord(source: string, path: string): VolumeRecord {
       throw new VarveError('VERSION_UNKNOWN', `${path}: got ${format}, this build knows ${known}`);
     }
     const shaped = recordShape(value, '');
-    const record = { ...shaped, hadBase: shaped.hadBase === true };
+    // Volumes from before there was any have none.
+    const retention = shaped.retention ?? NO_RETENTION;
+    const record = { ...shaped, retention, hadBase: shaped.hadBase === true };
     if (record.size === 0) throw new ShapeError('size', 'above 0');
     return record;
   } catch (error) {

@@ -114,6 +114,8 @@ export const RECORD_RECEIVED = 8;
 export const RECORD_RECEIVING = 9;
 /** A receive is being given up. */
 export const RECORD_RECEIVE_ABORTED = 10;
+/** A snapshot that retention made, and will let go. */
+export const RECORD_AUTOMATIC = 11;
 export const LABEL_BYTES_MAX = 64;
 
 export const catalogueEntry = table(
@@ -128,7 +130,7 @@ export const catalogueEntry = table(
       2,
       'kind',
       '1 lineage, 2 snapshot, 3 snapshot deleted, 4 mark, 5 witness, 6 rollback begun, 7 rolled back,' +
-        ' 8 received, 9 receiving, 10 receive given up',
+        ' 8 received, 9 receiving, 10 receive given up, 11 automatic snapshot',
     ],
     ['padding', 'zero', 6, 'zero', 'written and checked as zero'],
     [

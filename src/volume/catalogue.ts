@@ -21,6 +21,7 @@ import {
 } from '../base/units.ts';
 import { BLANK_ENTRY, encodeCatalogueEntry, type CatalogueEntry } from '../format/catalogue.ts';
 import {
+  RECORD_AUTOMATIC,
   RECORD_LINEAGE,
   RECORD_MARK,
   RECORD_ROLLBACK,
@@ -34,7 +35,7 @@ import {
 } from '../format/layouts.ts';
 import type { SentMoment, StreamPlace } from '../format/send.ts';
 
-export interface Snapshot {
+export interface Mark {
   readonly label: string;
   readonly generation: Generation;
   readonly lineage: Uuid;
@@ -42,7 +43,10 @@ export interface Snapshot {
   readonly createdWallUs: Micros;
 }
 
-export type Mark = Snapshot;
+export interface Snapshot extends Mark {
+  /** Made by retention, which lets it go, too. */
+  readonly isAutomatic: boolean;
+}
 
 /** A rollback: requests of the volume's own, which lead from one moment back to another. */
 export interface Rollback {
@@ -184,8 +188,12 @@ export class Catalogue {
         return;
       }
       case RECORD_SNAPSHOT:
-        this.snapshots.set(label, { label, generation, lineage, momentWallUs, createdWallUs });
+      case RECORD_AUTOMATIC: {
+        const isAutomatic = entry.type === RECORD_AUTOMATIC;
+        const mark = { label, generation, lineage, momentWallUs, createdWallUs };
+        this.snapshots.set(label, { ...mark, isAutomatic });
         return;
+      }
       case RECORD_SNAPSHOT_DELETED:
         this.snapshots.delete(label);
         return;
@@ -229,11 +237,31 @@ export class Catalogue {
 
   /** Half of the area is for snapshots, marks, rollbacks, receives; lineages, witnesses have the rest. */
   needRoom(count = 1): void {
-    const rollbacks = this.#rollbacks.length + (this.#unfinished === undefined ? 0 : 1);
-    const used = this.snapshots.size + this.marks.size + rollbacks;
-    if (used + count > Math.floor(this.entriesMax / 2) - this.#receivedMax - 1) {
-      throw new VarveError('CATALOGUE_FULL', `${used} snapshots, marks and rollbacks`);
+    if (count > this.#roomMax - this.#used) {
+      throw new VarveError('CATALOGUE_FULL', `${this.#used} snapshots, marks and rollbacks`);
     }
+  }
+
+  get #roomMax(): number {
+    return Math.floor(this.entriesMax / 2) - this.#receivedMax - 1;
+  }
+
+  get #used(): number {
+    const rollbacks = this.#rollbacks.length + (this.#unfinished === undefined ? 0 : 1);
+    return this.snapshots.size + this.marks.size + rollbacks;
+  }
+
+  /** Ascending by generation. */
+  automatic(): readonly Snapshot[] {
+    return [...this.snapshots.values()]
+      .filter(({ isAutomatic }) => isAutomatic)
+      .sort((one, other) => one.generation - other.generation);
+  }
+
+  /** So many automatic snapshots there may be: half of what names have, where others leave it. */
+  get automaticMax(): number {
+    const others = this.#used - this.automatic().length;
+    return Math.max(0, Math.min(Math.floor(this.entriesMax / 4), this.#roomMax - others));
   }
 
   get witnessesMax(): number {
@@ -275,12 +303,17 @@ export class Catalogue {
     return inside?.base ?? generation;
   }
 
+  /** The moments before what was or is being received. */
+  bases(): readonly Generation[] {
+    const { receiving } = this;
+    const received = this.#received.map(({ base }) => base);
+    return receiving === undefined ? received : [...received, receiving.base];
+  }
+
   /** The state, as a checkpoint holds it. */
   entries(): CatalogueEntry[] {
     const entries: CatalogueEntry[] = this.#lineages.map((lineage) => lineageEntry(lineage));
-    for (const snapshot of this.snapshots.values()) {
-      entries.push({ ...BLANK_ENTRY, ...snapshot, type: RECORD_SNAPSHOT });
-    }
+    for (const snapshot of this.snapshots.values()) entries.push(snapshotEntry(snapshot));
     for (const mark of this.marks.values()) {
       entries.push({ ...BLANK_ENTRY, ...mark, type: RECORD_MARK });
     }
@@ -299,6 +332,11 @@ export class Catalogue {
     assert(entries.length <= this.entriesMax, 'the catalogue fits its checkpoint area');
     return entries;
   }
+}
+
+export function snapshotEntry({ isAutomatic, ...snapshot }: Snapshot): CatalogueEntry {
+  const type = isAutomatic ? RECORD_AUTOMATIC : RECORD_SNAPSHOT;
+  return { ...BLANK_ENTRY, ...snapshot, type };
 }
 
 function rollbackOf(entry: CatalogueEntry): Rollback {

@@ -36,6 +36,7 @@ import { Counters } from './counters.ts';
 import type { FinalStorage } from './final-storage.ts';
 import type { ReadCache } from './read-cache.ts';
 import type { RecoveryReport, WriteMode } from './report.ts';
+import type { RetentionPolicy } from './retention-policy.ts';
 import type { Undo } from './undo.ts';
 
 /** Why a moment is kept. */
@@ -88,6 +89,7 @@ export interface CoreParts {
   readonly recovery: RecoveryReport;
   readonly readOnly: boolean;
   readonly writeMode: WriteMode;
+  readonly retention: RetentionPolicy;
 }
 
 export class Core {
@@ -114,6 +116,7 @@ export class Core {
   readonly readOnly: boolean;
   readonly counters = new Counters();
   writeMode: WriteMode;
+  retention: RetentionPolicy;
   horizon: StampedMoment;
   settled: Generation;
   /** Held while home locations and their sums are changed: by a round, or by a repair. */
@@ -163,6 +166,7 @@ export class Core {
     this.recovery = parts.recovery;
     this.readOnly = parts.readOnly;
     this.writeMode = parts.writeMode;
+    this.retention = parts.retention;
     const { receiving } = parts.catalogue;
     if (receiving !== undefined) {
       this.#receiving = { base: receiving.base, isWhole: parts.catalogue.isBlank };
@@ -394,9 +398,18 @@ export class Core {
   /** The oldest moment that opens: a round may end inside a rollback, whose end it is then. */
   get oldestMoment(): { readonly generation: Generation; readonly wallUs: Micros } {
     const { generation, wallUs } = this.horizon;
-    const around = this.catalogue.rollbackAround(generation);
-    if (around === undefined) return { generation, wallUs };
-    return { generation: around.bound, wallUs: this.timeline.wallAt(around.bound) };
+    return this.#behindRollback(generation) ?? { generation, wallUs };
+  }
+
+  /** What the oldest moment is when the horizon comes here. */
+  momentFrom(generation: Generation): { readonly generation: Generation; readonly wallUs: Micros } {
+    const wallUs = this.timeline.wallAt(generation);
+    return this.#behindRollback(generation) ?? { generation, wallUs };
+  }
+
+  #behindRollback(at: Generation): ReturnType<Core['momentFrom']> | undefined {
+    const generation = this.catalogue.rollbackAround(at)?.bound;
+    return generation && { generation, wallUs: this.timeline.wallAt(generation) };
   }
 
   check(): void {

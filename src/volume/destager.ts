@@ -8,7 +8,7 @@
  * Invariants:
  *   - A round ends at a request boundary that is durable, and never behind the horizon.
  *   - Before it overwrites anything, what pins below its end need is kept on the undo device. Where
- *     that is full, open moments end, and then snapshots stop it.
+ *     that is full, automatic snapshots go, then open moments end, and then snapshots stop it.
  *   - Where the file system below is full, a round waits in its place, and goes on by itself.
  */
 import { assert } from '../base/assert.ts';
@@ -25,14 +25,10 @@ import type { Core } from './core.ts';
 import { RANGE_RECORDS_MAX } from './core.ts';
 import type { OtherCopies } from './other-copies.ts';
 import { keepImages } from './keep-images.ts';
+import type { Retention } from './retention.ts';
 import { planRound, settleBlocks, type Attempt, type Means, type Newest } from './settle.ts';
+import { CRITICAL_WATER, HIGH_WATER, LOW_WATER } from './water.ts';
 
-/** A round starts when this part of the slots is in use, */
-export const HIGH_WATER = 0.75;
-/** and frees down to this. */
-export const LOW_WATER = 0.5;
-/** From here on rounds pass open moments, which read on from before-images. */
-export const CRITICAL_WATER = 0.875;
 /** Stream that one round settles at most: bounds its memory. */
 const ROUND_BYTES_MAX = gibibytes(1);
 /** Versions that are dropped in one go. */
@@ -45,6 +41,7 @@ export const FAILURES_MAX = 3;
 export class Destager {
   readonly #core: Core;
   readonly #copies: OtherCopies;
+  readonly #retention: Retention;
   /** After slots or the index got room. */
   readonly #onRoom: () => void;
   #running: Promise<void> | undefined;
@@ -57,9 +54,14 @@ export class Destager {
   readonly #unread = new Map<Block, number>();
   #endPause: (() => void) | undefined;
 
-  constructor(core: Core, copies: OtherCopies, onRoom: () => void) {
+  constructor(
+    core: Core,
+    { copies, retention }: { readonly copies: OtherCopies; readonly retention: Retention },
+    onRoom: () => void,
+  ) {
     this.#core = core;
     this.#copies = copies;
+    this.#retention = retention;
     this.#onRoom = onRoom;
   }
 
@@ -228,6 +230,7 @@ export class Destager {
   /** Notes a failure that may pass, tells those who wait, and settles when to try again. */
   async #failed(error: unknown): Promise<void> {
     if (!isVarveError(error)) throw error;
+    if (error.code === 'UNDO_FULL' && (await this.#dropped())) return;
     this.#failure = error;
     this.#failures += 1;
     this.#core.final.sidecar.unfinishedAfter = this.#core.log.superblock.settled;
@@ -242,6 +245,18 @@ export class Destager {
       };
     });
     this.#endPause = undefined;
+  }
+
+  /** There is no room: automatic snapshots go first, and it is tried again. */
+  async #dropped(): Promise<boolean> {
+    try {
+      if (this.#closing || !(await this.#retention.dropOldest())) return false;
+      await this.#core.collected();
+      return true;
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+      return false;
+    }
   }
 
   /** What was kept for a round that found no room goes on to count. */
@@ -263,7 +278,10 @@ export class Destager {
       limit = generationOf(Math.min(limit, core.oldestOpen ?? limit));
     }
     limit = generationOf(Math.min(limit, core.heldBack ?? limit));
-    const wanted = Math.max(1, Math.floor(log.geometry.slotCount * (1 - LOW_WATER)));
+    const wantedOf = (water: number): number =>
+      Math.max(1, Math.floor(log.geometry.slotCount * (1 - water)));
+    const young = this.#young();
+    if (!urgent && this.#fill() < CRITICAL_WATER) limit = generationOf(Math.min(limit, young));
     let target: Generation | undefined;
     let free = log.segments.freeSlots;
     const first = log.superblock.tailLsn;
@@ -274,6 +292,7 @@ export class Destager {
       // counts it all the same.
       target = generationOf(Math.max(target ?? 0, segment.lastGeneration));
       free += 1;
+      const wanted = wantedOf(target < young ? LOW_WATER : HIGH_WATER);
       if (free >= wanted || segment.endLsn - first >= ROUND_BYTES_MAX) break;
     }
     if (target === undefined && core.index.rangeRecords >= RANGE_RECORDS_MAX / 2) {
@@ -292,7 +311,8 @@ export class Destager {
       this.#unread.set(first, times);
       return times >= FAILURES_MAX;
     };
-    const means: Means = { attempt: this.#attempt, copies: this.#copies, givesUp };
+    const makeRoom = (bytes: number): Promise<void> => this.#retention.makeRoom(bytes);
+    const means: Means = { attempt: this.#attempt, copies: this.#copies, givesUp, makeRoom };
     await core.home.run(async () => {
       const isNew = target > core.log.superblock.horizon.generation;
       const planned = isNew ? await this.#announce(target, means) : undefined;
@@ -320,6 +340,9 @@ export class Destager {
       wallUs: core.timeline.wallAt(target),
       elapsedUs: core.timeline.elapsedAt(target),
     };
+    // While they can still be pinned.
+    const leaving = this.#retention.leave(target);
+    if (leaving !== undefined) await leaving;
     // At once, so that no older moment is opened or pinned; back again when it goes no further.
     core.horizon = horizon;
     try {
@@ -336,6 +359,13 @@ export class Destager {
       core.horizon = core.log.superblock.horizon;
       throw error;
     }
+  }
+
+  /** Writes after this one should stay openable; the index keeps to its limit all the same. */
+  #young(): number {
+    const { index } = this.#core;
+    const isPressed = index.rangeRecords >= RANGE_RECORDS_MAX / 2;
+    return isPressed ? Infinity : (this.#retention.youngFrom ?? Infinity);
   }
 
   /** There is no room for what open moments need: they say so from now on. */

@@ -7,6 +7,7 @@ import type {
   HistoryInterval,
   PointInTime,
   ReceiveInfo,
+  RetentionInfo,
   VolumeCounters,
   VolumeInfo,
 } from './report.ts';
@@ -17,12 +18,13 @@ export interface BesideCore {
   readonly rollbackFailure: VarveError | undefined;
   readonly liveSessions: number;
   readonly receive: ReceiveInfo;
+  readonly retention: RetentionInfo;
 }
 
 export async function describe(
   core: Core,
   moments: Moments,
-  { roundFailure, rollbackFailure, liveSessions, receive }: BesideCore,
+  { roundFailure, rollbackFailure, liveSessions, receive, retention }: BesideCore,
 ): Promise<VolumeInfo> {
   const { log, catalogue } = core;
   const { geometry, segments, ring, writer, stream } = log;
@@ -60,6 +62,7 @@ export async function describe(
     versions: core.index.versions,
     indexBytes: core.index.bytes,
     snapshots: moments.snapshots(),
+    retention,
     marks: moments.marks(),
     rollbacks: moments.rollbacks(rollbackFailure?.message),
     liveSessions,

@@ -247,6 +247,8 @@ class Keeper {
     const workers = Array.from({ length: PARALLEL }, work);
     await Promise.allSettled(workers);
     await Promise.all(workers);
+    const held = stated.filter(({ content }) => content !== undefined).length * BLOCK_BYTES;
+    if (held > 0) await this.#means.makeRoom(held);
     await this.#means.attempt(() => undo.put(stated, this.#target));
   }
 

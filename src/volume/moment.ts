@@ -2,6 +2,7 @@
  * Moments, as people write them: text in, value out. No clock, no volume.
  *
  *   before-upgrade             a snapshot's or mark's name
+ *   auto-2026-11-21T14:00:00Z  the name of an automatic snapshot
  *   2026-11-21T14:03:27Z       a time, also with fraction or offset
  *   -10m  -90s                 ago
  *   flush-3                    the third last client flush
@@ -18,6 +19,8 @@ export type Moment =
   | { readonly kind: 'generation'; readonly generation: Generation };
 
 const LABEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+/** Of a full hour; with a number where the clock was set back over one. */
+const AUTOMATIC = /^auto-\d{4}-\d{2}-\d{2}T\d{2}:00:00Z(?:-\d{1,9})?$/;
 const TIME = /^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})$/;
 const AGO = /^-(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)$/;
 const FLUSH = /^flush-(\d+)$/;
@@ -56,7 +59,7 @@ export function parseMoment(text: string): Moment {
   }
   const time = TIME.exec(text);
   if (time !== null) return { kind: 'time', wallUs: parseTime(time, bad) };
-  if (LABEL.test(text)) return { kind: 'label', label: text };
+  if (LABEL.test(text) || AUTOMATIC.test(text)) return { kind: 'label', label: text };
   throw bad('not a name, time, duration, flush or generation');
 }
 
@@ -79,6 +82,11 @@ export function checkLabel(text: string): string {
     throw new VarveError('LABEL_BAD', `got "${text}"`);
   }
   return text;
+}
+
+/** What the automatic snapshot of an hour is called. @param endUs - a full hour */
+export function automaticLabel(endUs: Micros): string {
+  return `auto-${new Date(endUs / 1000).toISOString().slice(0, 19)}Z`;
 }
 
 /** A time as people read it: UTC, microseconds. */

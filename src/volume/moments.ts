@@ -9,15 +9,7 @@ import { assert, unreachable } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import { Mutex } from '../base/mutex.ts';
-import {
-  byteCount,
-  lsn,
-  micros,
-  type ByteCount,
-  type Generation,
-  type Lsn,
-  type Micros,
-} from '../base/units.ts';
+import { lsn, micros, type Generation, type Lsn, type Micros } from '../base/units.ts';
 import { BLANK_ENTRY, type CatalogueEntry } from '../format/catalogue.ts';
 import {
   RECORD_MARK,
@@ -26,10 +18,11 @@ import {
   RECORD_SNAPSHOT,
   RECORD_SNAPSHOT_DELETED,
 } from '../format/layouts.ts';
-import { recordBlock, type Rollback, type Snapshot } from './catalogue.ts';
+import { recordBlock, type Rollback } from './catalogue.ts';
 import type { Core } from './core.ts';
 import { checkLabel, parseMoment, timeText, type Moment } from './moment.ts';
 import type { MarkInfo, RollbackInfo, SnapshotInfo } from './report.ts';
+import { newSnapshotInfo, snapshotInfos } from './snapshot-info.ts';
 
 /** What the newest moment before a rollback is called; then with a number. */
 /** Labels in one message. */
@@ -223,7 +216,7 @@ export class Moments {
       this.#unpin(label);
       throw error;
     }
-    return this.#info({ ...entry });
+    return newSnapshotInfo(core, { ...entry, isAutomatic: false });
   }
 
   async #ensureSnapshotAt(generation: Generation, label: string): Promise<void> {
@@ -376,33 +369,13 @@ export class Moments {
   }
 
   snapshots(): readonly SnapshotInfo[] {
-    const all = [...this.#core.catalogue.snapshots.values()].map((one) => this.#info(one));
-    return all.sort((a, b) => a.generation - b.generation || (a.label < b.label ? -1 : 1));
+    return snapshotInfos(this.#core);
   }
 
   marks(): readonly MarkInfo[] {
     return [...this.#core.catalogue.marks.values()]
       .filter(({ generation }) => generation >= this.#core.horizon.generation)
       .map(({ label, generation, momentWallUs }) => ({ label, generation, wallUs: momentWallUs }));
-  }
-
-  #info(snapshot: Snapshot): SnapshotInfo {
-    const { label, generation, lineage, momentWallUs, createdWallUs } = snapshot;
-    return {
-      label,
-      generation,
-      lineage,
-      momentWallUs,
-      createdWallUs,
-      exclusiveBytes: this.#exclusiveBytes(generation),
-    };
-  }
-
-  /** What deleting a snapshot gives back: nothing while others are of the same moment. */
-  #exclusiveBytes(generation: Generation): ByteCount {
-    const { undo, pins } = this.#core;
-    const same = pins.at(generation)?.reasons.filter(({ kind }) => kind === 'snapshot') ?? [];
-    return byteCount(same.length > 1 ? 0 : undo.exclusive(generation).bytes);
   }
 
   #needFree(label: string): void {

@@ -9,6 +9,7 @@ import type {
   Lsn,
   Micros,
 } from '../base/units.ts';
+import type { RetentionPolicy, Rule } from './retention-policy.ts';
 
 /** `back`: acknowledged from RAM; `written`: after write(2); `through`: after the sync. */
 export type WriteMode = 'back' | 'written' | 'through';
@@ -27,8 +28,51 @@ export interface SnapshotInfo {
   readonly momentWallUs: Micros;
   /** When the snapshot was made, which may be much later. */
   readonly createdWallUs: Micros;
+  /** Made by retention, which deletes it when no rule needs it, or when space is short. */
+  readonly isAutomatic: boolean;
+  /** The rules that keep it; none: it goes with the next round. */
+  readonly keptFor: readonly Rule[];
   /** What only this snapshot holds: deleting it gives back so much, exactly. */
   readonly exclusiveBytes: ByteCount;
+  /** What it holds together with others. */
+  readonly sharedBytes: ByteCount;
+}
+
+/** How long the log keeps every write, as far as the present rate tells. */
+export interface Forecast {
+  /** Written to the log, mean of so long a time up to now. */
+  readonly bytesPerSecond: number;
+  readonly overUs: Micros;
+  /** The window right after a round, and right before one; undefined: nothing is being written. */
+  readonly windowUs: { readonly min: Micros; readonly max: Micros } | undefined;
+  /** A log that keeps every write as long as it was asked for, with that rate. */
+  readonly logBytesNeeded: ByteCount;
+}
+
+export interface RetentionInfo {
+  readonly policy: RetentionPolicy;
+  /** How long ago the oldest moment was that opens without a snapshot. */
+  readonly windowUs: Micros;
+  /** Every write is there for as long as was asked for, or no write was let go yet. */
+  readonly isEveryWriteKept: boolean;
+  readonly forecast: Forecast;
+  /** Automatic snapshots. */
+  readonly automatic: number;
+  /** Held for all snapshots and open moments; counted against `maxBytes`; */
+  readonly heldBytes: ByteCount;
+  /** and what would be held without the automatic ones. */
+  readonly namedBytes: ByteCount;
+  /** Automatic snapshots that went since the opening because space was short. */
+  readonly droppedEarly: number;
+}
+
+/** What a change of the policy did at once. */
+export interface RetentionReport {
+  readonly policy: RetentionPolicy;
+  /** Automatic snapshots that no rule needs any more, or that were over the limit. */
+  readonly deleted: readonly string[];
+  /** What that gave back. */
+  readonly freedBytes: ByteCount;
 }
 
 export interface MarkInfo {
@@ -179,6 +223,7 @@ export interface VolumeInfo {
   readonly versions: number;
   readonly indexBytes: ByteCount;
   readonly snapshots: readonly SnapshotInfo[];
+  readonly retention: RetentionInfo;
   readonly marks: readonly MarkInfo[];
   /** Oldest first; one that has not ended comes last. */
   readonly rollbacks: readonly RollbackInfo[];

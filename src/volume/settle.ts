@@ -56,6 +56,8 @@ export interface Means {
    *   and what is stamped `lost` does not
    */
   readonly givesUp: (first: Block) => boolean;
+  /** So many bytes are about to be kept for pins: others go where that is over the limit. */
+  readonly makeRoom: (bytes: number) => Promise<void>;
 }
 
 /**

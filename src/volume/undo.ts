@@ -94,6 +94,16 @@ export class Undo {
     return this.#held.exclusive(pin);
   }
 
+  /** What each pin sees, alone or with others. */
+  seen(): ReadonlyMap<Generation, Amount> {
+    return this.#held.seen(this.#pins.list().map(({ generation }) => generation));
+  }
+
+  /** @see HeldCounts.heldBy */
+  heldBy(pins: readonly Generation[]): Amount {
+    return this.#held.heldBy(pins);
+  }
+
   /** What all pins hold together. */
   get held(): Amount {
     return this.#held.total;

@@ -6,13 +6,17 @@
  */
 import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
-import { byteCount, type BlockCount, type ByteCount, type Generation } from '../base/units.ts';
+import {
+  byteCount,
+  type BlockCount,
+  type ByteCount,
+  type Generation,
+  type Micros,
+} from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import type { RequestPage } from '../device/request-record.ts';
 import { Log, type KeepAside, type OpenedLog } from '../../log/log.ts';
-import type { Segment } from '../../log/segments.ts';
-import type { SealedBatch } from '../../log/stream.ts';
 import { Appender } from './appender.ts';
 import { checkFits } from './check-fits.ts';
 import { Core } from './core.ts';
@@ -23,6 +27,7 @@ import { copyBase } from './flatten.ts';
 import { undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
 import { describe, historyOf, type HistoryQuery } from './info.ts';
 import { pinsOf } from './kept-pins.ts';
+import { Hooks } from './log-hooks.ts';
 import { LiveDevice, type LiveParts } from './live-device.ts';
 import { LiveSessions, type LiveSession } from './live-sessions.ts';
 import { MomentDevice } from './moment-device.ts';
@@ -36,12 +41,15 @@ import { Receiver } from './receiver.ts';
 import { RequestHistory, type RequestRange } from './requests.ts';
 import { Recovery } from './recover.ts';
 import { reportOf } from './recovery-report.ts';
+import { Retention } from './retention.ts';
+import { NO_RETENTION, type RetentionPolicy } from './retention-policy.ts';
 import { Rollbacks, type RollbackRequest } from './rollback.ts';
 import type {
   CheckReport,
   HistoryInterval,
   MarkInfo,
   Progress,
+  RetentionReport,
   RollbackReport,
   ScrubReport,
   SnapshotInfo,
@@ -65,6 +73,8 @@ export interface VolumeOptions {
   /** Replays in RAM and writes nothing. */
   readonly readOnly: boolean;
   readonly cacheBytes: ByteCount;
+  /** Default: none. */
+  readonly retention?: RetentionPolicy | undefined;
   /** Where the bytes of a cut go that reached a flush mark; default: they are only reported. */
   readonly keepAside?: KeepAside | undefined;
   /** What is there where the volume never wrote. */
@@ -85,6 +95,7 @@ export class Volume {
   readonly #reader: Reader;
   readonly #appender: Appender;
   readonly #destager: Destager;
+  readonly #retention: Retention;
   readonly #moments: Moments;
   readonly #copies: OtherCopies;
   readonly #status: Status;
@@ -102,12 +113,16 @@ export class Volume {
     const copies = new OtherCopies(core);
     this.#copies = copies;
     this.#reader = new Reader(core, copies);
-    this.#destager = new Destager(core, copies, () => this.#appender.wake());
+    const elapsedUs = (): Micros => clock.elapsedUs();
+    this.#retention = new Retention(core, elapsedUs, () => this.#roomMayBeFree());
+    this.#destager = new Destager(core, { copies, retention: this.#retention }, () =>
+      this.#appender.wake(),
+    );
     this.#appender = new Appender(core, this.#reader, {
       makeRoom: () => this.#destager.makeRoom(),
       failure: () => this.#destager.failure,
     });
-    this.#moments = new Moments(core, () => clock.elapsedUs(), {
+    this.#moments = new Moments(core, elapsedUs, {
       onUnpin: () => this.#roomMayBeFree(),
       record: (put, count) => this.#appender.record(put, count),
     });
@@ -233,6 +248,7 @@ export class Volume {
       recovery: reportOf(opened, recovery, (world.clock.monotonicUs() - startUs) / 1000),
       readOnly: options.readOnly,
       writeMode: options.writeMode,
+      retention: options.retention ?? NO_RETENTION,
     });
     const volume = new Volume(options.name, core, clock, hooks);
     if (!options.readOnly) await volume.#rollbacks.complete(options.onRollback ?? noProgress);
@@ -326,6 +342,7 @@ export class Volume {
       rollbackFailure: this.#rollbacks.failure,
       liveSessions: this.#sessions.count,
       receive: this.receiver.info(),
+      retention: this.#retention.info(),
     });
   }
 
@@ -349,8 +366,9 @@ export class Volume {
     return this.#moments.createSnapshot(label, moment);
   }
 
-  deleteSnapshot(label: string): Promise<void> {
-    return this.#moments.deleteSnapshot(label);
+  async deleteSnapshot(label: string): Promise<void> {
+    await this.#moments.deleteSnapshot(label);
+    await this.#retention.deleted();
   }
 
   mark(label: string): Promise<MarkInfo> {
@@ -363,6 +381,11 @@ export class Volume {
 
   setWriteMode(mode: WriteMode): void {
     this.core.writeMode = mode;
+  }
+
+  /** @see Retention.setPolicy */
+  setRetention(policy: RetentionPolicy): Promise<RetentionReport> {
+    return this.#retention.setPolicy(policy);
   }
 
   /** Verifies everything; changes nothing. */
@@ -432,28 +455,6 @@ export class Volume {
 }
 
 const noProgress: Progress = () => undefined;
-
-/** What the log tells the volume: filled in when the volume is put together. */
-class Hooks {
-  onSegment: (segment: Segment) => void = () => undefined;
-  onSeal: (sealed: SealedBatch) => void = () => undefined;
-  onDurable: () => void = () => undefined;
-  onReslot: (...args: Parameters<Core['references']['reslot']>) => void = () => undefined;
-  onFail: () => void = () => undefined;
-  /** The generation that the timeline knows already. */
-  timed: Generation;
-  /** Written in the window before this opening. */
-  readonly payloadBytes: number;
-  readonly trims: number;
-  readonly trimmedBytes: number;
-
-  constructor(recovery: Recovery) {
-    this.timed = recovery.generation;
-    this.payloadBytes = recovery.payloadBytes;
-    this.trims = recovery.trims;
-    this.trimmedBytes = recovery.trimmedBytes;
-  }
-}
 
 function homeOf(
   { final, sums }: VolumeDevices,

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { byteCount, generation, micros } from '../../src/base/units.ts';
 import { loadCells, loadOf, rateText, spanText, type Look } from '../../src/cli/rates.ts';
 import type { VolumeCounters, VolumeInfo } from '../../src/volume/report.ts';
+import { NO_RETENTION } from '../../src/volume/retention-policy.ts';
 
 const COUNTERS: VolumeCounters = {
   reads: 100,
@@ -43,6 +44,21 @@ const INFO: VolumeInfo = {
   versions: 0,
   indexBytes: byteCount(0),
   snapshots: [],
+  retention: {
+    policy: NO_RETENTION,
+    windowUs: micros(4e6),
+    isEveryWriteKept: true,
+    forecast: {
+      bytesPerSecond: 0,
+      overUs: micros(1e6),
+      windowUs: undefined,
+      logBytesNeeded: byteCount(0),
+    },
+    automatic: 0,
+    heldBytes: byteCount(0),
+    namedBytes: byteCount(0),
+    droppedEarly: 0,
+  },
   marks: [],
   rollbacks: [],
   liveSessions: 0,
@@ -66,6 +82,9 @@ const SNAPSHOT = {
   lineage: INFO.lineage,
   momentWallUs: micros(1e6),
   createdWallUs: micros(2e6),
+  isAutomatic: false,
+  keptFor: [],
+  sharedBytes: byteCount(0),
   exclusiveBytes: byteCount(0),
 };
 

@@ -9,6 +9,7 @@ import type { Desk } from '../../src/control/control-protocol.ts';
 import { serveControl } from '../../src/control/control-session.ts';
 import type { Operator, VolumeSummary } from '../../src/control/operations.ts';
 import { RemoteOperator } from '../../src/control/remote-operator.ts';
+import { NO_RETENTION } from '../../src/volume/retention-policy.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 
 const SUMMARY: VolumeSummary = {
@@ -44,6 +45,10 @@ const OPERATOR: Operator = {
   deleteSnapshot: () => Promise.resolve(),
   mark: unasked,
   setWriteMode: (_name, writeMode) => Promise.resolve({ ...SUMMARY, writeMode }),
+  setRetention: (_name, { hourly = 0 }) => {
+    const policy = { ...NO_RETENTION, hourly };
+    return Promise.resolve({ policy, deleted: ['auto-1'], freedBytes: byteCount(4096) });
+  },
   check: unasked,
   scrub: async (_name, _options, progress) => {
     // Without end, unless somebody ends it.
@@ -136,6 +141,11 @@ describe('a control session', () => {
       SUMMARY,
     );
     expect(await remote.setWriteMode('disk', 'through')).toMatchObject({ writeMode: 'through' });
+    expect(await remote.setRetention('disk', { hourly: 5 })).toEqual({
+      policy: { ...NO_RETENTION, hourly: 5 },
+      deleted: ['auto-1'],
+      freedBytes: 4096,
+    });
     expect(await remote.resolve('disk')).toBe('disk@gen=5');
     await remote.deleteSnapshot('disk', 'a');
     await remote.close();

@@ -11,6 +11,7 @@ import {
   type VolumeRecord,
 } from '../../src/control/volume-record.ts';
 import { parseMoment, timeText } from '../../src/volume/moment.ts';
+import { NO_RETENTION } from '../../src/volume/retention-policy.ts';
 
 const RECORD: VolumeRecord = {
   uuid: '261b3707-d2e2-49e0-918d-bf4417c86e9b',
@@ -26,6 +27,7 @@ const RECORD: VolumeRecord = {
   undoSize: byteCount(2 ** 30),
   base: undefined,
   hadBase: false,
+  retention: { ...NO_RETENTION, everyWriteUs: micros(7.2e9), daily: 7 },
 };
 
 describe('moments', () => {

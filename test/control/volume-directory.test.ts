@@ -197,15 +197,17 @@ describe('a volume directory', () => {
   test('changes the mode of a volume that nobody has open, and of no other', async () => {
     // A server that opened the volume meanwhile had one mode, and its record another.
     const { world, directory } = machine(1);
+    const through = () => ({ writeMode: 'through' }) as const;
+    const written = () => ({ writeMode: 'written' }) as const;
     await world.run(async () => {
       await directory.create('disk', SMALL, quiet);
       const opened = await directory.open('disk', 'write');
-      await expect(directory.setWriteMode('disk', 'through', 'free')).rejects.toMatchObject({
+      await expect(directory.change('disk', 'free', through)).rejects.toMatchObject({
         code: 'VOLUME_LOCKED',
       });
-      await directory.setWriteMode('disk', 'written', 'locked');
+      await directory.change('disk', 'locked', written);
       await opened.close();
-      expect((await directory.setWriteMode('disk', 'through', 'free')).writeMode).toBe('through');
+      expect((await directory.change('disk', 'free', through)).writeMode).toBe('through');
       expect((await directory.record('disk')).writeMode).toBe('through');
     });
   });

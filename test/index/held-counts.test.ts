@@ -81,10 +81,14 @@ describe('pairs of pins', () => {
           }),
         );
         expect(counts.total).toEqual(amountOf(images));
-        for (const { generation } of pins.list()) {
-          const seen = images.filter((image) => sees(generation, image));
-          expect(counts.seenBy(generation)).toEqual(amountOf(seen));
+        const all = pins.list().map(({ generation }) => generation);
+        const seen = counts.seen(all);
+        for (const pin of all) {
+          expect(seen.get(pin)).toEqual(amountOf(images.filter((image) => sees(pin, image))));
         }
+        const some = all.filter(() => random.chance(0.5));
+        const needed = images.filter((image) => some.some((pin) => sees(pin, image)));
+        expect(counts.heldBy(some)).toEqual(amountOf(needed));
       }
       for (const handle of handles) {
         pins.remove(handle);
