@@ -49,6 +49,7 @@ export class LocalOperator implements Operator {
   readonly #pool: VolumePool;
   /** No snapshot goes while a clone of it is made. */
   readonly #clones = new Mutex();
+  readonly #policies = new Mutex();
 
   /** @param options - `isServed`: this is a server's own operator */
   constructor(
@@ -163,12 +164,16 @@ export class LocalOperator implements Operator {
     return this.#summary(name, record);
   }
 
-  async setRetention(name: string, change: RetentionChange): Promise<RetentionReport> {
-    const access = this.#pool.find(name) === undefined ? 'free' : 'locked';
-    const { retention } = await this.#directory.change(name, access, (record) => ({
-      retention: changedPolicy(record.retention, change),
-    }));
-    return await this.#pool.use(name, 'write', (volume) => volume.setRetention(retention));
+  setRetention(name: string, change: RetentionChange): Promise<RetentionReport> {
+    // One after the other, and with the volume open: what was written last is what holds.
+    return this.#policies.run(() =>
+      this.#pool.use(name, 'write', async (volume) => {
+        const { retention } = await this.#directory.change(name, 'locked', (record) => ({
+          retention: changedPolicy(record.retention, change),
+        }));
+        return await volume.setRetention(retention);
+      }),
+    );
   }
 
   async check(name: string, progress: Progress): Promise<CheckReport> {

@@ -11,8 +11,8 @@ import { planGeometry, REQUEST_BYTES_MAX, type LogGeometry } from '../../log/geo
 import { WRITE_MODES, type WriteMode } from '../volume/report.ts';
 import { baseShape, type BaseRecord } from './base-record.ts';
 import { fields, flag, oneOf, optional, parseJson, ShapeError, text, unit, uuid } from './shape.ts';
-import { NO_RETENTION, type RetentionPolicy } from '../volume/retention-policy.ts';
-import { retentionPolicyShape } from './retention-shapes.ts';
+import type { RetentionPolicy } from '../volume/retention-policy.ts';
+import { retentionRecordShape } from './retention-shapes.ts';
 
 const RECORD_FORMAT = 2;
 /** Of a volume that has a base, or had one: older builds would take what is the base's for zeros. */
@@ -143,7 +143,7 @@ const recordShape = fields({
   isClone: optional(flag),
   base: baseShape,
   hadBase: optional(flag),
-  retention: optional(retentionPolicyShape),
+  retention: retentionRecordShape,
 });
 
 /**
@@ -159,9 +159,7 @@ export function parseRecord(source: string, path: string): VolumeRecord {
       throw new VarveError('VERSION_UNKNOWN', `${path}: got ${format}, this build knows ${known}`);
     }
     const shaped = recordShape(value, '');
-    // Volumes from before there was any have none.
-    const retention = shaped.retention ?? NO_RETENTION;
-    const record = { ...shaped, retention, hadBase: shaped.hadBase === true };
+    const record = { ...shaped, hadBase: shaped.hadBase === true };
     if (record.size === 0) throw new ShapeError('size', 'above 0');
     return record;
   } catch (error) {
