@@ -14,7 +14,8 @@ export function periodOf(wallUs: Micros, periodUs: number): number {
 
 /** When it ends. */
 export function endOfPeriod(number: number, periodUs: number): Micros {
-  return micros(startUs(periodUs) + number * periodUs);
+  // The last one that a number holds ends there.
+  return micros(Math.min(startUs(periodUs) + number * periodUs, Number.MAX_SAFE_INTEGER));
 }
 
 function startUs(periodUs: number): number {

@@ -132,8 +132,7 @@ export class ServedVolumes implements VolumePool {
 
   async #add(name: string): Promise<void> {
     const volume = await this.#open(name);
-    // A crash may have come between a change of the policy and what follows from it.
-    await volume.setRetention((await this.#directory.record(name)).retention);
+    await volume.applyRetention();
   }
 
   async #try(name: string): Promise<void> {

@@ -102,6 +102,9 @@ export interface Receiving {
   readonly isAborted: boolean;
 }
 
+/** Names that were given room and whose record is not applied yet: a rollback and its mark. */
+const PENDING_MAX = 2;
+
 export class Catalogue {
   readonly entriesMax: number;
   readonly snapshots = new Map<string, Snapshot>();
@@ -258,9 +261,12 @@ export class Catalogue {
       .sort((one, other) => one.generation - other.generation);
   }
 
-  /** So many automatic snapshots there may be: half of what names have, where others leave it. */
+  /**
+   * So many automatic snapshots there may be: half of what names have, where others leave it. What is
+   * being named has its room by then, and is not here yet.
+   */
   get automaticMax(): number {
-    const others = this.#used - this.automatic().length;
+    const others = this.#used - this.automatic().length + PENDING_MAX;
     return Math.max(0, Math.min(Math.floor(this.entriesMax / 4), this.#roomMax - others));
   }
 

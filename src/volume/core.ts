@@ -131,6 +131,8 @@ export class Core {
     { readonly target: Generation; readonly added: Set<Generation>; steps: number } | undefined;
   /** How many open disks are based on a snapshot of this volume, by label. */
   readonly basesOf = new Map<string, number>();
+  /** Labels of snapshots whose end somebody asked for, and which is not durable yet. */
+  readonly ending = new Set<string>();
   /** Why nobody may read or write the live disk at present: a rollback is under way. */
   liveRefusal: (() => VarveError) | undefined;
   /** Positions of catalogue records that are put and not yet applied. */
@@ -268,6 +270,18 @@ export class Core {
     const isBelow = keeping !== undefined && generation < keeping.target;
     if (isBelow && !pins.isPinned(generation)) keeping.added.add(generation);
     return pins.add(generation, reason);
+  }
+
+  /** Whether retention may let it go: nobody stands on it, and nobody ends it already. */
+  mayGo({
+    label,
+    generation,
+  }: {
+    readonly label: string;
+    readonly generation: Generation;
+  }): boolean {
+    const isBase = (this.basesOf.get(label) ?? 0) > 0 || this.receiving?.base === generation;
+    return !isBase && !this.ending.has(label);
   }
 
   /**

@@ -12,7 +12,7 @@
  *   - Where the file system below is full, a round waits in its place, and goes on by itself.
  */
 import { assert } from '../base/assert.ts';
-import { isVarveError, type VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import {
   generation as generationOf,
   gibibytes,
@@ -194,8 +194,9 @@ export class Destager {
       } catch (error) {
         // Nothing was recycled: everything since the last good round is still in the log, and is
         // written again, all of it, before `settled` moves.
-        const isUndoFull = isVarveError(error, 'UNDO_FULL');
-        if (!isUndoFull || !(await this.#core.makeUndoRoom())) await this.#failed(error);
+        // A full file system has no room for what is joined either.
+        const lacksSlots = isVarveError(error, 'UNDO_FULL') && error.cause === undefined;
+        if (!lacksSlots || !(await this.#core.makeUndoRoom())) await this.#failed(error);
       }
       this.#onRoom();
     }
@@ -219,6 +220,22 @@ export class Destager {
         await this.#failed(error);
       }
     }
+  };
+
+  /** The same for what is kept: automatic snapshots go before writers are told that it finds no room. */
+  readonly #attemptKept: Attempt = async (step) => {
+    let tries = 0;
+    await this.#attempt(async () => {
+      try {
+        await step();
+      } catch (error) {
+        tries += 1;
+        // Once it may be over in a moment.
+        const isLasting = isVarveError(error, 'DISK_FULL') && tries > 1;
+        if (!isLasting || !this.#retention.mayDrop) throw error;
+        throw new VarveError('UNDO_FULL', error.detail, { cause: error });
+      }
+    });
   };
 
   /** @param left - what failed before and has not worked yet */
@@ -252,6 +269,7 @@ export class Destager {
     try {
       if (this.#closing || !(await this.#retention.dropOldest())) return false;
       await this.#core.collected();
+      this.#worked({ failure: undefined, failures: 0 });
       return true;
     } catch (error) {
       if (!isVarveError(error)) throw error;
@@ -311,16 +329,22 @@ export class Destager {
       this.#unread.set(first, times);
       return times >= FAILURES_MAX;
     };
-    const makeRoom = (bytes: number): Promise<void> => this.#retention.makeRoom(bytes);
-    const means: Means = { attempt: this.#attempt, copies: this.#copies, givesUp, makeRoom };
-    await core.home.run(async () => {
+    const makeRoom = (bytes: () => number): Promise<void> => this.#retention.makeRoom(bytes);
+    const attempts = { attempt: this.#attempt, attemptKept: this.#attemptKept };
+    const means: Means = { ...attempts, copies: this.#copies, givesUp, makeRoom };
+    const isDone = await core.home.run(async () => {
       const isNew = target > core.log.superblock.horizon.generation;
+      if (isNew) await this.#retention.leave(target);
+      // Of a rollback that began meanwhile.
+      if (target > (core.heldBack ?? Infinity)) return false;
       const planned = isNew ? await this.#announce(target, means) : undefined;
       core.roundEpoch += 1;
       core.final.sidecar.round = target;
       const settledBlocks = await settleBlocks(core, target, means, planned);
       await this.#finish(target, settledBlocks);
+      return true;
     });
+    if (!isDone) return;
     core.counters.rounds += 1;
     core.final.sidecar.unfinishedAfter = undefined;
     this.#unread.clear();
@@ -340,9 +364,6 @@ export class Destager {
       wallUs: core.timeline.wallAt(target),
       elapsedUs: core.timeline.elapsedAt(target),
     };
-    // While they can still be pinned.
-    const leaving = this.#retention.leave(target);
-    if (leaving !== undefined) await leaving;
     // At once, so that no older moment is opened or pinned; back again when it goes no further.
     core.horizon = horizon;
     try {

@@ -19,18 +19,30 @@ export function forecast(core: Core, nowUs: Micros): Forecast {
   const bytesPerSecond = (lately.payloadBytes * headersShare(core) * 1e6) / overUs;
   const sizeBytes = log.geometry.slotCount * log.geometry.segmentBytes;
   const { everyWriteUs } = core.retention;
-  const [low, high] = everyWriteUs > 0 ? [HIGH_WATER, CRITICAL_WATER] : [LOW_WATER, HIGH_WATER];
-  const needed = (bytesPerSecond * everyWriteUs) / 1e6 / low;
   const lasts = (share: number): Micros => {
     const us = (sizeBytes * share * 1e6) / bytesPerSecond;
     return micros(Math.min(Math.floor(us), Number.MAX_SAFE_INTEGER));
   };
+  const isWriting = bytesPerSecond >= 1;
+  // A log in which that fits before rounds have to pass it.
+  const needed = (bytesPerSecond * everyWriteUs) / 1e6 / HIGH_WATER;
   return {
     bytesPerSecond: Math.round(bytesPerSecond),
     overUs,
-    windowUs: bytesPerSecond < 1 ? undefined : { min: lasts(low), max: lasts(high) },
+    windowUs: isWriting ? windowOf(everyWriteUs, lasts) : undefined,
     logBytesNeeded: byteCount(Math.min(Math.ceil(needed), Number.MAX_SAFE_INTEGER)),
   };
+}
+
+/** Right after a round, and right before one. @param lasts - for how long so much of the log does */
+function windowOf(
+  everyWriteUs: Micros,
+  lasts: (share: number) => Micros,
+): { readonly min: Micros; readonly max: Micros } {
+  const [low, high] = [lasts(LOW_WATER), lasts(HIGH_WATER)];
+  // What is younger stays until the log is critical, and then down to the high mark.
+  if (everyWriteUs > high) return { min: high, max: lasts(CRITICAL_WATER) };
+  return { min: micros(Math.max(low, everyWriteUs)), max: high };
 }
 
 /** Of the stream, which holds headers too, over what clients wrote. */

@@ -247,9 +247,16 @@ class Keeper {
     const workers = Array.from({ length: PARALLEL }, work);
     await Promise.allSettled(workers);
     await Promise.all(workers);
-    const held = stated.filter(({ content }) => content !== undefined).length * BLOCK_BYTES;
-    if (held > 0) await this.#means.makeRoom(held);
-    await this.#means.attempt(() => undo.put(stated, this.#target));
+    await this.#means.makeRoom(() => this.#heldBy(stated));
+    await this.#means.attemptKept(() => undo.put(stated, this.#target));
+  }
+
+  /** Bytes of what pins need by now. */
+  #heldBy(stated: readonly StatedImage[]): number {
+    const { undo } = this.#core;
+    const isHeld = ({ image: { from, until }, content }: StatedImage): boolean =>
+      content !== undefined && undo.isNeeded(from, until);
+    return stated.filter(isHeld).length * BLOCK_BYTES;
   }
 
   async #contentOf(

@@ -221,7 +221,8 @@ export class Moments {
 
   async #ensureSnapshotAt(generation: Generation, label: string): Promise<void> {
     const all = [...this.#core.catalogue.snapshots.values()];
-    if (all.some((one) => one.generation === generation)) return;
+    // Automatic ones go by themselves.
+    if (all.some((one) => one.generation === generation && !one.isAutomatic)) return;
     await this.#createSnapshot(label, `gen=${generation}`);
   }
 
@@ -247,8 +248,13 @@ export class Moments {
       generation: snapshot.generation,
       lineage: snapshot.lineage,
     };
-    await this.#recordAtOnce(entry);
-    this.#unpin(label);
+    core.ending.add(label);
+    try {
+      await this.#recordAtOnce(entry);
+      this.#unpin(label);
+    } finally {
+      core.ending.delete(label);
+    }
   }
 
   async #mark(label: string): Promise<MarkInfo> {
@@ -287,7 +293,9 @@ export class Moments {
   /** The name of a mark or snapshot that names this generation. */
   markAt(generation: Generation): string | undefined {
     const { marks, snapshots } = this.#core.catalogue;
-    const named = [...marks.values(), ...snapshots.values()];
+    // Automatic ones go by themselves.
+    const kept = [...snapshots.values()].filter(({ isAutomatic }) => !isAutomatic);
+    const named = [...marks.values(), ...kept];
     return named.findLast((one) => one.generation === generation)?.label;
   }
 

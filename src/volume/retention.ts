@@ -72,8 +72,14 @@ export class Retention {
     await this.#changes.run(async () => {
       const { horizon, retention } = this.#core;
       const from = generationOf(Math.max(horizon.generation, this.#left));
-      const ends = hasRules(retention) && from < target ? this.#ends(from, target) : [];
-      await this.#settle(ends, this.#core.momentFrom(target).wallUs);
+      const currentWallUs = this.#core.momentFrom(target).wallUs;
+      if (this.#isOver(0)) {
+        await this.#settle([], currentWallUs);
+        await this.#keepLimit(noBytes);
+      }
+      // Where named ones alone are over the limit, there is no room for any other.
+      const isAny = hasRules(retention) && from < target && !this.#isOver(0);
+      await this.#settle(isAny ? this.#ends(from, target) : [], currentWallUs);
       this.#left = target;
     });
   }
@@ -110,7 +116,7 @@ export class Retention {
     const wanted = all.filter(({ generation }) => kept.has(generation));
     const most = wanted.slice(Math.max(0, wanted.length - catalogue.automaticMax));
     const keep = new Set(most.map(({ generation }) => generation));
-    const gone = there.filter(({ generation }) => !keep.has(generation));
+    const gone = there.filter((one) => !keep.has(one.generation) && this.#core.mayGo(one));
     const known = new Set(there.map(({ generation }) => generation));
     const made = most.filter(({ generation }) => !known.has(generation));
     return await this.#change(made, gone);
@@ -171,10 +177,15 @@ export class Retention {
   /** The oldest one whose end may give something back; of others somebody named the moment, too. */
   #oldest(): Snapshot | undefined {
     const { catalogue, pins } = this.#core;
-    return catalogue.automatic().find(({ generation }) => {
-      const same = pins.at(generation)?.reasons.filter(({ kind }) => kind === 'snapshot') ?? [];
-      return same.length <= 1;
+    return catalogue.automatic().find((one) => {
+      const reasons = pins.at(one.generation)?.reasons ?? [];
+      return reasons.filter(({ kind }) => kind === 'snapshot').length <= 1 && this.#core.mayGo(one);
     });
+  }
+
+  /** Whether there is one to go for want of space. */
+  get mayDrop(): boolean {
+    return this.#oldest() !== undefined;
   }
 
   /**
@@ -193,10 +204,18 @@ export class Retention {
     return gone;
   }
 
-  /** So many bytes more are about to be held: the oldest automatic snapshots go where it is too much. */
-  async makeRoom(bytes: number): Promise<void> {
-    if (!this.#isOver(bytes)) return;
+  /**
+   * More is about to be held: the oldest automatic snapshots go where it is too much.
+   * @param bytes - how much, as far as the pins that are left need it
+   */
+  async makeRoom(bytes: () => number): Promise<void> {
+    if (this.#core.retention.maxBytes === 0 || !this.#isOver(bytes())) return;
     await this.#changes.run(() => this.#keepLimit(bytes));
+  }
+
+  /** What is under way has ended, before the log is closed. */
+  async stopped(): Promise<void> {
+    await this.#changes.run(() => Promise.resolve());
   }
 
   /**
@@ -205,7 +224,7 @@ export class Retention {
    */
   async deleted(): Promise<void> {
     try {
-      await this.makeRoom(0);
+      if (!this.#core.closed) await this.makeRoom(noBytes);
     } catch (error) {
       // The deletion was done; this is tried again by the next round.
       if (!isVarveError(error)) throw error;
@@ -217,9 +236,9 @@ export class Retention {
     return retention.maxBytes > 0 && undo.held.bytes + bytes > retention.maxBytes;
   }
 
-  async #keepLimit(bytes: number): Promise<readonly Gone[]> {
+  async #keepLimit(bytes: () => number): Promise<readonly Gone[]> {
     const dropped: Gone[] = [];
-    while (this.#isOver(bytes)) {
+    while (this.#isOver(bytes())) {
       const oldest = await this.#dropOldest();
       // Named ones hold it all: they stay, and so do the writes.
       if (oldest === undefined) break;
@@ -234,11 +253,11 @@ export class Retention {
    */
   async setPolicy(policy: RetentionPolicy): Promise<RetentionReport> {
     const core = this.#core;
-    core.needWritable();
     const gone = await this.#changes.run(async () => {
+      core.needWritable();
       core.retention = policy;
       const thinned = await this.#settle([], lookedUpTo(core, this.#left));
-      return [thinned, ...(await this.#keepLimit(0))];
+      return [thinned, ...(await this.#keepLimit(noBytes))];
     });
     const deleted = gone.flatMap(({ labels }) => labels);
     if (deleted.length > 0) this.#onUnpin();
@@ -247,6 +266,20 @@ export class Retention {
       deleted,
       freedBytes: byteCount(gone.reduce((sum, { bytes }) => sum + bytes, 0)),
     };
+  }
+
+  /**
+   * What the policy does not keep goes: of a volume that was opened to be served, where a crash may have
+   * come between a change of its policy and that. Where it can't be now, the next round does it.
+   */
+  async apply(): Promise<void> {
+    const { retention, catalogue } = this.#core;
+    if (catalogue.automatic().length === 0) return;
+    try {
+      await this.setPolicy(retention);
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+    }
   }
 
   info(): RetentionInfo {
@@ -276,11 +309,13 @@ export class Retention {
   }
 }
 
+const noBytes = (): number => 0;
+
 /**
  * When the oldest moment was that no automatic snapshot was looked for yet: a round that got no further,
  * before a crash too, has left snapshots ahead of the horizon.
  */
-function lookedUpTo(core: Core, left: Generation): Micros {
+export function lookedUpTo(core: Core, left = generationOf(0)): Micros {
   const newest = core.catalogue.automatic().at(-1)?.generation ?? -1;
   const at = Math.max(core.horizon.generation, left, newest + 1);
   return core.momentFrom(generationOf(Math.min(at, core.head))).wallUs;

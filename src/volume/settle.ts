@@ -47,6 +47,8 @@ export type Attempt = (step: () => Promise<void>) => Promise<void>;
 
 export interface Means {
   readonly attempt: Attempt;
+  /** Of what is kept for pins: UNDO_FULL where others may go for it. */
+  readonly attemptKept: Attempt;
   /** For versions that the log has lost. */
   readonly copies: OtherCopies;
   /**
@@ -57,7 +59,7 @@ export interface Means {
    */
   readonly givesUp: (first: Block) => boolean;
   /** So many bytes are about to be kept for pins: others go where that is over the limit. */
-  readonly makeRoom: (bytes: number) => Promise<void>;
+  readonly makeRoom: (bytes: () => number) => Promise<void>;
 }
 
 /**

@@ -4,6 +4,7 @@ import type { Amount } from '../../index/held-counts.ts';
 import type { Snapshot } from './catalogue.ts';
 import type { Core } from './core.ts';
 import type { SnapshotInfo } from './report.ts';
+import { lookedUpTo } from './retention.ts';
 import { keptBy, type Rule } from './retention-policy.ts';
 
 type Known = {
@@ -32,7 +33,7 @@ function rulesOf(core: Core): ReadonlyMap<Generation, readonly Rule[]> {
   const automatic = core.catalogue
     .automatic()
     .map(({ generation, momentWallUs: wallUs }) => ({ generation, wallUs }));
-  return keptBy(core.retention, automatic, core.oldestMoment.wallUs);
+  return keptBy(core.retention, automatic, lookedUpTo(core));
 }
 
 function info(core: Core, snapshot: Snapshot, { seen, rules }: Known): SnapshotInfo {

@@ -383,6 +383,11 @@ export class Volume {
     this.core.writeMode = mode;
   }
 
+  /** @see Retention.apply */
+  applyRetention(): Promise<void> {
+    return this.#retention.apply();
+  }
+
   /** @see Retention.setPolicy */
   setRetention(policy: RetentionPolicy): Promise<RetentionReport> {
     return this.#retention.setPolicy(policy);
@@ -434,6 +439,7 @@ export class Volume {
     await Promise.allSettled([rounds, this.#scrubbing]);
     await this.#rollbacks.stopped();
     await rounds;
+    await this.#retention.stopped();
     if (this.core.readOnly) return;
     let isUndoClosed = false;
     try {
