@@ -5,7 +5,8 @@
  * Invariants:
  *   - Both pins of a pair are pinned, and the first is not above the last.
  *   - A pair stands while it counts something, in both directions.
- *   - A new pin lies at or after every `until` that was added, so it changes no pair.
+ *   - A new pin lies at or after every `until` that was added, so it changes no pair; where a round got
+ *     no further, what it put is counted again.
  */
 import { assert } from '../src/base/assert.ts';
 import { bisect } from '../src/base/bisect.ts';
@@ -139,6 +140,18 @@ export class HeldCounts {
     }
     this.#total = difference(this.#total, freed);
     return freed;
+  }
+
+  /** What was counted here and there does not count here any more. */
+  take(other: HeldCounts): void {
+    for (const [last, byFirst] of other.#pairs) {
+      for (const [first, amount] of byFirst) {
+        const rest = difference(this.#take(first, last), amount);
+        assert(rest.images >= 0 && rest.bytes >= 0, 'what is taken was counted');
+        this.#put(first, last, rest);
+        this.#total = difference(this.#total, amount);
+      }
+    }
   }
 
   /** @param pairs - of all images that are held, recounted */

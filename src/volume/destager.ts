@@ -375,6 +375,7 @@ export class Destager {
       }
       await core.log.publish({ horizon, undoSlots: core.undo.slotsUsed }, 'horizon');
       core.keeping = undefined;
+      core.undo.passed();
       return planned;
     } catch (error) {
       core.horizon = core.log.superblock.horizon;

@@ -74,8 +74,8 @@ export async function keepImages(
   newest: { readonly length: number; readonly blocks: ArrayLike<number> },
   means: Means,
 ): Promise<void> {
-  const { settled } = core;
   if (core.keeping?.target !== target || core.keeping.added.size > 0) {
+    await core.undo.restart();
     core.keeping = { target, added: new Set(), steps: 0 };
   }
   const round = new Keeper(core, target, means, core.keeping);

@@ -55,6 +55,8 @@ export class Undo {
   readonly #naming = new Map<Generation, Set<SegmentSequence>>();
   #log!: UndoLog;
   #joining: Joining | undefined;
+  /** Segments into which a round put something that the horizon has not come to yet. */
+  readonly #ahead = new Set<SegmentSequence>();
   /** They stay as they are, until the horizon has come so far. */
   readonly #unjoinable = new Map<SegmentSequence, number>();
 
@@ -145,6 +147,7 @@ export class Undo {
   #count(segment: SegmentSequence, image: BeforeImage): void {
     const pair = pinPair(this.#pins, image.from, image.until);
     if (pair === undefined) return;
+    if (image.until > this.#horizon()) this.#ahead.add(segment);
     const amount = amountOf(image);
     // What is joined was counted where it was.
     if (this.#joining === undefined) this.#held.add(pair, amount);
@@ -186,6 +189,46 @@ export class Undo {
 
   async sync(): Promise<void> {
     await this.#log.sync();
+  }
+
+  /** The horizon has come to what was put. */
+  passed(): void {
+    this.#ahead.clear();
+  }
+
+  /**
+   * A round that got no further puts all of it again, for pins that came below its end since: what it
+   * put before is freed, or counted for these pins where the segment holds older images, too. No pin
+   * comes below its end meanwhile.
+   */
+  async restart(): Promise<void> {
+    const horizon = this.#horizon();
+    for (const sequence of this.#ahead) {
+      const images = await this.#imagesIn(sequence);
+      const counts = this.#bySegment.get(sequence);
+      if (images === undefined || counts === undefined) continue;
+      this.#held.take(counts);
+      this.#bySegment.delete(sequence);
+      if (images.every(({ until }) => until > horizon)) continue;
+      for (const image of images) this.#count(sequence, image);
+    }
+    this.#ahead.clear();
+    await this.collect();
+  }
+
+  /** @returns undefined where they can't be read: they stay as they are */
+  async #imagesIn(sequence: SegmentSequence): Promise<readonly BeforeImage[] | undefined> {
+    const images: BeforeImage[] = [];
+    try {
+      for (const batch of this.#log.images.batches()) {
+        if (batch.segment.sequence !== sequence) continue;
+        for (const { image } of await this.#log.images.imagesOf(batch)) images.push(image);
+      }
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+      return undefined;
+    }
+    return images;
   }
 
   /** @see UndoImages.batches */
