@@ -18,7 +18,7 @@ export const RECEIVE_MUTANTS: readonly Mutant[] = [
     name: 'receive-goes-on-a-block-too-far',
     law: 1,
     story: 'the place that is kept counts one block that is still to come',
-    file: 'src/volume/catalogue.ts',
+    file: 'src/volume/catalogue-entries.ts',
     find: 'const place = { records, nextBlock, digest: label };',
     replace: 'const place = { records, nextBlock: blockOf(nextBlock + 1), digest: label };',
     fuzzers: RECEIVE,
@@ -47,7 +47,7 @@ export const RECEIVE_MUTANTS: readonly Mutant[] = [
     story: 'a checkpoint leaves out what was received, and recycling takes the records',
     file: 'src/volume/catalogue.ts',
     find: 'for (const received of this.#received) entries.push(receivedEntry(received));',
-    replace: '',
+    replace: 'for (const received of this.#received) void receivedEntry(received);',
     fuzzers: RECEIVE,
   },
   {

@@ -62,9 +62,10 @@ export const RETENTION_MUTANTS: readonly Mutant[] = [
     name: 'automatic-snapshots-forgotten-by-a-checkpoint',
     law: 4,
     story: 'a checkpoint says of an automatic snapshot that somebody named it',
-    file: 'src/volume/catalogue.ts',
+    file: 'src/volume/catalogue-entries.ts',
     find: 'const type = isAutomatic ? RECORD_AUTOMATIC : RECORD_SNAPSHOT;',
-    replace: 'const type = isAutomatic ? RECORD_SNAPSHOT : RECORD_SNAPSHOT;',
+    replace:
+      'const type = isAutomatic && snapshot.generation < 0 ? RECORD_AUTOMATIC : RECORD_SNAPSHOT;',
     fuzzers: RETENTION,
   },
   {

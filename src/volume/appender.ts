@@ -27,7 +27,7 @@ import {
 import type { Done } from '../device/block-device.ts';
 import { KIND_ALLOCATE, KIND_TRIM, KIND_ZERO } from '../format/layouts.ts';
 import { RANGE_ALLOCATE, RANGE_TRIM, RANGE_ZERO, type RangeKind } from '../../index/found.ts';
-import { lineageEntry, recordBlock, type Lineage } from './catalogue.ts';
+import { lineageEntry, recordBlock, type Lineage } from './catalogue-entries.ts';
 import { RANGE_RECORDS_MAX, type Core } from './core.ts';
 import { LATEST, type Reader } from './reader.ts';
 

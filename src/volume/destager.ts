@@ -14,8 +14,6 @@
 import { assert } from '../base/assert.ts';
 import { isVarveError, VarveError } from '../base/errors.ts';
 import {
-  generation as generationOf,
-  gibibytes,
   segmentSequence,
   type Block,
   type Generation,
@@ -26,11 +24,9 @@ import { RANGE_RECORDS_MAX } from './core.ts';
 import type { OtherCopies } from './other-copies.ts';
 import { keepImages } from './keep-images.ts';
 import type { Retention } from './retention.ts';
+import { isDone, isPressed, roundTarget } from './round-target.ts';
 import { planRound, settleBlocks, type Attempt, type Means, type Newest } from './settle.ts';
-import { CRITICAL_WATER, HIGH_WATER, LOW_WATER } from './water.ts';
 
-/** Stream that one round settles at most: bounds its memory. */
-const ROUND_BYTES_MAX = gibibytes(1);
 /** Versions that are dropped in one go. */
 const DROP_STEP = 2000;
 /** After a failure of final storage: nothing is lost, so it is tried again. */
@@ -76,7 +72,7 @@ export class Destager {
 
   /** Called after appends and syncs: starts a round when the log or the index is past its mark. */
   poke(): void {
-    if (!this.#pressed()) return;
+    if (!isPressed(this.#core)) return;
     if (this.#target(false) !== undefined) this.#start();
     else if (this.#core.index.rangeRecords >= RANGE_RECORDS_MAX / 2) this.#waitsForSync();
   }
@@ -152,19 +148,10 @@ export class Destager {
     }
     const oldest = log.segments.oldest;
     if (oldest?.endLsn === undefined) return false;
-    if (this.#isDone(oldest, log.writer.durable.generation)) return false;
+    if (isDone(this.#core, oldest, log.writer.durable.generation)) return false;
     if (oldest.lastGeneration > (this.#core.heldBack ?? Infinity)) return false;
     log.writer.requestDurable(log.stream.nextLsn);
     return true;
-  }
-
-  #fill(): number {
-    const { log } = this.#core;
-    return 1 - log.segments.freeSlots / log.geometry.slotCount;
-  }
-
-  #pressed(): boolean {
-    return this.#fill() >= HIGH_WATER || this.#core.index.rangeRecords >= RANGE_RECORDS_MAX / 2;
   }
 
   #start(urgent = false): void {
@@ -190,7 +177,7 @@ export class Destager {
       try {
         await this.#round(target);
         this.#worked({ failure: undefined, failures: 0 });
-        again = this.#pressed();
+        again = isPressed(this.#core);
       } catch (error) {
         // Nothing was recycled: everything since the last good round is still in the log, and is
         // written again, all of it, before `settled` moves.
@@ -277,47 +264,15 @@ export class Destager {
     }
   }
 
+  #target(urgent: boolean): Generation | undefined {
+    return roundTarget(this.#core, { urgent, youngFrom: this.#retention.youngFrom });
+  }
+
   /** What was kept for a round that found no room goes on to count. */
   #next(urgent: boolean): Generation | undefined {
     const { keeping, heldBack } = this.#core;
     if (keeping === undefined) return this.#target(urgent);
     return heldBack === undefined || keeping.target <= heldBack ? keeping.target : undefined;
-  }
-
-  /**
-   * The generation that the next round settles, or undefined when it would free nothing.
-   * @param urgent - open moments don't count
-   */
-  #target(urgent: boolean): Generation | undefined {
-    const core = this.#core;
-    const { log, settled } = core;
-    let limit = log.writer.durable.generation;
-    if (!urgent && this.#fill() < CRITICAL_WATER) {
-      limit = generationOf(Math.min(limit, core.oldestOpen ?? limit));
-    }
-    limit = generationOf(Math.min(limit, core.heldBack ?? limit));
-    const wantedOf = (water: number): number =>
-      Math.max(1, Math.floor(log.geometry.slotCount * (1 - water)));
-    const young = this.#young();
-    if (!urgent && this.#fill() < CRITICAL_WATER) limit = generationOf(Math.min(limit, young));
-    let target: Generation | undefined;
-    let free = log.segments.freeSlots;
-    const first = log.superblock.tailLsn;
-    for (const segment of log.segments.live) {
-      if (segment.endLsn === undefined || !this.#isDone(segment, limit)) break;
-      if (segment.sequence < log.superblock.tailSequence) continue;
-      // Not always ascending: a request that was never finished was given no number, and its segment
-      // counts it all the same.
-      target = generationOf(Math.max(target ?? 0, segment.lastGeneration));
-      free += 1;
-      const wanted = wantedOf(target < young ? LOW_WATER : HIGH_WATER);
-      if (free >= wanted || segment.endLsn - first >= ROUND_BYTES_MAX) break;
-    }
-    if (target === undefined && core.index.rangeRecords >= RANGE_RECORDS_MAX / 2) {
-      const middle = core.index.rangesUpTo(limit).at(RANGE_RECORDS_MAX / 4);
-      if (middle !== undefined) target = middle.generation;
-    }
-    return target === undefined ? undefined : generationOf(Math.max(target, settled));
   }
 
   async #round(target: Generation): Promise<void> {
@@ -383,13 +338,6 @@ export class Destager {
     }
   }
 
-  /** Writes after this one should stay openable; the index keeps to its limit all the same. */
-  #young(): number {
-    const { index } = this.#core;
-    const isPressed = index.rangeRecords >= RANGE_RECORDS_MAX / 2;
-    return isPressed ? Infinity : (this.#retention.youngFrom ?? Infinity);
-  }
-
   /** There is no room for what open moments need: they say so from now on. */
   #endMoments(): void {
     const { pins, keeping } = this.#core;
@@ -401,19 +349,11 @@ export class Destager {
     }
   }
 
-  /**
-   * Nothing of a closed segment is needed once `upTo` is settled. A record that is not durable yet
-   * is in no checkpoint, so its segment has to stay.
-   */
-  #isDone({ endLsn, lastGeneration }: Segment, upTo: number): boolean {
-    return endLsn !== undefined && lastGeneration <= upTo && endLsn <= this.#core.recordedLsn;
-  }
-
   async #finish(target: Generation, settledBlocks: number): Promise<void> {
     const core = this.#core;
     const { log, catalogue } = core;
     catalogue.forgetBefore(core.horizon.generation);
-    const tail = log.segments.live.find((segment) => !this.#isDone(segment, target));
+    const tail = log.segments.live.find((segment) => !isDone(core, segment, target));
     assert(tail !== undefined, 'the open segment is never recycled');
     const patch = { ...log.tailAt(tail), settled: target };
     const isProgress = target > core.settled || tail.sequence > log.superblock.tailSequence;

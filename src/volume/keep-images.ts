@@ -74,6 +74,7 @@ export async function keepImages(
   newest: { readonly length: number; readonly blocks: ArrayLike<number> },
   means: Means,
 ): Promise<void> {
+  const { settled } = core;
   if (core.keeping?.target !== target || core.keeping.added.size > 0) {
     await core.undo.restart();
     core.keeping = { target, added: new Set(), steps: 0 };

@@ -18,7 +18,7 @@ import {
   RECORD_SNAPSHOT,
   RECORD_SNAPSHOT_DELETED,
 } from '../format/layouts.ts';
-import { recordBlock, type Rollback } from './catalogue.ts';
+import { recordBlock, type Rollback } from './catalogue-entries.ts';
 import type { Core } from './core.ts';
 import { checkLabel, parseMoment, timeText, type Moment } from './moment.ts';
 import type { MarkInfo, RollbackInfo, SnapshotInfo } from './report.ts';

@@ -8,7 +8,12 @@ import { isVarveError, VarveError } from '../base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, type Block, type Generation } from '../base/units.ts';
 import type { StreamHeader, StreamPlace } from '../format/send.ts';
 import type { Appender } from './appender.ts';
-import { receivedEntry, receivingEntry, type Received, type Receiving } from './catalogue.ts';
+import {
+  receivedEntry,
+  receivingEntry,
+  type Received,
+  type Receiving,
+} from './catalogue-entries.ts';
 import type { Core } from './core.ts';
 import { checkLabel } from './moment.ts';
 import type { Moments } from './moments.ts';

@@ -26,7 +26,12 @@ import {
   type StreamPlace,
 } from '../format/send.ts';
 import type { Appender } from './appender.ts';
-import { receivedEntry, receivingEntry, type Received, type Receiving } from './catalogue.ts';
+import {
+  receivedEntry,
+  receivingEntry,
+  type Received,
+  type Receiving,
+} from './catalogue-entries.ts';
 import type { Core } from './core.ts';
 import type { Moments } from './moments.ts';
 import { eachPiece, putBack } from './put-back.ts';

@@ -9,7 +9,7 @@
  * Invariants:
  *   - A checkpoint that has the new snapshots is durable before the horizon passes their moments, and
  *     one that lacks the old ones before anything of theirs is given back.
- *   - What went for want of space is not made again.
+ *   - What went for want of space is not made again, unless for another policy.
  *   - Snapshots that somebody named are never touched.
  */
 import { isVarveError } from '../base/errors.ts';
@@ -18,7 +18,7 @@ import { Mutex } from '../base/mutex.ts';
 import { byteCount, generation as generationOf, micros } from '../base/units.ts';
 import type { Generation, Micros } from '../base/units.ts';
 import type { HourEnd } from '../../index/timeline.ts';
-import { snapshotEntry, type Snapshot } from './catalogue.ts';
+import { snapshotEntry, type Snapshot } from './catalogue-entries.ts';
 import type { Core } from './core.ts';
 import { forecast } from './forecast.ts';
 import { automaticLabel } from './moment.ts';
@@ -63,7 +63,7 @@ export class Retention {
    */
   leave(target: Generation): Promise<void> | undefined {
     const { retention, catalogue } = this.#core;
-    if (hasRules(retention) || catalogue.automatic().length > 0) return this.#leave(target);
+    if (hasRules(retention) || catalogue.hasAutomatic) return this.#leave(target);
     this.#left = target;
     return undefined;
   }
@@ -257,6 +257,8 @@ export class Retention {
       core.needWritable();
       core.retention = policy;
       const thinned = await this.#settle([], lookedUpTo(core, this.#left));
+      // A round that got no further has let moments be that are wanted now, and are still there.
+      this.#left = core.horizon.generation;
       return [thinned, ...(await this.#keepLimit(noBytes))];
     });
     const deleted = gone.flatMap(({ labels }) => labels);
@@ -274,7 +276,7 @@ export class Retention {
    */
   async apply(): Promise<void> {
     const { retention, catalogue } = this.#core;
-    if (catalogue.automatic().length === 0) return;
+    if (!catalogue.hasAutomatic) return;
     try {
       await this.setPolicy(retention);
     } catch (error) {

@@ -22,7 +22,7 @@ import {
 } from '../base/units.ts';
 import type { PinHandle } from '../../index/pins.ts';
 import type { Appender } from './appender.ts';
-import type { Rollback } from './catalogue.ts';
+import type { Rollback } from './catalogue-entries.ts';
 import type { Core, PinReason } from './core.ts';
 import type { LiveSessions } from './live-sessions.ts';
 import type { Moments, ResolvedMoment } from './moments.ts';

@@ -30,7 +30,7 @@ import {
   encodeSegmentHeader,
   encodeSummary,
 } from '../../log/summary.ts';
-import { recordBlock } from './catalogue.ts';
+import { recordBlock } from './catalogue-entries.ts';
 import { LogWindow } from './log-window.ts';
 import type { Version } from './other-copies.ts';
 import { ScrubFixed } from './scrub-fixed.ts';

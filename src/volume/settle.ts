@@ -31,7 +31,7 @@ import {
 } from '../format/layouts.ts';
 import { markLost, type Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
-import type { Witness } from './catalogue.ts';
+import type { Witness } from './catalogue-entries.ts';
 import type { Core } from './core.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
 

@@ -1,7 +1,7 @@
 /** What snapshots are and hold: alone, and together with others. */
 import { byteCount, type Generation } from '../base/units.ts';
 import type { Amount } from '../../index/held-counts.ts';
-import type { Snapshot } from './catalogue.ts';
+import type { Snapshot } from './catalogue-entries.ts';
 import type { Core } from './core.ts';
 import type { SnapshotInfo } from './report.ts';
 import { lookedUpTo } from './retention.ts';

@@ -12,7 +12,7 @@ import { block as blockOf, BLOCK_BYTES, type Block, type Generation } from '../b
 import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
 import { sectorOf, type Sum } from '../format/sums.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
-import type { Witness } from './catalogue.ts';
+import type { Witness } from './catalogue-entries.ts';
 import type { FinalStorage } from './final-storage.ts';
 
 const SPREAD = 64;

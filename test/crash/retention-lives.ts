@@ -132,7 +132,7 @@ class RetentionLives {
     assert(isPrefix, 'a prefix, with all that was flushed');
     this.#model.cut(head);
     this.#retention.cut(head);
-    this.#retention.opened(volume.core.horizon.generation);
+    this.#retention.looksAgain(volume.core.horizon.generation);
     this.#flushed = head;
     const all = volume.snapshots().filter(({ isAutomatic }) => !isAutomatic);
     const found = new Map(all.map((one) => [one.label, Number(one.generation)]));
@@ -255,6 +255,7 @@ class RetentionLives {
       const isTold = freedBytes === before - undo.held.bytes;
       assert(isTold || !isAlone, 'a policy tells what it gave back');
       this.counts.freedBytes += freedBytes;
+      this.#retention.looksAgain(volume.core.horizon.generation);
     });
     await this.#compare(volume, false);
   }
@@ -340,12 +341,11 @@ class RetentionLives {
     for (const { label } of volume.snapshots().slice(0, 2)) {
       // No round keeps anything meanwhile; one that finds no room lets others go.
       await home.run(async () => {
-        const before = undo.held.bytes;
-        const all = volume.snapshots();
-        const promised = all.find((one) => one.label === label)?.exclusiveBytes;
+        const [before, { count }] = [undo.held.bytes, core.pins];
+        const promised = volume.snapshots().find((one) => one.label === label)?.exclusiveBytes;
         if (promised === undefined) return;
         await volume.deleteSnapshot(label).catch(unlessGone);
-        if (volume.snapshots().length !== all.length - 1) return;
+        if (core.pins.count !== count - 1) return;
         assert(before - undo.held.bytes === promised, 'a deletion gives back what was promised');
       });
     }

@@ -45,10 +45,10 @@ export class RetentionModel {
   }
 
   /**
-   * An opening looks from the horizon on again: what went for want of space, while a round got no further,
-   * may come again.
+   * An opening, and another policy, looks from the horizon on again: what went for want of space, while a
+   * round got no further, may come again.
    */
-  opened(horizon: number): void {
+  looksAgain(horizon: number): void {
     this.#left = Math.min(this.#left, horizon);
   }
 
