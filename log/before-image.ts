@@ -42,6 +42,16 @@ export interface BeforeImage {
   readonly checksum: Checksum | undefined;
 }
 
+/** What tells an image of one block from all others: what replaced it. */
+export function factOf(block: number, until: Generation): string {
+  return `${block}:${until}`;
+}
+
+/** Of each of its blocks. */
+export function factsOf({ block, count, until }: BeforeImage): readonly string[] {
+  return Array.from({ length: count }, (_, i) => factOf(block + i, until));
+}
+
 /** @returns the header block, without payloads */
 export function encodeImages(
   images: readonly BeforeImage[],

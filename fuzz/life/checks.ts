@@ -3,7 +3,7 @@ import { isVarveError, type VarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteOffset, generation as generationOf } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { RANGE_RECORDS_MAX } from '../../src/volume/core.ts';
+import { RANGE_RECORDS_MAX } from '../../src/volume/water.ts';
 import { law } from './law.ts';
 import type { RunState } from './state.ts';
 

@@ -28,8 +28,9 @@ import type { Done } from '../device/block-device.ts';
 import { KIND_ALLOCATE, KIND_TRIM, KIND_ZERO } from '../format/layouts.ts';
 import { RANGE_ALLOCATE, RANGE_TRIM, RANGE_ZERO, type RangeKind } from '../../index/found.ts';
 import { lineageEntry, recordBlock, type Lineage } from './catalogue-entries.ts';
-import { RANGE_RECORDS_MAX, type Core } from './core.ts';
+import type { Core } from './core.ts';
 import { LATEST, type Reader } from './reader.ts';
+import { RANGE_RECORDS_MAX } from './water.ts';
 
 /** A block that a request covers in part: its bytes, and where they go. */
 interface Edge {

@@ -34,6 +34,7 @@ import type { StampedMoment } from '../../log/superblock.ts';
 import type { Catalogue } from './catalogue.ts';
 import { Counters } from './counters.ts';
 import type { FinalStorage } from './final-storage.ts';
+import type { Keeping } from './keeping.ts';
 import type { ReadCache } from './read-cache.ts';
 import type { RecoveryReport, WriteMode } from './report.ts';
 import type { RetentionPolicy } from './retention-policy.ts';
@@ -50,12 +51,6 @@ export type PinReason =
   | { readonly kind: 'base' }
   /** An open export: never stops writers; `end` tells it that its moment is gone. */
   | { readonly kind: 'open'; readonly end: () => void };
-
-/**
- * Trims carry no payload, so log bytes alone don't bound the records of the window. One takes about
- * 1.4 kB of RAM while it is there.
- */
-export const RANGE_RECORDS_MAX = 32_768;
 
 /** What a receive that has begun goes on from; a whole disk goes on from nothing. */
 export interface UnderReceive {
@@ -123,12 +118,8 @@ export class Core {
   readonly home = new Mutex();
   /** Grows when a round begins to overwrite final storage and when it ends. */
   roundEpoch = 0;
-  /**
-   * How far a round that did not get further has put before-images, in steps that it makes again; and
-   * which moments below its end are kept that were not when it began: they need images of each step.
-   */
-  keeping:
-    { readonly target: Generation; readonly added: Set<Generation>; steps: number } | undefined;
+  /** How far a round that did not get further has put before-images, in steps that it makes again. */
+  keeping: Keeping | undefined;
   /** How many open disks are based on a snapshot of this volume, by label. */
   readonly basesOf = new Map<string, number>();
   /** Labels of snapshots whose end somebody asked for, and which is not durable yet. */

@@ -13,14 +13,10 @@
  */
 import { assert } from '../base/assert.ts';
 import { isVarveError, VarveError } from '../base/errors.ts';
-import {
-  segmentSequence,
-  type Block,
-  type Generation,
-} from '../base/units.ts';
+import { segmentSequence, type Block, type Generation } from '../base/units.ts';
 import type { Segment } from '../../log/segments.ts';
 import type { Core } from './core.ts';
-import { RANGE_RECORDS_MAX } from './core.ts';
+import { RANGE_RECORDS_MAX } from './water.ts';
 import type { OtherCopies } from './other-copies.ts';
 import { keepImages } from './keep-images.ts';
 import type { Retention } from './retention.ts';

@@ -30,9 +30,10 @@ import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
 import { markLost, type Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_NONE, FOUND_ZERO } from '../../index/found.ts';
-import { endOfImage, type BeforeImage } from '../../log/before-image.ts';
+import { endOfImage, factOf, factsOf, type BeforeImage } from '../../log/before-image.ts';
 import type { StatedImage } from '../../log/undo-log.ts';
 import type { Core } from './core.ts';
+import type { Keeping } from './keeping.ts';
 import type { Version } from './other-copies.ts';
 import { isThere, type Means } from './settle.ts';
 
@@ -76,8 +77,8 @@ export async function keepImages(
 ): Promise<void> {
   const { settled } = core;
   if (core.keeping?.target !== target || core.keeping.added.size > 0) {
-    await core.undo.restart();
-    core.keeping = { target, added: new Set(), steps: 0 };
+    const there = await core.undo.restart();
+    core.keeping = { target, added: new Set(), steps: 0, there, put: new Set() };
   }
   const round = new Keeper(core, target, means, core.keeping);
   for (const range of core.index.rangesUpTo(target)) {
@@ -105,11 +106,11 @@ class Keeper {
   readonly #target: Generation;
   readonly #means: Means;
   readonly #seed: number;
-  readonly #progress: { steps: number };
+  readonly #progress: Keeping;
   #blocks: Block[] = [];
   #step = 0;
 
-  constructor(core: Core, target: Generation, means: Means, progress: { steps: number }) {
+  constructor(core: Core, target: Generation, means: Means, progress: Keeping) {
     this.#core = core;
     this.#target = target;
     this.#means = means;
@@ -141,12 +142,20 @@ class Keeper {
     const found: Kept[] = [];
     const blank: BeforeImage[] = [];
     for (const block of blocks) await this.#versionsOf(block, found, blank);
-    for (const run of runsOf(blank)) found.push(...(await this.#looked(run)));
-    const kept = joined(found);
+    const { there, put } = this.#progress;
+    // An image that is there twice counts twice.
+    const isMissing = ({ block, until }: BeforeImage): boolean =>
+      !there.has(factOf(block, until)) && !put.has(factOf(block, until));
+    const missing = found.filter(({ image }) => isMissing(image));
+    for (const run of runsOf(blank.filter(isMissing))) missing.push(...(await this.#looked(run)));
+    const kept = joined(missing);
     const { imagesMax } = this.#core.undo;
     for (let from = 0; from < kept.length; from += imagesMax) {
-      await this.#put(kept.slice(from, from + imagesMax));
+      const some = kept.slice(from, from + imagesMax);
+      await this.#put(some);
+      for (const { image } of some) for (const fact of factsOf(image)) put.add(fact);
     }
+    put.clear();
     this.#progress.steps = this.#step;
     await this.#core.yieldTurn();
   }

@@ -72,7 +72,7 @@ export class Retention {
     await this.#changes.run(async () => {
       const { horizon, retention } = this.#core;
       const from = generationOf(Math.max(horizon.generation, this.#left));
-      const currentWallUs = this.#core.momentFrom(target).wallUs;
+      const currentWallUs = lookedUpTo(this.#core, target);
       if (this.#isOver(0)) {
         await this.#settle([], currentWallUs);
         await this.#keepLimit(noBytes);

@@ -2,8 +2,9 @@
 import { VarveError } from '../base/errors.ts';
 import { BLOCK_BYTES, byteCount, type ByteCount, type Generation } from '../base/units.ts';
 import { segmentBlocksSure } from '../../log/geometry.ts';
-import { RANGE_RECORDS_MAX, type Core } from './core.ts';
+import type { Core } from './core.ts';
 import type { Piece } from './differing.ts';
+import { RANGE_RECORDS_MAX } from './water.ts';
 
 /** Headers that one request may bring, when nothing else is in its batches. */
 const HEADERS_MAX = 2;

@@ -1,8 +1,8 @@
 /** When a round is due, and how far it goes. Changes nothing. */
 import { generation as generationOf, gibibytes, type Generation } from '../base/units.ts';
 import type { Segment } from '../../log/segments.ts';
-import { RANGE_RECORDS_MAX, type Core } from './core.ts';
-import { CRITICAL_WATER, HIGH_WATER, LOW_WATER } from './water.ts';
+import type { Core } from './core.ts';
+import { CRITICAL_WATER, HIGH_WATER, LOW_WATER, RANGE_RECORDS_MAX } from './water.ts';
 
 /** Stream that one round settles at most: bounds its memory. */
 const ROUND_BYTES_MAX = gibibytes(1);

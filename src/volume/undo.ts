@@ -24,7 +24,7 @@ import {
   type PinPair,
 } from '../../index/held-counts.ts';
 import type { Pins } from '../../index/pins.ts';
-import type { BeforeImage } from '../../log/before-image.ts';
+import { factsOf, type BeforeImage } from '../../log/before-image.ts';
 import type { FoundImage, FoundImages } from '../../log/found-image.ts';
 import type { UndoBatch } from '../../log/undo-images.ts';
 import { UndoLog, type StatedImage, type UndoLogOptions } from '../../log/undo-log.ts';
@@ -200,20 +200,27 @@ export class Undo {
    * A round that got no further puts all of it again, for pins that came below its end since: what it
    * put before is freed, or counted for these pins where the segment holds older images, too. No pin
    * comes below its end meanwhile.
+   * @returns facts of it that are still there
    */
-  async restart(): Promise<void> {
+  async restart(): Promise<ReadonlySet<string>> {
     const horizon = this.#horizon();
-    for (const sequence of this.#ahead) {
+    const there = new Set<string>();
+    const ahead = [...this.#ahead];
+    this.#ahead.clear();
+    for (const sequence of ahead) {
       const images = await this.#imagesIn(sequence);
       const counts = this.#bySegment.get(sequence);
       if (images === undefined || counts === undefined) continue;
       this.#held.take(counts);
       this.#bySegment.delete(sequence);
       if (images.every(({ until }) => until > horizon)) continue;
-      for (const image of images) this.#count(sequence, image);
+      for (const image of images) {
+        this.#count(sequence, image);
+        if (image.until > horizon) for (const fact of factsOf(image)) there.add(fact);
+      }
     }
-    this.#ahead.clear();
     await this.collect();
+    return there;
   }
 
   /** @returns undefined where they can't be read: they stay as they are */
@@ -379,12 +386,18 @@ export class Undo {
       }
     }
     const pairs: [PinPair, Amount][] = [];
+    const facts = new Set<string>();
     for (const batch of this.#log.images.batches()) {
       // Not yet freed after a join, or what a join left that came to nothing.
       if (!this.#bySegment.has(batch.segment.sequence)) continue;
       for (const { image } of await this.#log.images.imagesOf(batch)) {
         const pair = pinPair(this.#pins, image.from, image.until);
-        if (pair !== undefined) pairs.push([pair, amountOf(image)]);
+        if (pair === undefined) continue;
+        pairs.push([pair, amountOf(image)]);
+        for (const fact of factsOf(image)) {
+          assert(!facts.has(fact), 'a before-image that is needed is there once');
+          facts.add(fact);
+        }
       }
     }
     this.#held.check(pairs);

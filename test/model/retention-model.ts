@@ -99,7 +99,8 @@ export class RetentionModel {
 
   #keptAt(policy: RetentionPolicy, horizon: number): readonly Written[] {
     const all = this.#candidates(horizon);
-    const current = this.#written[horizon];
+    // A round that got no further may have left some ahead of the horizon: their periods have ended.
+    const current = this.#written[Math.max(horizon, (all.at(-1)?.generation ?? -1) + 1)];
     assert(current !== undefined, 'the horizon was written');
     const kept = new Set<Written>();
     for (const { rule, periodUs } of RULES) {
