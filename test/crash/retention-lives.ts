@@ -297,6 +297,7 @@ class RetentionLives {
       mayBeAhead: isFirst || isHeldUp,
       mayBeFewer: this.#isScarce || this.policy.maxBytes > 0 ? this.#everNamed : undefined,
     });
+    if (isFirst) this.#retention.looksAgain(core.horizon.generation);
     const named = new Set(this.#named.values());
     const mayGo = found.some((generation) => !named.has(generation));
     const { maxBytes } = this.policy;
