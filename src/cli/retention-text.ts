@@ -91,6 +91,11 @@ export function retentionText(name: string, { retention, snapshots }: VolumeInfo
   ];
   const width = Math.max(...rows.map(([label]) => label.length));
   const lines = rows.map(([label, value]) => `${label.padEnd(width)}  ${value}`);
+  const wanted = RULES.reduce((sum, rule) => sum + policy[rule], 0);
+  if (wanted > retention.automaticMax) {
+    const room = `the log of ${name} has room for ${retention.automaticMax} automatic snapshots`;
+    lines.push('', `${room}: of the ${wanted} that the rules ask for, the newest are kept`);
+  }
   if (hasRules(policy) && retention.automatic === 0) {
     lines.push('', `no moment of ${name} has left the window with the end of an hour yet`);
   }

@@ -63,6 +63,7 @@ export const retentionInfoShape: Shape<RetentionInfo> = fields({
     logBytesNeeded: bytes,
   }),
   automatic: count,
+  automaticMax: count,
   heldBytes: bytes,
   namedBytes: bytes,
   droppedEarly: count,

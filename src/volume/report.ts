@@ -56,8 +56,10 @@ export interface RetentionInfo {
   /** Every write is there for as long as was asked for, or no write was let go yet. */
   readonly isEveryWriteKept: boolean;
   readonly forecast: Forecast;
-  /** Automatic snapshots. */
+  /** Automatic snapshots, */
   readonly automatic: number;
+  /** and for how many the catalogue has room: where the rules keep more, the newest of them stay. */
+  readonly automaticMax: number;
   /** Held for all snapshots and open moments; counted against `maxBytes`; */
   readonly heldBytes: ByteCount;
   /** and what would be held without the automatic ones. */

@@ -299,6 +299,7 @@ export class Retention {
       isEveryWriteKept: horizon.generation === 0 || windowUs >= policy.everyWriteUs,
       forecast: forecast(core, nowUs),
       automatic: catalogue.automatic().length,
+      automaticMax: catalogue.automaticMax,
       heldBytes: byteCount(undo.held.bytes),
       namedBytes: byteCount(undo.heldBy(named).bytes),
       droppedEarly: this.#droppedEarly,

@@ -55,6 +55,7 @@ const INFO: VolumeInfo = {
       logBytesNeeded: byteCount(0),
     },
     automatic: 0,
+    automaticMax: 24,
     heldBytes: byteCount(0),
     namedBytes: byteCount(0),
     droppedEarly: 0,

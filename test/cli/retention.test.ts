@@ -101,6 +101,18 @@ test('rules are set, shown, changed one by one, and ended, at rest and served', 
   await varve(path, ['retention', 'disk', '--every-write', 'none', '--max-bytes', 'none']);
   const { policy } = await asked<Told>(path, 'retention', 'disk');
   expect(policy).toEqual({ ...all, daily: 14, everyWriteUs: 0, maxBytes: 0 });
+  await varve(path, [
+    'retention',
+    'disk',
+    '--hourly',
+    '1000',
+    '--daily',
+    '1000',
+    '--weekly',
+    '1000',
+  ]);
+  const many = await varve(path, ['retention', 'disk']);
+  expect(many).toMatch(/has room for \d+ automatic snapshots: of the 3000 that the rules ask for/);
   expect((await asked<Changed>(path, 'retention', 'disk', '--none')).policy).toEqual(none);
 }, 120_000);
 
