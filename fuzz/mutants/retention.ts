@@ -77,4 +77,32 @@ export const RETENTION_MUTANTS: readonly Mutant[] = [
     replace: 'return catalogue.automatic().findLast(',
     fuzzers: RETENTION,
   },
+  {
+    name: 'retention-thins-by-a-nearer-round',
+    law: 4,
+    story:
+      'a round lets go what one before it made that got no further, as if its hour had not ended',
+    file: 'src/volume/retention.ts',
+    find: 'const currentWallUs = lookedUpTo(this.#core, target);',
+    replace: 'const currentWallUs = this.#core.momentFrom(target).wallUs;',
+    fuzzers: RETENTION,
+  },
+  {
+    name: 'images-of-a-step-put-twice',
+    law: 6,
+    story: 'a round that found no room puts again what it had put of the step it was at',
+    file: 'src/volume/keep-images.ts',
+    find: 'put.add(fact);',
+    replace: 'put.delete(fact);',
+    fuzzers: RETENTION,
+  },
+  {
+    name: 'images-of-a-broken-round-not-counted-again',
+    law: 4,
+    story: 'what a round put that got no further is counted for the pins of then, and put again',
+    file: 'src/volume/undo.ts',
+    find: 'for (const sequence of ahead) {',
+    replace: 'for (const sequence of ahead.slice(ahead.length)) {',
+    fuzzers: RETENTION,
+  },
 ];

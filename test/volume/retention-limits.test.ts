@@ -85,8 +85,11 @@ describe('automatic snapshots for want of space', () => {
       await volume.setRetention({ ...HOURLY, maxBytes: byteCount(2 * BLOCK_BYTES) });
       for (let hour = 0; hour < 4; hour++) await hourLeaves(bench, volume);
       expect(volume.core.undo.held.bytes).toBeGreaterThan(2 * BLOCK_BYTES);
+      const before = (await volume.info()).retention.droppedEarly;
+      for (let hour = 0; hour < 4; hour++) await hourLeaves(bench, volume);
       expect(automatic(volume)).toEqual([]);
       const { retention } = await volume.info();
+      expect(retention.droppedEarly).toBe(before);
       expect(retention.namedBytes).toBe(retention.heldBytes);
       await volume.deleteSnapshot('named');
       await volume.setRetention(HOURLY);

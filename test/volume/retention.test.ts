@@ -206,6 +206,28 @@ describe('every write', () => {
     expect(longer).toBeGreaterThan(plain + 2);
   });
 
+  test('is forecast as rounds will leave it', async () => {
+    const bench = await Bench.create(8);
+    await bench.use(async (volume) => {
+      await pushRounds(volume, 2);
+      const forecast = async (
+        everyWriteUs: number,
+      ): Promise<{ readonly min: number; readonly max: number } | undefined> => {
+        await volume.setRetention({ ...NO_RETENTION, everyWriteUs: micros(everyWriteUs) });
+        return (await volume.info()).retention.forecast.windowUs;
+      };
+      const { min = 0, max = 0 } = (await forecast(0)) ?? {};
+      expect(max).toBeGreaterThan(min);
+      // A log that holds more than was asked for goes on to.
+      expect(await forecast(1)).toEqual({ min, max });
+      const between = Math.round((min + max) / 2);
+      expect(await forecast(between)).toEqual({ min: between, max });
+      const longer = await forecast(2 * max);
+      expect(longer?.min).toBe(max);
+      expect(longer?.max).toBeGreaterThan(max);
+    });
+  });
+
   test('is told honestly where the log does not hold it', async () => {
     const bench = await Bench.create(7);
     await bench.use(async (volume) => {
