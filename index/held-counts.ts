@@ -142,18 +142,6 @@ export class HeldCounts {
     return freed;
   }
 
-  /** What was counted here and there does not count here any more. */
-  take(other: HeldCounts): void {
-    for (const [last, byFirst] of other.#pairs) {
-      for (const [first, amount] of byFirst) {
-        const rest = difference(this.#take(first, last), amount);
-        assert(rest.images >= 0 && rest.bytes >= 0, 'what is taken was counted');
-        this.#put(first, last, rest);
-        this.#total = difference(this.#total, amount);
-      }
-    }
-  }
-
   /** @param pairs - of all images that are held, recounted */
   check(pairs: Iterable<readonly [PinPair, Amount]>): void {
     const recount = new HeldCounts();

@@ -77,6 +77,7 @@ export async function keepImages(
 ): Promise<void> {
   const { settled } = core;
   if (core.keeping?.target !== target || core.keeping.added.size > 0) {
+    core.keeping = undefined;
     const there = await core.undo.restart();
     core.keeping = { target, added: new Set(), steps: 0, there, put: new Set() };
   }

@@ -201,17 +201,21 @@ export class Undo {
    * put before is freed, or counted for these pins where the segment holds older images, too. No pin
    * comes below its end meanwhile.
    * @returns facts of it that are still there
+   * @throws VarveError DEVICE_IO
    */
   async restart(): Promise<ReadonlySet<string>> {
-    const horizon = this.#horizon();
     const there = new Set<string>();
+    if (this.#ahead.size === 0) return there;
+    // So that none of it is in doubt.
+    await this.sync();
+    const horizon = this.#horizon();
     const ahead = [...this.#ahead];
     this.#ahead.clear();
     for (const sequence of ahead) {
       const images = await this.#imagesIn(sequence);
       const counts = this.#bySegment.get(sequence);
       if (images === undefined || counts === undefined) continue;
-      this.#held.take(counts);
+      this.#held.subtract(counts);
       this.#bySegment.delete(sequence);
       if (images.every(({ until }) => until > horizon)) continue;
       for (const image of images) {
@@ -219,6 +223,7 @@ export class Undo {
         if (image.until > horizon) for (const fact of factsOf(image)) there.add(fact);
       }
     }
+    this.#doubtful.clear();
     await this.collect();
     return there;
   }
@@ -227,8 +232,7 @@ export class Undo {
   async #imagesIn(sequence: SegmentSequence): Promise<readonly BeforeImage[] | undefined> {
     const images: BeforeImage[] = [];
     try {
-      for (const batch of this.#log.images.batches()) {
-        if (batch.segment.sequence !== sequence) continue;
+      for (const batch of this.#log.images.batches([sequence])) {
         for (const { image } of await this.#log.images.imagesOf(batch)) images.push(image);
       }
     } catch (error) {

@@ -16,7 +16,7 @@ import {
 import type { World } from '../base/world.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import type { RequestPage } from '../device/request-record.ts';
-import { Log, type KeepAside, type OpenedLog } from '../../log/log.ts';
+import { Log, type KeepAside } from '../../log/log.ts';
 import { Appender } from './appender.ts';
 import { checkFits } from './check-fits.ts';
 import { Core } from './core.ts';
@@ -27,7 +27,7 @@ import { copyBase } from './flatten.ts';
 import { undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
 import { describe, historyOf, type HistoryQuery } from './info.ts';
 import { pinsOf } from './kept-pins.ts';
-import { Hooks } from './log-hooks.ts';
+import { Hooks, randomNumber, startLog } from './log-hooks.ts';
 import { LiveDevice, type LiveParts } from './live-device.ts';
 import { LiveSessions, type LiveSession } from './live-sessions.ts';
 import { MomentDevice } from './moment-device.ts';
@@ -471,34 +471,4 @@ function homeOf(
   const sumsCacheBytes = byteCount(cacheBytes / 4);
   const options = { final, sums, volume: uuid, blocks, base, hadBase };
   return new FinalStorage({ ...options, cacheBytes: sumsCacheBytes });
-}
-
-function startLog(
-  opened: OpenedLog,
-  recovery: Recovery,
-  {
-    options,
-    world,
-    clock,
-    hooks,
-  }: { options: VolumeOptions; world: World; clock: ElapsedClock; hooks: Hooks },
-): Log {
-  return Log.start(opened, {
-    ringBytes: options.ringBytes,
-    timers: world.timers,
-    now: () => ({ wallUs: clock.wallUs(), elapsedUs: clock.elapsedUs() }),
-    generation: recovery.generation,
-    lineage: recovery.lineage,
-    opening: randomNumber(world.random),
-    onSegment: (segment) => hooks.onSegment(segment),
-    onSeal: (sealed) => hooks.onSeal(sealed),
-    onDurable: () => hooks.onDurable(),
-    onReslot: (from, moves) => hooks.onReslot(from, moves),
-    onFail: () => hooks.onFail(),
-  });
-}
-
-/** 48 random bits. */
-function randomNumber(random: World['random']): number {
-  return random.bytes(6).reduce((sum, byte) => sum * 256 + byte, 0);
 }
