@@ -127,12 +127,7 @@ export class ServedVolumes implements VolumePool {
   }
 
   async added(name: string): Promise<void> {
-    await this.#opening.run(() => this.#add(name));
-  }
-
-  async #add(name: string): Promise<void> {
-    const volume = await this.#open(name);
-    await volume.applyRetention();
+    await this.#opening.run(() => this.#open(name));
   }
 
   async #try(name: string): Promise<void> {
@@ -161,6 +156,7 @@ export class ServedVolumes implements VolumePool {
     });
     this.#opened.set(name, opened);
     this.#depths.set(name, depth);
+    await opened.volume.applyRetention();
     return opened.volume;
   }
 
