@@ -70,7 +70,7 @@ export async function infoText(name: string, info: VolumeInfo): Promise<string> 
     ['ring', fillText(info.ring)],
     ['log', fillText(info.log)],
     ['final storage', fillText(info.final)],
-    ['undo device', fillText(info.undo)],
+    ['undo', fillText(info.undo)],
     ...retentionLines(info.retention),
     ...limitLines(info),
     ...receiveLines(info.receive),
