@@ -1,6 +1,7 @@
+/** Where a round is that keeps before-images: it goes on from there when it found no room. */
 import type { Generation } from '../base/units.ts';
 
-/** How far a round has got that keeps before-images. */
+/** Of one round, until the horizon has come to its end. */
 export interface Keeping {
   readonly target: Generation;
   /** Moments below its end that are kept and were not when it began: they need images of each step. */
