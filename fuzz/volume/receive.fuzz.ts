@@ -6,5 +6,6 @@ const LIVES = 10;
 
 export const fuzzer = eachSeed({
   name: 'volume-receive',
+  runs: 20,
   one: (options) => runReceiveLives({ ...options, lives: LIVES }),
 });

@@ -4,5 +4,6 @@ import { eachSeed } from './each-seed.ts';
 
 export const fuzzer = eachSeed({
   name: 'volume-retention',
+  runs: 6,
   one: (options) => runRetentionLives({ ...options, lives: 6, steps: 200 }),
 });

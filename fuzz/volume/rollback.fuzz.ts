@@ -2,4 +2,4 @@
 import { runRollbackLives } from '../../test/crash/rollback-lives.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-rollback', one: runRollbackLives });
+export const fuzzer = eachSeed({ name: 'volume-rollback', runs: 15, one: runRollbackLives });

@@ -30,4 +30,4 @@ async function main({ seed, runs, onStep }: FuzzOptions): Promise<void> {
   }
 }
 
-export const fuzzer: Fuzzer = { name: 'volume-round-cuts', main };
+export const fuzzer: Fuzzer = { name: 'volume-round-cuts', runs: 20, main };

@@ -6,5 +6,6 @@ const LIVES = 40;
 
 export const fuzzer = eachSeed({
   name: 'volume-short-lives',
+  runs: 20,
   one: (options) => runShortLives({ ...options, lives: LIVES }),
 });

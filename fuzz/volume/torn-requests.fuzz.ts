@@ -2,4 +2,4 @@
 import { runTornRequests } from '../../test/crash/torn-requests-run.ts';
 import { eachSeed } from './each-seed.ts';
 
-export const fuzzer = eachSeed({ name: 'volume-torn-requests', one: runTornRequests });
+export const fuzzer = eachSeed({ name: 'volume-torn-requests', runs: 40, one: runTornRequests });

@@ -7,5 +7,6 @@ const MOMENTS = 5;
 
 export const fuzzer = eachSeed({
   name: 'volume-trouble',
+  runs: 20,
   one: (options) => runPowerCuts({ ...options, lives: LIVES, moments: MOMENTS, trouble: true }),
 });

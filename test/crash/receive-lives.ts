@@ -274,13 +274,15 @@ class ReceiveLives {
   /** The live disk is the moment before, or the one that is sent when its end is on its way. */
   async #checkShown(copy: Volume): Promise<void> {
     let content: Uint8Array;
+    // The receive may end while this is read.
+    const before = this.#at ?? 0;
     try {
       content = await all(copy.live());
     } catch (error) {
       if (isVarveError(error, 'RECEIVE_UNFINISHED') && this.#at === undefined) return;
       throw error;
     }
-    if (this.#isState(content, this.#at ?? 0)) return;
+    if ([before, this.#at ?? 0].some((at) => this.#isState(content, at))) return;
     const attempt = this.#attempt;
     const isNext = attempt !== undefined && attempt.isEnding && this.#isState(content, attempt.to);
     assert(isNext, 'the disk is the moment before or the one that was sent');

@@ -46,7 +46,10 @@ describeWith(['python3-nbd'], 'a server among hostile clients', () => {
       expect((await disk.readAll()).length).toBe(SIZE);
       await disk.close();
       expect(await server.stop()).toBe(0);
-      expect(server.stderr).toBe('');
+      // What it refuses is told, in few lines however often it is asked.
+      const told = server.stderr.split('\n').slice(0, -1);
+      expect(told.filter((line) => !line.startsWith('varve: refused a client "'))).toEqual([]);
+      expect(told.length).toBeLessThan(8 * (2 + SECONDS / 10));
       for (const name of ['disk', 'calm']) {
         const checked = JSON.parse(await varve(directory.path, ['check', name, '--json']));
         expect(checked).toMatchObject({ ok: true, problems: [] });
