@@ -360,6 +360,8 @@ class RollbackLives {
       refused = isVarveError(error, 'ROLLBACK_UNFINISHED');
     }
     assert(refused, 'nobody opens the mixture');
+    // A round that failed is made again after a while; until then who needs its room is told why.
+    await this.#sleep(5000);
     const others = [target, before, this.#moment(volume)].filter((at) => at <= before);
     const next = random.pick(others);
     this.#asked = { before, targets: [target, next] };
