@@ -3,7 +3,8 @@ import { VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import { kibibytes, type ByteCount } from '../base/units.ts';
 import type { OpenedLog } from '../../log/log.ts';
-import { finalBytes, sumsBytes, type VolumeDevices } from './format-volume.ts';
+import { undoGeometry } from '../../log/undo-survey.ts';
+import { finalBytes, sumsBytes, undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
 
 /** Beside its payload a request brings headers, edges and a lineage record, and waits for their room. */
 const RING_BYTES_MIN = kibibytes(64);
@@ -39,6 +40,12 @@ export function checkFits(
   }
   if (devices.sums.size < sumsBytes(options.size)) {
     throw new VarveError('VOLUME_FOREIGN', `${devices.sums.name} is truncated`);
+  }
+  const { name, size } = devices.undo;
+  const { slotCount } = undoGeometry(size, undoSegmentBytes(geometry));
+  if (slotCount < superblock.undoSlots) {
+    const what = `${superblock.undoSlots} slots were used, and it has room for ${slotCount}`;
+    throw new VarveError('VOLUME_FOREIGN', `${name} is truncated: ${what}`);
   }
   const ringBytesMin = Math.max(2 * geometry.requestBytesMax, RING_BYTES_MIN);
   if (options.ringBytes < ringBytesMin) {

@@ -1,7 +1,8 @@
 /** An undo device that refuses something: snapshots may have to wait for it, the live disk does not. */
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
+import { SimDisk } from '../sim/sim-disk.ts';
 import { Bench, blocksOf, holds, pushRounds, put } from './bench.ts';
 
 const SIZE = byteCount(1000 * BLOCK_BYTES);
@@ -34,6 +35,20 @@ test.each([
     expect(await holds(moment, 500, [OLD])).toBe(0);
     await moment.close();
   });
+});
+
+// A superblock that named more slots than there are made an opening look behind the device's end.
+test('an undo device that lost its end is refused', async () => {
+  const bench = await Bench.create(3, { size: SIZE });
+  await bench.use(async (volume) => {
+    await replaceUnderSnapshot(volume);
+    await pushRounds(volume, 3);
+  });
+  const { sim } = bench;
+  const undo = SimDisk.create(sim.power, { name: 'undo', size: kibibytes(64) });
+  vi.spyOn(sim, 'devices').mockReturnValue({ ...sim.devices(), undo });
+  const error = await bench.openError();
+  expect([error.code, error.message]).toEqual(['VOLUME_FOREIGN', expect.stringContaining('undo')]);
 });
 
 // One bad place in a part that holds nothing: rounds that keep something need others, and go on.
