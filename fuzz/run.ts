@@ -1,7 +1,7 @@
 /**
  * `npm run fuzz -- [--name X] [--seed N] [--runs N] [--seconds N | --minutes N] [--jobs N]
- * [--json]`; `--list` names the fuzzers. A time is worked through on all cores, a seed in this
- * process. Ends with 1 when a fuzzer failed; with `--json` the result is one line of JSON.
+ * [--json]`; `--list` names the fuzzers. A time is worked through on all cores, beginning at the
+ * seed if one is given, after the old seeds; a seed without a time is run alone, in this process. Ends with 1 when a fuzzer failed; with `--json` the result is one line of JSON.
  */
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -56,8 +56,8 @@ async function run(values: Values, print: (line: string) => void): Promise<RunRe
   try {
     return await runFuzzers({
       fuzzers,
-      // A given seed asks for that run and nothing else.
-      oldSeeds: seed === undefined ? oldSeeds() : [],
+      // A seed without a time asks for that run and nothing else.
+      oldSeeds: seed === undefined || time !== undefined ? oldSeeds() : [],
       seed: seed ?? Math.floor(Math.random() * 2 ** 31),
       runs: number(values['runs'], '--runs', true),
       seconds: time,
