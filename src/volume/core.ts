@@ -47,8 +47,8 @@ export type PinReason =
   | { readonly kind: 'rollback' }
   /** What clients see, and what a giving up brings back, until a receive has ended. */
   | { readonly kind: 'receive' }
-  /** An open disk is based on it. */
-  | { readonly kind: 'base' }
+  /** An open disk is based on the snapshot. */
+  | { readonly kind: 'base'; readonly label: string }
   /** An open export: never stops writers; `end` tells it that its moment is gone. */
   | { readonly kind: 'open'; readonly end: () => void };
 
@@ -56,6 +56,12 @@ export type PinReason =
 export interface UnderReceive {
   readonly base: Generation;
   readonly isWhole: boolean;
+}
+
+/** Of a snapshot. */
+interface Named {
+  readonly label: string;
+  readonly generation: Generation;
 }
 
 export interface CoreParts {
@@ -120,8 +126,6 @@ export class Core {
   roundEpoch = 0;
   /** How far a round that did not get further has put before-images, in steps that it makes again. */
   keeping: Keeping | undefined;
-  /** How many open disks are based on a snapshot of this volume, by label. */
-  readonly basesOf = new Map<string, number>();
   /** Labels of snapshots whose end somebody asked for, and which is not durable yet. */
   readonly ending = new Set<string>();
   /** Why nobody may read or write the live disk at present: a rollback is under way. */
@@ -263,16 +267,16 @@ export class Core {
     return pins.add(generation, reason);
   }
 
+  /** How many open disks are based on it. */
+  basedOn({ label, generation }: Named): number {
+    const reasons = this.pins.at(generation)?.reasons ?? [];
+    return reasons.filter((reason) => reason.kind === 'base' && reason.label === label).length;
+  }
+
   /** Whether retention may let it go: nobody stands on it, and nobody ends it already. */
-  mayGo({
-    label,
-    generation,
-  }: {
-    readonly label: string;
-    readonly generation: Generation;
-  }): boolean {
-    const isBase = (this.basesOf.get(label) ?? 0) > 0 || this.receiving?.base === generation;
-    return !isBase && !this.ending.has(label);
+  mayGo(snapshot: Named): boolean {
+    const isBase = this.basedOn(snapshot) > 0 || this.receiving?.base === snapshot.generation;
+    return !isBase && !this.ending.has(snapshot.label);
   }
 
   /**

@@ -24,9 +24,9 @@ import { checkLabel, parseMoment, timeText, type Moment } from './moment.ts';
 import type { MarkInfo, RollbackInfo, SnapshotInfo } from './report.ts';
 import { newSnapshotInfo, snapshotInfos } from './snapshot-info.ts';
 
-/** What the newest moment before a rollback is called; then with a number. */
 /** Labels in one message. */
 const NAMED_MAX = 8;
+/** What the newest moment before a rollback is called; then with a number. */
 const BEFORE_ROLLBACK = 'before-rollback';
 
 export interface ResolvedMoment {
@@ -235,9 +235,8 @@ export class Moments {
       const next = 'nothing has to be done: a mark keeps nothing, and goes with the window';
       throw new VarveError('SNAPSHOT_UNKNOWN', `"${label}" is a mark`, { next });
     }
-    if ((core.basesOf.get(label) ?? 0) > 0) {
-      throw new VarveError('SNAPSHOT_IN_USE', `"${label}": ${core.basesOf.get(label)} open disks`);
-    }
+    const based = core.basedOn(snapshot);
+    if (based > 0) throw new VarveError('SNAPSHOT_IN_USE', `"${label}": ${based} open disks`);
     if (core.receiving?.base === snapshot.generation) {
       core.needNoReceive(`snapshot "${label}" keeps what it goes on from`);
     }

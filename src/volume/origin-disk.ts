@@ -39,8 +39,7 @@ export class OriginDisk implements BaseDisk {
     this.#reader = reader;
     this.#status = status;
     this.#moment = moment;
-    this.#pin = core.pin(generation, { kind: 'base' });
-    core.basesOf.set(snapshot, (core.basesOf.get(snapshot) ?? 0) + 1);
+    this.#pin = core.pin(generation, { kind: 'base', label: snapshot });
   }
 
   async read(offset: ByteOffset, target: Uint8Array): Promise<void> {
@@ -57,10 +56,7 @@ export class OriginDisk implements BaseDisk {
   close(): Promise<void> {
     const pin = this.#pin;
     this.#pin = undefined;
-    if (pin === undefined) return Promise.resolve();
-    const { snapshot } = this.#moment;
-    this.#core.basesOf.set(snapshot, (this.#core.basesOf.get(snapshot) ?? 1) - 1);
-    if (!this.#core.closed) this.#core.unpin(pin);
+    if (pin !== undefined && !this.#core.closed) this.#core.unpin(pin);
     return Promise.resolve();
   }
 
