@@ -54,6 +54,7 @@ export class Undo {
   /** Segments with pairs that begin or end at a pin, and some that had such. */
   readonly #naming = new Map<Generation, Set<SegmentSequence>>();
   #log!: UndoLog;
+  #isOpen = false;
   #joining: Joining | undefined;
   /** Segments into which a round put something that the horizon has not come to yet. */
   readonly #ahead = new Set<SegmentSequence>();
@@ -75,8 +76,7 @@ export class Undo {
       undo.#count(segment, image);
     const onSync = (isDurable: boolean): void => undo.#synced(isDurable);
     undo.#log = await UndoLog.open(device, { ...options, onImage, onSync });
-    // What was found there is durable.
-    undo.#doubtful.clear();
+    undo.#isOpen = true;
     if (readOnly) for (const sequence of undo.#garbage()) undo.#log.forget(sequence);
     else {
       // A slot may have been another segment's by half before a crash: nobody looks into it.
@@ -152,11 +152,9 @@ export class Undo {
     // What is joined was counted where it was.
     if (this.#joining === undefined) this.#held.add(pair, amount);
     else this.#joining.into = segment;
-    for (const bySegment of [this.#bySegment, this.#doubtful]) {
-      let counts = bySegment.get(segment);
-      if (counts === undefined) bySegment.set(segment, (counts = new HeldCounts()));
-      counts.add(pair, amount);
-    }
+    countsIn(this.#bySegment, segment).add(pair, amount);
+    // What an opening finds is durable.
+    if (this.#isOpen) countsIn(this.#doubtful, segment).add(pair, amount);
     this.#name(pair.first, segment);
     this.#name(pair.last, segment);
   }
@@ -406,6 +404,15 @@ export class Undo {
     }
     this.#held.check(pairs);
   }
+}
+
+function countsIn(
+  bySegment: Map<SegmentSequence, HeldCounts>,
+  segment: SegmentSequence,
+): HeldCounts {
+  let counts = bySegment.get(segment);
+  if (counts === undefined) bySegment.set(segment, (counts = new HeldCounts()));
+  return counts;
 }
 
 function amountOf({ checksum }: BeforeImage): Amount {
