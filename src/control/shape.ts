@@ -5,6 +5,7 @@
  * Invariant: a shape takes nothing on trust, and gives back only what it has looked at.
  */
 import { isUuid, type Uuid } from '../base/identity.ts';
+
 export type Shape<T> = (value: unknown, place: string) => T;
 
 type ValueOf<S> = S extends Shape<infer T> ? T : never;

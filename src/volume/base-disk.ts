@@ -15,9 +15,8 @@ import {
   type ByteCount,
   type ByteOffset,
 } from '../base/units.ts';
-import { UnreadableError, type UnreadableCode, type UnreadableRange } from '../base/unreadable.ts';
+import type { UnreadableCode, UnreadableRange } from '../base/unreadable.ts';
 import { STATE_HOLE, STATE_ZERO, type StatusRun } from '../device/block-device.ts';
-import { isZero } from '../device/zeros.ts';
 import { RANGE_ALLOCATE, RANGE_TRIM, type RangeKind } from '../../index/found.ts';
 
 /** The port to it: a file of another format, or a moment of another volume. */
@@ -99,18 +98,6 @@ export class BaseBlocks {
       if (!isVarveError(error)) throw error;
       return error;
     }
-  }
-
-  /**
-   * One block, or undefined when it is zeros.
-   * @throws UnreadableError
-   */
-  async content(block: Block): Promise<Uint8Array | undefined> {
-    if (!(await this.mayHave(block, 1))) return undefined;
-    const content = new Uint8Array(BLOCK_BYTES);
-    const bad = await this.read(block, content);
-    if (bad !== undefined) throw new UnreadableError(bad.code, bad.ranges);
-    return isZero(content) ? undefined : content;
   }
 
   /** Whether anything but zeros may be in these blocks. */

@@ -144,16 +144,22 @@ class Keeper {
     const blank: BeforeImage[] = [];
     for (const block of blocks) await this.#versionsOf(block, found, blank);
     const { there, put } = this.#progress;
+    const isFirst = there.size + put.size === 0;
     // An image that is there twice counts twice.
-    const isMissing = ({ block, until }: BeforeImage): boolean =>
-      !there.has(factOf(block, until)) && !put.has(factOf(block, until));
+    const isMissing = ({ block, until }: BeforeImage): boolean => {
+      if (isFirst) return true;
+      const fact = factOf(block, until);
+      return !there.has(fact) && !put.has(fact);
+    };
     const missing = found.filter(({ image }) => isMissing(image));
-    for (const run of runsOf(blank.filter(isMissing))) missing.push(...(await this.#looked(run)));
+    for (const run of adjacent(blank.filter(isMissing))) missing.push(...(await this.#looked(run)));
     const kept = joined(missing);
     const { imagesMax } = this.#core.undo;
     for (let from = 0; from < kept.length; from += imagesMax) {
       const some = kept.slice(from, from + imagesMax);
       await this.#put(some);
+      // With the last ones the step has ended.
+      if (from + imagesMax >= kept.length) break;
       for (const { image } of some) for (const fact of factsOf(image)) put.add(fact);
     }
     put.clear();
@@ -337,7 +343,7 @@ class Keeper {
 }
 
 /** Adjacent blocks, in runs. @param images - ascending by block */
-function runsOf(images: readonly BeforeImage[]): readonly (readonly BeforeImage[])[] {
+function adjacent(images: readonly BeforeImage[]): readonly (readonly BeforeImage[])[] {
   const runs: BeforeImage[][] = [];
   for (const image of images) {
     const run = runs.at(-1);
