@@ -164,8 +164,9 @@ async function sayBlame(context: Context, past: Past, query: BlameQuery): Promis
 
 const BLAME_HELP = `
 Newest first, down to what the block held at the horizon. WHAT is data, trim, zero, blank (zeros that
-were never written, or trimmed before the window) or base (what the volume is based on). REQUEST is what the request that made it
-changed in all, in whole blocks. Each version can be opened at the moments under SEEN BY.
+were never written, or trimmed before the window) or base (what the volume is based on). REQUEST is
+what the request that made it changed in all, in whole blocks. Each version can be opened at the
+moments under SEEN BY.
 OFFSET is a byte of the disk: 1048576, 1M or 0x100000; whoever has a sector multiplies it by 512.
 `;
 

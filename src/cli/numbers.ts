@@ -83,3 +83,25 @@ export function durationUs(text: string): number | undefined {
   const moment = known(() => parseMoment(`-${text}`));
   return moment?.kind === 'ago' ? moment.agoUs : undefined;
 }
+
+const UNITS = [
+  ['d', 86_400e6],
+  ['h', 3600e6],
+  ['m', 60e6],
+  ['s', 1e6],
+] as const;
+
+/** A length of time in its two largest units: `2h`, `1d 4h`, `1m 30s`. */
+export function spanText(us: number): string {
+  if (us > 0 && us < 1e6) return `${Math.round(us / 1000)}ms`;
+  const at = UNITS.findIndex(([, unitUs]) => us >= unitUs);
+  if (at < 0) return '0s';
+  const parts: string[] = [];
+  let rest = us;
+  for (const [name, unitUs] of UNITS.slice(at, at + 2)) {
+    const count = Math.floor(rest / unitUs);
+    rest -= count * unitUs;
+    if (count > 0) parts.push(`${count}${name}`);
+  }
+  return parts.join(' ');
+}

@@ -1,6 +1,7 @@
 /** What volumes do in a second, from two looks at their counters. Pure. */
 import { sizeText } from '../control/size-text.ts';
 import type { VolumeInfo } from '../volume/report.ts';
+import { spanText } from './numbers.ts';
 
 /** A volume as it was at a time. */
 export interface Look {
@@ -85,16 +86,6 @@ export function loadOf(before: Look, now: Look): Load {
 /** A count a second: small ones with a digit behind the point. */
 export function rateText(rate: number): string {
   return rate > 0 && rate < 10 ? rate.toFixed(1) : String(Math.round(rate));
-}
-
-/** A length of time in its two largest units. */
-export function spanText(us: number): string {
-  const seconds = Math.floor(us / 1e6);
-  const [days, hours, minutes] = [86_400, 3600, 60].map((unit) => Math.floor(seconds / unit));
-  if (days) return `${days}d ${(hours ?? 0) % 24}h`;
-  if (hours) return `${hours}h ${(minutes ?? 0) % 60}m`;
-  if (minutes) return `${minutes}m ${seconds % 60}s`;
-  return `${seconds}s`;
 }
 
 export const LOAD_COLUMNS = [

@@ -1,53 +1,33 @@
 /** What retention keeps and will keep, for people. */
 import { sizeText } from '../control/size-text.ts';
+import { spanText } from './numbers.ts';
 import type { Forecast, RetentionInfo, VolumeInfo } from '../volume/report.ts';
 import { hasRules, RULES, type RetentionPolicy } from '../volume/retention-policy.ts';
 
-const UNITS = [
-  ['d', 86_400e6],
-  ['h', 3600e6],
-  ['m', 60e6],
-  ['s', 1e6],
-] as const;
-
-/** `2h`, `1d 4h`, `90s`: two units of it. */
-export function durationText(us: number): string {
-  if (us < 1e6) return `${Math.round(us / 1000)}ms`;
-  const at = UNITS.findIndex(([, unitUs]) => us >= unitUs);
-  const parts: string[] = [];
-  let rest = us;
-  for (const [name, unitUs] of UNITS.slice(at, at + 2)) {
-    const count = Math.floor(rest / unitUs);
-    rest -= count * unitUs;
-    if (count > 0) parts.push(`${count}${name}`);
-  }
-  return parts.join(' ');
-}
-
 export function policyText(policy: RetentionPolicy): string {
   const parts = RULES.filter((rule) => policy[rule] > 0).map((rule) => `${policy[rule]} ${rule}`);
-  if (policy.everyWriteUs > 0) parts.unshift(`every write ${durationText(policy.everyWriteUs)}`);
+  if (policy.everyWriteUs > 0) parts.unshift(`every write ${spanText(policy.everyWriteUs)}`);
   if (policy.maxBytes > 0) parts.push(`at most ${sizeText(policy.maxBytes)}`);
   return parts.length === 0 ? 'none' : parts.join(', ');
 }
 
 export function windowText({ policy, windowUs, isEveryWriteKept }: RetentionInfo): string {
   const asked = policy.everyWriteUs;
-  const window = `${durationText(windowUs)} long`;
+  const window = `${spanText(windowUs)} long`;
   if (asked === 0) return window;
-  return isEveryWriteKept ? window : `${window}, SHORTER than the ${durationText(asked)} asked for`;
+  return isEveryWriteKept ? window : `${window}, SHORTER than the ${spanText(asked)} asked for`;
 }
 
 export function forecastText(forecast: Forecast, { everyWriteUs }: RetentionPolicy): string {
   const { bytesPerSecond, overUs, windowUs, logBytesNeeded } = forecast;
-  const over = `of the last ${durationText(overUs)}`;
+  const over = `of the last ${spanText(overUs)}`;
   if (windowUs === undefined) return `nothing was written ${over}: the window stays as it is`;
   const { min, max } = windowUs;
   const rate = `at the ${sizeText(bytesPerSecond)}/s ${over}`;
-  const lasts = `${rate} the log covers every write for ${durationText(min)} to ${durationText(max)}`;
+  const lasts = `${rate} the log covers every write for ${spanText(min)} to ${spanText(max)}`;
   if (everyWriteUs === 0 || min >= everyWriteUs) return lasts;
   const need = `a log of ${sizeText(logBytesNeeded)} would`;
-  return `${lasts}: TOO SHORT for ${durationText(everyWriteUs)}, ${need}`;
+  return `${lasts}: TOO SHORT for ${spanText(everyWriteUs)}, ${need}`;
 }
 
 export function heldText(info: RetentionInfo): string {
@@ -79,7 +59,7 @@ export function retentionText(name: string, { retention, snapshots }: VolumeInfo
   const { policy, forecast } = retention;
   const asked = policy.everyWriteUs === 0 ? 'as long as the log covers it' : '';
   const rows: [string, string][] = [
-    ['every write', asked === '' ? durationText(policy.everyWriteUs) : asked],
+    ['every write', asked === '' ? spanText(policy.everyWriteUs) : asked],
     ...RULES.map((rule): [string, string] => {
       const there = snapshots.filter(({ keptFor }) => keptFor.includes(rule)).length;
       return [rule, policy[rule] === 0 ? 'none' : `${policy[rule]}; ${there} there`];

@@ -1,7 +1,8 @@
 /** What `varve top` makes of two looks at a volume. */
 import { describe, expect, it } from 'vitest';
 import { byteCount, generation, micros } from '../../src/base/units.ts';
-import { loadCells, loadOf, rateText, spanText, type Look } from '../../src/cli/rates.ts';
+import { spanText } from '../../src/cli/numbers.ts';
+import { loadCells, loadOf, rateText, type Look } from '../../src/cli/rates.ts';
 import type { VolumeCounters, VolumeInfo } from '../../src/volume/report.ts';
 import { NO_RETENTION } from '../../src/volume/retention-policy.ts';
 
@@ -147,7 +148,7 @@ describe('texts', () => {
       '10',
       '1235',
     ]);
-    const spans = [0, 59e6, 61e6, 3600e6, 7_260e6, 86_400e6 * 3 + 3601e6].map(spanText);
-    expect(spans).toEqual(['0s', '59s', '1m 1s', '1h 0m', '2h 1m', '3d 1h']);
+    const spans = [0, 4500, 59e6, 61e6, 3600e6, 7_260e6, 86_400e6 * 3 + 3601e6].map(spanText);
+    expect(spans).toEqual(['0s', '5ms', '59s', '1m 1s', '1h', '2h 1m', '3d 1h']);
   });
 });
