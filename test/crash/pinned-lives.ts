@@ -18,6 +18,7 @@ import type { SyncPoint } from '../../src/device/lower-device.ts';
 import { isZero } from '../../src/device/zeros.ts';
 import { copyBase } from '../../src/volume/flatten.ts';
 import type { Volume } from '../../src/volume/volume.ts';
+import { needSame } from '../model/same-blocks.ts';
 import { VolumeModel } from '../model/volume-model.ts';
 import { MemoryBase } from '../support/memory-base.ts';
 import { allocationOf } from './allocation-of.ts';
@@ -236,12 +237,7 @@ class PinnedLives {
     const target = new Uint8Array(this.#model.size);
     await device.read(byteOffset(0), target);
     await device.close();
-    const expected = this.#model.bytesAt(0, target.length, generation);
-    for (let block = 0; block < this.#model.blocks; block++) {
-      const [from, to] = [block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES];
-      const isSame = Buffer.compare(target.subarray(from, to), expected.subarray(from, to)) === 0;
-      assert(isSame, `block ${block} of ${label} is as it was at generation ${generation}`);
-    }
+    needSame(target, this.#model, generation, label);
   }
 
   /** The last snapshots go, one by one, while nothing else happens. */

@@ -19,6 +19,7 @@ import { BLOCK_BYTES, byteCount, byteOffset, kibibytes, micros } from '../../src
 import { NO_RETENTION, type RetentionPolicy } from '../../src/volume/retention-policy.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { RetentionModel } from '../model/retention-model.ts';
+import { needSame } from '../model/same-blocks.ts';
 import { VolumeModel } from '../model/volume-model.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
@@ -322,12 +323,7 @@ class RetentionLives {
       if (isGone && isVarveError(error)) return;
       throw error;
     }
-    const expected = this.#model.bytesAt(0, target.length, generation);
-    for (let block = 0; block < this.#model.blocks; block++) {
-      const [from, to] = [block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES];
-      const isSame = Buffer.compare(target.subarray(from, to), expected.subarray(from, to)) === 0;
-      assert(isSame, `block ${block} of ${label} is as it was at generation ${generation}`);
-    }
+    needSame(target, this.#model, generation, label);
   }
 
   /** Everything goes, while nothing else happens: each gives back what was promised. */
