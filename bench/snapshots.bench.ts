@@ -16,6 +16,7 @@ import { BLOCK_BYTES, byteOffset, mebibytes } from '../src/base/units.ts';
 import { VolumeDirectory } from '../src/control/volume-directory.ts';
 import { FileDevice } from '../src/device/file-device.ts';
 import type { Volume } from '../src/volume/volume.ts';
+import { loadVolumes } from '../test/support/volume-code.ts';
 
 const SNAPSHOTS = Number(process.argv[2] ?? 10_000);
 const WRITES = Number(process.argv[3] ?? 64);
@@ -104,6 +105,7 @@ try {
     files: new NodeFiles(),
     openDevice: (path, options) => FileDevice.open(path, options),
     world: realWorld,
+    loadVolumes,
   });
   await directory.create('disk', { size: SIZE, logSize: mebibytes(128) }, () => undefined);
   const opened = await directory.open('disk', 'write');

@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { main } from './cli/main.ts';
 import type { Tools } from './cli/tools.ts';
+import type { VolumeCode } from './control/volume-directory.ts';
 
 function version(): string {
   const source = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
@@ -47,7 +48,15 @@ async function load(): Promise<Tools> {
   ]);
   const files = new NodeFiles();
   const openDevice: Tools['openDevice'] = (path, options) => FileDevice.open(path, options);
-  const surroundings = { files, openDevice, world: realWorld, onRollback: rollbackNotice() };
+  const loadVolumes = async (): Promise<VolumeCode> => {
+    const [{ formatVolume }, { Volume }] = await Promise.all([
+      import('./volume/format-volume.ts'),
+      import('./volume/volume.ts'),
+    ]);
+    return { formatVolume, openVolume: Volume.open.bind(Volume) };
+  };
+  const onRollback = rollbackNotice();
+  const surroundings = { files, openDevice, world: realWorld, loadVolumes, onRollback };
   const ports = {
     controlDoor: nodeControlDoor,
     connectExport: async (path: string, name: string) => {

@@ -16,7 +16,7 @@ import { isVarveError } from '../base/errors.ts';
 import type { ByteCount } from '../base/units.ts';
 import type { OpenDevice } from '../device/lower-device.ts';
 import type { MetaFiles } from '../device/meta-files.ts';
-import { finalBytes } from '../volume/format-volume.ts';
+import { finalBytes } from '../volume/devices.ts';
 import {
   FINAL_FILE,
   LOCK_FILE,

@@ -6,6 +6,9 @@
  *   - A volume is open in one process at most: the one that holds its lock.
  *   - A creation that fails leaves the directory as it was; one that a crash ends leaves files that
  *     the next one of that name removes, and takes for nothing else.
+ *
+ * The code of volumes is half of the program: it is loaded where one is opened, since a command
+ * that asks a server needs none of it.
  */
 import { join } from 'node:path';
 import { VarveError, isVarveError } from '../base/errors.ts';
@@ -18,11 +21,12 @@ import type { FileLock, MetaFiles } from '../device/meta-files.ts';
 import { LOG_BYTES_MAX } from '../../log/geometry.ts';
 import type { ImageFormat } from '../image/base-image.ts';
 import type { BaseOptions } from '../volume/final-storage.ts';
-import { finalBytes, formatVolume, sumsBytes } from '../volume/format-volume.ts';
+import { finalBytes, sumsBytes } from '../volume/devices.ts';
+import type { formatVolume } from '../volume/format-volume.ts';
 import { timeText } from '../volume/moment.ts';
 import type { Progress } from '../volume/report.ts';
 import { NO_RETENTION } from '../volume/retention-policy.ts';
-import { Volume } from '../volume/volume.ts';
+import type { Volume } from '../volume/volume.ts';
 import { baseText, type BaseRecord, type VolumeBase } from './base-record.ts';
 import { originDisk, originName, type OpenOrigin } from './clones.ts';
 import { sizeArgument } from './size-text.ts';
@@ -55,10 +59,17 @@ import {
 const CACHE_BYTES = mebibytes(16);
 
 /** The outside world, as a directory of volumes needs it. */
+/** What is loaded where a volume is opened. */
+export interface VolumeCode {
+  readonly formatVolume: typeof formatVolume;
+  readonly openVolume: typeof Volume.open;
+}
+
 export interface Surroundings {
   readonly files: MetaFiles;
   readonly openDevice: OpenDevice;
   readonly world: World;
+  readonly loadVolumes: () => Promise<VolumeCode>;
   /** Told how a rollback goes on that a volume's opening found unfinished. */
   readonly onRollback?: ((name: string, done: number, total: number) => void) | undefined;
 }
@@ -228,7 +239,8 @@ export class VolumeDirectory {
         hadBase: record.hadBase,
       };
       const all = { ...options, ...based, cacheBytes: CACHE_BYTES, keepAside: keep, onRollback };
-      const volume = await Volume.open(devices, all, world);
+      const { openVolume } = await this.#around.loadVolumes();
+      const volume = await openVolume(devices, all, world);
       const closeOnce = async (): Promise<void> => {
         try {
           await volume.close();
@@ -397,6 +409,7 @@ export class VolumeDirectory {
       undo: undo.device,
     };
     const geometry = geometryOf(record);
+    const { formatVolume } = await this.#around.loadVolumes();
     await formatVolume(devices, { uuid, geometry }, this.#around.world, progress);
   }
 

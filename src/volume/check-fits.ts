@@ -4,7 +4,7 @@ import type { Uuid } from '../base/identity.ts';
 import { kibibytes, type ByteCount } from '../base/units.ts';
 import type { OpenedLog } from '../../log/log.ts';
 import { undoGeometry } from '../../log/undo-survey.ts';
-import { finalBytes, sumsBytes, undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
+import { finalBytes, sumsBytes, undoSegmentBytes, type VolumeDevices } from './devices.ts';
 
 /** Beside its payload a request brings headers, edges and a lineage record, and waits for their room. */
 const RING_BYTES_MIN = kibibytes(64);

@@ -24,7 +24,7 @@ import { Destager } from './destager.ts';
 import { ElapsedClock } from './elapsed-clock.ts';
 import { FinalStorage, type BaseOptions } from './final-storage.ts';
 import { copyBase } from './flatten.ts';
-import { undoSegmentBytes, type VolumeDevices } from './format-volume.ts';
+import { undoSegmentBytes, type VolumeDevices } from './devices.ts';
 import { describe, historyOf, type HistoryQuery } from './info.ts';
 import { pinsOf } from './kept-pins.ts';
 import { Hooks, randomNumber, startLog } from './log-hooks.ts';

@@ -12,6 +12,7 @@ import { temporaryDirectory } from '../support/files.ts';
 import { varve, varveToEnd } from '../support/run.ts';
 import { Server } from '../support/server.ts';
 import { makeVolume, refused } from './house.ts';
+import { loadVolumes } from '../support/volume-code.ts';
 
 const MIB = 1024 ** 2;
 
@@ -52,6 +53,7 @@ async function writeHours(path: string, hours: number): Promise<void> {
     files: new NodeFiles(),
     openDevice: (file, options) => FileDevice.open(file, options),
     world: { ...realWorld, clock },
+    loadVolumes,
   });
   time.back = hours;
   const opened = await directory.open('disk', 'write');

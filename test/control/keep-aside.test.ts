@@ -8,6 +8,7 @@ import { blocksOf, get, put } from '../crash/bench.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimFiles } from '../sim/sim-files.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { loadVolumes } from '../support/volume-code.ts';
 
 const SIZE = { size: mebibytes(1), logSize: mebibytes(80) };
 const FOLDER = '/srv/varve/disk';
@@ -21,7 +22,7 @@ const quiet = (): void => undefined;
 
 function directoryOn(power: PowerSupply, files: SimFiles): VolumeDirectory {
   const { openDevice } = files;
-  return new VolumeDirectory('/srv/varve', { files, openDevice, world: power.life });
+  return new VolumeDirectory('/srv/varve', { files, openDevice, world: power.life, loadVolumes });
 }
 
 /** A volume whose second batch is lost, while those behind it reached a flush mark. */

@@ -11,6 +11,7 @@ import type { Volume } from '../../src/volume/volume.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimFiles } from '../sim/sim-files.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { loadVolumes } from '../support/volume-code.ts';
 
 const SMALL: CreateOptions = { size: mebibytes(1), logSize: mebibytes(80) };
 const PATH = '/srv/varve';
@@ -28,7 +29,12 @@ async function house(seed: number, work: (house: House) => Promise<void>): Promi
   const power = new PowerSupply(world);
   const files = SimFiles.create(power);
   const { openDevice } = files;
-  const directory = new VolumeDirectory(PATH, { files, openDevice, world: power.life });
+  const directory = new VolumeDirectory(PATH, {
+    files,
+    openDevice,
+    world: power.life,
+    loadVolumes,
+  });
   await world.run(async () => {
     await directory.create('disk', SMALL, quiet);
     await work({ world, files, directory });

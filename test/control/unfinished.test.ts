@@ -5,6 +5,7 @@ import { VolumeDirectory, type CreateOptions } from '../../src/control/volume-di
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimFiles, type SimFilesOptions } from '../sim/sim-files.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { loadVolumes } from '../support/volume-code.ts';
 
 const SIZES = { size: mebibytes(1), logSize: mebibytes(80) };
 const LOG = '/fast/log';
@@ -15,7 +16,7 @@ const quiet = (): void => undefined;
 
 function directoryOn(power: PowerSupply, files: SimFiles, path = '/srv/varve'): VolumeDirectory {
   const { openDevice } = files;
-  return new VolumeDirectory(path, { files, openDevice, world: power.life });
+  return new VolumeDirectory(path, { files, openDevice, world: power.life, loadVolumes });
 }
 
 interface Machine {
@@ -234,6 +235,7 @@ describe('a creation outside the folder', () => {
         const directory = new VolumeDirectory('/srv/varve', {
           files,
           world: power.life,
+          loadVolumes,
           openDevice: (path, options) => {
             if (changes++ === at) files.failNext('DISK_FULL');
             return files.openDevice(path, options);

@@ -11,6 +11,7 @@ import { VolumeDirectory, type CreateOptions } from '../../src/control/volume-di
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimFiles } from '../sim/sim-files.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { loadVolumes } from '../support/volume-code.ts';
 
 const SMALL: CreateOptions = { size: mebibytes(1), logSize: mebibytes(80) };
 const quiet = (): void => undefined;
@@ -24,7 +25,7 @@ interface Machine {
 
 function directoryOn(power: PowerSupply, files: SimFiles): VolumeDirectory {
   const { openDevice } = files;
-  return new VolumeDirectory('/srv/varve', { files, openDevice, world: power.life });
+  return new VolumeDirectory('/srv/varve', { files, openDevice, world: power.life, loadVolumes });
 }
 
 function machine(seed: number): Machine {
@@ -97,6 +98,7 @@ describe('a volume directory', () => {
             files: around,
             openDevice,
             world,
+            loadVolumes,
           })
             .create('disk', SMALL, quiet)
             .then(

@@ -14,6 +14,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimFiles } from '../sim/sim-files.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { loadVolumes } from '../support/volume-code.ts';
 
 const BLOCKS = 300;
 const SIZE = byteCount(BLOCKS * BLOCK_BYTES);
@@ -63,7 +64,8 @@ class CloneLives {
   #directory(): VolumeDirectory {
     const files = this.#files.reopen();
     const { openDevice } = files;
-    return new VolumeDirectory('/srv/varve', { files, openDevice, world: this.#power.life });
+    const world = this.#power.life;
+    return new VolumeDirectory('/srv/varve', { files, openDevice, world, loadVolumes });
   }
 
   async run(): Promise<void> {

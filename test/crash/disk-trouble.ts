@@ -5,7 +5,7 @@
  */
 import type { ByteOffset } from '../../src/base/units.ts';
 import type { LowerDevice, SyncPoint } from '../../src/device/lower-device.ts';
-import type { VolumeDevices } from '../../src/volume/format-volume.ts';
+import type { VolumeDevices } from '../../src/volume/devices.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import type { SimDisk } from '../sim/sim-disk.ts';
 import type { SimVolume } from '../sim/sim-volume.ts';

@@ -3,12 +3,8 @@ import { newUuid, type Uuid } from '../../src/base/identity.ts';
 import { byteCount, kibibytes, type ByteCount } from '../../src/base/units.ts';
 import type { World } from '../../src/base/world.ts';
 import type { SyncPoint } from '../../src/device/lower-device.ts';
-import {
-  finalBytes,
-  formatVolume,
-  sumsBytes,
-  type VolumeDevices,
-} from '../../src/volume/format-volume.ts';
+import { finalBytes, sumsBytes, type VolumeDevices } from '../../src/volume/devices.ts';
+import { formatVolume } from '../../src/volume/format-volume.ts';
 import type { BaseDisk } from '../../src/volume/base-disk.ts';
 import type { BaseOptions } from '../../src/volume/final-storage.ts';
 import { Volume, type VolumeOptions } from '../../src/volume/volume.ts';
