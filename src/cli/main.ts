@@ -83,11 +83,6 @@ export async function main(
       status = value;
     },
   };
-  // A reader of ours that has read enough is no failure.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
-    throw error;
-  });
   // The world's timers keep no process: while a command runs, this one does.
   const alive = setInterval(() => undefined, KEEP_ALIVE_MS);
   try {

@@ -9,6 +9,7 @@ import { tcpUri, unixUri, type TcpAddress } from '../control/uris.ts';
 import { contextOf, parseMode, shared, type Context, type Setup } from './context.ts';
 import { parseDiskSize } from './numbers.ts';
 import { say, sayError, shellQuoted } from './output.ts';
+import { given, untilSignal } from './signals.ts';
 
 interface ServeFlags {
   readonly unix?: string;
@@ -91,20 +92,6 @@ function examplesOf(server: Server): readonly string[] {
   ];
 }
 
-/** Settles at the first signal; the second one ends the process at once. */
-function untilSignal(): Promise<void> {
-  return new Promise((resolveSignal) => {
-    let seen = 0;
-    const onSignal = (): void => {
-      seen += 1;
-      if (seen > 1) process.exit(1);
-      resolveSignal();
-    };
-    process.on('SIGTERM', onSignal);
-    process.on('SIGINT', onSignal);
-  });
-}
-
 /** What the flags ask for, checked before anything is done. */
 function listenOptions({ unix, tcp, writeMode, start }: ServeFlags): ServeOptions {
   const listen = tcp ?? (start === true ? START_TCP : undefined);
@@ -162,15 +149,17 @@ export function addServe(program: Command, setup: Setup): void {
     const options = listenOptions(flags);
     const context = await contextOf(command, setup);
     const { Server: NbdServer } = await import('../control/server.ts');
-    const signal = untilSignal();
     const { serverPorts } = context.tools;
     const all = { ...options, prepare: preparing(context, flags), onRefusal: sayRefusal };
-    const server = await NbdServer.start(context.directory, all, serverPorts);
-    // Loudly: the others are served, and somebody has to look after these.
-    for (const { error } of server.failures) sayError(error, context.isJson);
-    sayReady(server, { isJson: context.isJson, isStart: flags.start === true });
-    await signal;
-    await server.stop();
+    const serve = async (signal: AbortSignal): Promise<void> => {
+      const server = await NbdServer.start(context.directory, all, serverPorts);
+      // Loudly: the others are served, and somebody has to look after these.
+      for (const { error } of server.failures) sayError(error, context.isJson);
+      sayReady(server, { isJson: context.isJson, isStart: flags.start === true });
+      await given(signal);
+      await server.stop();
+    };
+    await untilSignal(serve, () => process.exit(1));
     if (!context.isJson) say('stopped in order');
   });
 }

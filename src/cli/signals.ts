@@ -1,9 +1,19 @@
 /** Work that SIGINT or SIGTERM ends in order. */
+import { once } from 'node:events';
 
-/** There is nothing to hurry with a second signal: `work` hears of the first and comes to its end. */
-export async function untilSignal<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/**
+ * There is nothing to hurry with a second signal, unless `onSecond` does: `work` hears of the first
+ * and comes to its end.
+ */
+export async function untilSignal<T>(
+  work: (signal: AbortSignal) => Promise<T>,
+  onSecond: () => void = () => undefined,
+): Promise<T> {
   const controller = new AbortController();
-  const onSignal = (): void => controller.abort();
+  const onSignal = (): void => {
+    if (controller.signal.aborted) onSecond();
+    else controller.abort();
+  };
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
   try {
@@ -12,4 +22,9 @@ export async function untilSignal<T>(work: (signal: AbortSignal) => Promise<T>):
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
   }
+}
+
+/** Settles once the signal was given. */
+export async function given(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, 'abort');
 }
