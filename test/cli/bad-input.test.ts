@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { needs } from '../support/clients.ts';
 import { copyTree, temporaryDirectory } from '../support/files.ts';
 import { varve, varveToEnd } from '../support/run.ts';
-import { makeVolume, refused, SMALL_SIZES, stateOf } from './house.ts';
+import { makeVolume, refused, refusedHere, SMALL_SIZES, stateOf } from './house.ts';
 
 const HUGE = '9007199254740992';
 const temporary = temporaryDirectory();
@@ -91,7 +91,7 @@ const ROWS: readonly Row[] = [
 describe('bad input', () => {
   test.each(ROWS)('%j is refused with %s, exit %i', async (words, code, exit) => {
     const before = stateOf(temporary.path);
-    const { code: status, error, stdout } = await refused(data, words);
+    const { code: status, error, stdout } = await refusedHere(data, words);
     expect(error).toMatchObject({ code });
     expect(error.next).not.toBe('');
     expect(status).toBe(exit);
@@ -121,7 +121,7 @@ describe('bad input', () => {
     [['history', 'disk', '--from', 'yesterday'], 'write a time'],
     [['export', 'disk', spare, '--resume'], '--force exports it again'],
   ])('%j is told how to go on: %s', async (words, next) => {
-    expect((await refused(data, words)).error.next).toContain(next);
+    expect((await refusedHere(data, words)).error.next).toContain(next);
   });
 
   test('tells people the code, what happened, and the next step', async () => {
@@ -219,7 +219,7 @@ describe('files of a volume', () => {
       using copy = spoilt(spoil);
       const before = stateOf(copy.path);
       for (const words of [['info', 'disk'], ['serve'], ['mark', 'disk', 'x'], ['check', 'disk']]) {
-        const { code: status, error } = await refused(copy.path, words);
+        const { code: status, error } = await refusedHere(copy.path, words);
         expect(error).toMatchObject({ code });
         expect(status).toBe(1);
       }

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { temporaryDirectory } from '../support/files.ts';
 import { run, varve } from '../support/run.ts';
 import { Server } from '../support/server.ts';
-import { makeVolume, refused } from './house.ts';
+import { makeVolume, refusedHere } from './house.ts';
 
 const BLOCK = 4096;
 const directory = temporaryDirectory();
@@ -105,11 +105,11 @@ describe('varve diff', () => {
   });
 
   test('refuses two volumes, and moments that are none', async () => {
-    const two = await refused(path, ['diff', 'disk@one', 'other@two']);
+    const two = await refusedHere(path, ['diff', 'disk@one', 'other@two']);
     expect(two).toMatchObject({ code: 2, error: { code: 'USAGE' } });
-    const outside = await refused(path, ['diff', 'disk@gen=9999']);
+    const outside = await refusedHere(path, ['diff', 'disk@gen=9999']);
     expect(outside).toMatchObject({ code: 1, error: { code: 'MOMENT_OUTSIDE' } });
-    const unknown = await refused(path, ['diff', 'nodisk@one']);
+    const unknown = await refusedHere(path, ['diff', 'nodisk@one']);
     expect(unknown.error.code).toBe('VOLUME_UNKNOWN');
   });
 });
@@ -131,9 +131,9 @@ describe('varve blame', () => {
     expect(await varve(path, next)).toContain('before the window');
     const old = await asked<{ versions: readonly Version[] }>('blame', 'disk@one', '0');
     expect(old.versions).toHaveLength(2);
-    const beyond = await refused(path, ['blame', 'disk', '1T']);
+    const beyond = await refusedHere(path, ['blame', 'disk', '1T']);
     expect(beyond.error.code).toBe('REQUEST_BAD');
-    expect((await refused(path, ['blame', 'disk', 'here'])).error.code).toBe('USAGE');
+    expect((await refusedHere(path, ['blame', 'disk', 'here'])).error.code).toBe('USAGE');
   });
 });
 
@@ -219,12 +219,12 @@ describe('varve find', () => {
       ['find', 'disk', '--bytes', 'a', '--from', 'two', '--to', 'one'],
     ];
     for (const words of refusals) {
-      expect(await refused(path, words), words.join(' ')).toMatchObject({
+      expect(await refusedHere(path, words), words.join(' ')).toMatchObject({
         code: 2,
         error: { code: 'USAGE' },
       });
     }
-    const beyond = await refused(path, ['find', 'disk', '--bytes', 'a', '--at', '1T']);
+    const beyond = await refusedHere(path, ['find', 'disk', '--bytes', 'a', '--at', '1T']);
     expect(beyond.error.code).toBe('REQUEST_BAD');
   });
 });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { temporaryDirectory } from '../support/files.ts';
 import { varve } from '../support/run.ts';
 import { Server } from '../support/server.ts';
-import { makeVolume, refused } from './house.ts';
+import { makeVolume, refusedHere } from './house.ts';
 
 const MIB = 1024 ** 2;
 const root = temporaryDirectory();
@@ -66,18 +66,18 @@ test('a clone is what its origin was, has a history of its own, and is cloned it
   await write('two', Buffer.alloc(7000, 2));
   expect(await holds('two', begun(golden, 2))).toBe(true);
   expect(await holds('one', begun(golden, 5))).toBe(true);
-  expect((await refused(directory, ['clone', 'one', 'two'])).error.code).toBe('VOLUME_EXISTS');
+  expect((await refusedHere(directory, ['clone', 'one', 'two'])).error.code).toBe('VOLUME_EXISTS');
 }, 300_000);
 
 test('a snapshot stays while clones need it, and a clone is made independent', async () => {
-  const kept = await refused(directory, ['snapshot', 'delete', 'disk', 'golden']);
+  const kept = await refusedHere(directory, ['snapshot', 'delete', 'disk', 'golden']);
   expect(kept.error).toMatchObject({
     code: 'SNAPSHOT_IN_USE',
     message: expect.stringContaining('disk@golden is needed by one'),
     next: expect.stringContaining('varve flatten'),
   });
   await using server = await Server.start(directory);
-  const served = await refused(directory, ['snapshot', 'delete', 'disk', 'golden']);
+  const served = await refusedHere(directory, ['snapshot', 'delete', 'disk', 'golden']);
   expect(served.error.code).toBe('SNAPSHOT_IN_USE');
   expect(await json(['flatten', 'one'])).toMatchObject({ name: 'one', base: 'disk@golden' });
   await varve(directory, ['snapshot', 'delete', 'disk', 'golden']);
@@ -89,7 +89,7 @@ test('a snapshot stays while clones need it, and a clone is made independent', a
   ] as const) {
     expect(await holds(name, content)).toBe(true);
   }
-  expect((await refused(directory, ['flatten', 'one'])).error.code).toBe('BASE_NONE');
+  expect((await refusedHere(directory, ['flatten', 'one'])).error.code).toBe('BASE_NONE');
   await server.stop();
   expect(await json(['info', 'one'])).not.toHaveProperty('base');
   expect(await json(['check', 'one'])).toMatchObject({ ok: true });
@@ -102,6 +102,6 @@ test('an origin that is gone is told, and nothing else is read in its place', as
   const { snapshots } = JSON.parse(await varve(directory, ['info', 'disk', '--json']));
   expect(snapshots.map(({ label }: { label: string }) => label)).toEqual(['clone-three']);
   rmSync(join(directory, 'disk'), { recursive: true });
-  const { error } = await refused(directory, ['info', 'three']);
+  const { error } = await refusedHere(directory, ['info', 'three']);
   expect(error).toMatchObject({ code: 'BASE_MISSING', message: expect.stringContaining('disk') });
 }, 300_000);

@@ -1,6 +1,9 @@
 /** Volumes for tests of the command line: small, quickly made, and what their directory holds. */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { vi } from 'vitest';
+import { loadTools } from '../../src/app/load-tools.ts';
+import { main } from '../../src/cli/main.ts';
 import { varve, varveToEnd, type Ended } from '../support/run.ts';
 
 /** The smallest log that holds two of the largest requests, or nearly so. */
@@ -25,6 +28,34 @@ export async function refused(directory: string, words: readonly string[]): Prom
   const ended = await varveToEnd(directory, [...words, '--json']);
   const { error }: { error: ToldError } = JSON.parse(ended.stderr || 'null');
   return { ...ended, error };
+}
+
+/** What `refused` gives, without a process of its own: for the many ways to ask wrongly. */
+export async function refusedHere(directory: string, words: readonly string[]): Promise<Refusal> {
+  const [stdout, stderr] = [catchOutput(process.stdout), catchOutput(process.stderr)];
+  try {
+    const argv = [...words, '--json', '--dir', directory];
+    const code = await main(argv, { load: loadTools, version: 'tested' });
+    const { error }: { error: ToldError } = JSON.parse(stderr.text() || 'null');
+    return { code, signal: null, stdout: stdout.text(), stderr: stderr.text(), error };
+  } finally {
+    stdout.end();
+    stderr.end();
+  }
+}
+
+function catchOutput(stream: NodeJS.WriteStream): { text(): string; end(): void } {
+  const caught: string[] = [];
+  const spy = vi.spyOn(stream, 'write').mockImplementation((chunk) => {
+    caught.push(String(chunk));
+    return true;
+  });
+  return {
+    text: () => caught.join(''),
+    end: () => {
+      spy.mockRestore();
+    },
+  };
 }
 
 /**

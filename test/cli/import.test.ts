@@ -7,7 +7,7 @@ import { connectUnix } from '../../src/nbd/node-socket.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { varve, varveToEnd } from '../support/run.ts';
 import { Server } from '../support/server.ts';
-import { makeVolume, refused } from './house.ts';
+import { makeVolume, refusedHere } from './house.ts';
 
 const BLOCK = 4096;
 
@@ -28,12 +28,12 @@ test('a disk that clients have open is not written over, and what it was comes b
   });
   const { head } = await server.info();
 
-  const refusal = await refused(path, ['import', two, 'disk']);
+  const refusal = await refusedHere(path, ['import', two, 'disk']);
   expect(refusal).toMatchObject({ code: 1, error: { code: 'CLIENTS_CONNECTED' } });
   expect((await server.info()).head.generation).toBe(head.generation);
 
   // The bytes of a stream are no disk.
-  const astray = await refused(path, ['import', stream, 'disk', '--force']);
+  const astray = await refusedHere(path, ['import', stream, 'disk', '--force']);
   expect(astray).toMatchObject({ code: 1, error: { code: 'FILE_BAD' } });
   expect(astray.error.next).toContain('varve receive');
   await client.write(0, new Uint8Array(BLOCK).fill(3), { fua: false });

@@ -11,7 +11,7 @@ import { FileDevice } from '../../src/device/file-device.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { varve, varveToEnd } from '../support/run.ts';
 import { Server } from '../support/server.ts';
-import { makeVolume, refused } from './house.ts';
+import { makeVolume, refusedHere } from './house.ts';
 import { loadVolumes } from '../support/volume-code.ts';
 
 const MIB = 1024 ** 2;
@@ -161,11 +161,11 @@ test('what is asked wrongly is refused with the way out', async () => {
     [['disk', '--none', '--daily', '1'], 'USAGE'],
   ];
   for (const [words, code] of cases) {
-    const refusal = await refused(path, ['retention', ...words]);
+    const refusal = await refusedHere(path, ['retention', ...words]);
     expect(refusal.error.code, words.join(' ')).toBe(code);
     expect(refusal.code, words.join(' ')).toBe(2);
   }
-  const refusal = await refused(path, ['retention', 'other', '--daily', '1']);
+  const refusal = await refusedHere(path, ['retention', 'other', '--daily', '1']);
   expect(refusal.error.code).toBe('VOLUME_UNKNOWN');
   const help = await varveToEnd(path, ['retention', '--help']);
   expect(help.stdout).toContain('--every-write 2h --hourly 24 --daily 7 --weekly 4');

@@ -7,7 +7,7 @@ import { NbdClient } from '../../src/nbd/client.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { varve } from '../support/run.ts';
 import { Server } from '../support/server.ts';
-import { makeVolume, refused } from './house.ts';
+import { makeVolume, refusedHere } from './house.ts';
 
 const BLOCK = 4096;
 
@@ -103,7 +103,7 @@ test('clients are in the way, until they are sent away', async () => {
     exportName: 'disk@one',
     metaContexts: [],
   });
-  const refusal = await refused(path, ['rollback', 'disk', '--to', 'one']);
+  const refusal = await refusedHere(path, ['rollback', 'disk', '--to', 'one']);
   expect(refusal.error.code).toBe('CLIENTS_CONNECTED');
   expect(refusal.error.next).toContain('--force');
   await client.write(0, new Uint8Array(BLOCK).fill(2), { fua: false });
@@ -134,7 +134,7 @@ test('what is asked wrongly is refused with the way out', async () => {
     [['other', '--to', 'gen=1'], 'VOLUME_UNKNOWN', 1],
   ];
   for (const [words, code, status] of cases) {
-    const refusal = await refused(path, ['rollback', ...words]);
+    const refusal = await refusedHere(path, ['rollback', ...words]);
     expect(refusal.error.code, words.join(' ')).toBe(code);
     expect(refusal.code, words.join(' ')).toBe(status);
   }

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { temporaryDirectory } from '../support/files.ts';
 import { varve } from '../support/run.ts';
 import { Server } from '../support/server.ts';
-import { makeVolume, refused } from './house.ts';
+import { makeVolume, refusedHere } from './house.ts';
 
 const root = temporaryDirectory();
 const from = join(root.path, 'from');
@@ -56,10 +56,10 @@ test('a disk goes over whole, then what changed, which breaks off and is resumed
   await using origin = await Server.start(from);
   await using copy = await Server.start(to);
   await varve(from, ['send', 'disk@two', '--from', 'disk@one', '--output', stream, '--force']);
-  const again = await refused(from, ['send', 'disk@two', '--output', stream]);
+  const again = await refusedHere(from, ['send', 'disk@two', '--output', stream]);
   expect(again.error.code).toBe('FILE_EXISTS');
   truncateSync(stream, statSync(stream).size - 900_000);
-  const cut = await refused(to, ['receive', 'copy', '--input', stream]);
+  const cut = await refusedHere(to, ['receive', 'copy', '--input', stream]);
   expect(cut).toMatchObject({ code: 1, error: { code: 'STREAM_CUT' } });
   expect(await isSame('copy', 'disk@one')).toBe(true);
   expect(await varve(to, ['info', 'copy'])).toMatch(/receiving +generation \d+ of .*: unfinished/);
@@ -75,25 +75,29 @@ test('a disk goes over whole, then what changed, which breaks off and is resumed
 }, 180_000);
 
 test('what is asked wrongly is told with the next step', async () => {
-  const none = await refused(to, ['receive', 'copy', '--resume-token']);
+  const none = await refusedHere(to, ['receive', 'copy', '--resume-token']);
   expect(none.error.code).toBe('RECEIVE_NONE');
-  const nothing = await refused(to, ['receive', 'copy', '--abort']);
+  const nothing = await refusedHere(to, ['receive', 'copy', '--abort']);
   expect(nothing.error.code).toBe('RECEIVE_NONE');
-  const token = await refused(from, ['send', 'disk', '--resume', 'rubbish', '--dry-run']);
+  const token = await refusedHere(from, ['send', 'disk', '--resume', 'rubbish', '--dry-run']);
   expect(token.error).toMatchObject({ code: 'STREAM_BAD' });
-  const backwards = await refused(from, ['send', 'disk@one', '--from', 'two', '--dry-run']);
+  const backwards = await refusedHere(from, ['send', 'disk@one', '--from', 'two', '--dry-run']);
   expect(backwards.error.code).toBe('HISTORY_EMPTY');
-  const other = await refused(from, ['send', 'disk', '--from', 'other@one', '--dry-run']);
+  const other = await refusedHere(from, ['send', 'disk', '--from', 'other@one', '--dry-run']);
   expect(other.error.code).toBe('USAGE');
   const file = join(root.path, 'in.raw');
-  expect((await refused(to, ['receive', 'copy', '--input', file])).error.code).toBe('STREAM_BAD');
-  expect((await refused(to, ['receive', 'new', '--input', file])).error.code).toBe('STREAM_BAD');
+  expect((await refusedHere(to, ['receive', 'copy', '--input', file])).error.code).toBe(
+    'STREAM_BAD',
+  );
+  expect((await refusedHere(to, ['receive', 'new', '--input', file])).error.code).toBe(
+    'STREAM_BAD',
+  );
   expect(JSON.parse(await varve(to, ['list', '--json']))).toHaveLength(1);
   await varve(from, ['send', 'disk@two', '--from', 'one', '--output', stream, '--force']);
-  const twice = await refused(to, ['receive', 'copy', '--input', stream]);
+  const twice = await refusedHere(to, ['receive', 'copy', '--input', stream]);
   expect(twice.error.code).toBe('STREAM_MISFIT');
   expect(twice.error.message).toContain('it holds that already: snapshot two');
   expect(twice.error.next).toContain('nothing has to be done');
-  const unknown = await refused(to, ['receive', 'new', '--input', stream]);
+  const unknown = await refusedHere(to, ['receive', 'new', '--input', stream]);
   expect(unknown.error.code).toBe('VOLUME_UNKNOWN');
 }, 180_000);

@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { temporaryDirectory } from '../support/files.ts';
 import { varve, VARVE } from '../support/run.ts';
 import { Server } from '../support/server.ts';
-import { makeVolume, refused } from './house.ts';
+import { makeVolume, refusedHere } from './house.ts';
 
 interface Load {
   readonly name: string;
@@ -20,14 +20,14 @@ describe('varve top', () => {
     using directory = temporaryDirectory();
     const { path } = directory;
     await makeVolume(path);
-    expect(await refused(path, ['top'])).toMatchObject({
+    expect(await refusedHere(path, ['top'])).toMatchObject({
       code: 1,
       error: { code: 'SERVER_NEEDED' },
     });
-    const soon = await refused(path, ['top', '--interval', 'soon']);
+    const soon = await refusedHere(path, ['top', '--interval', 'soon']);
     expect(soon).toMatchObject({ code: 2, error: { code: 'USAGE' } });
     await using server = await Server.start(path);
-    expect((await refused(path, ['top', 'other'])).error.code).toBe('VOLUME_UNKNOWN');
+    expect((await refusedHere(path, ['top', 'other'])).error.code).toBe('VOLUME_UNKNOWN');
     expect(await server.stop()).toBe(0);
   });
 
