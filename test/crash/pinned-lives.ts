@@ -43,6 +43,8 @@ export interface PinnedLivesOptions {
 }
 
 export interface PinnedLivesReport {
+  /** How often as much was written to the log as it holds. */
+  readonly wraps: number;
   readonly snapshots: number;
   readonly rounds: number;
   readonly images: number;
@@ -324,12 +326,14 @@ export async function runPinnedLives(options: PinnedLivesOptions): Promise<Pinne
     if (power.alive) power.cut();
     power.restore();
   }
-  await world.run(async () => {
+  const written = await world.run(async () => {
     const volume = await sim.open(power.life);
     await lives.live(volume, () => true);
     await lives.end(volume);
     await volume.close();
+    return volume.core.log.writer.durable.lsn;
   });
   const { made, rounds, images, freedBytes, flattened } = lives;
-  return { snapshots: made, rounds, images, freedBytes, flattened };
+  const wraps = Math.floor(written / (sim.geometry.slotCount * sim.geometry.segmentBytes));
+  return { wraps, snapshots: made, rounds, images, freedBytes, flattened };
 }
