@@ -8,22 +8,13 @@ import { expect, it } from 'vitest';
 import { describeWith } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { generateTree, manifestOf } from '../support/generated-tree.ts';
-import { AttachedDisk, Mount } from '../support/mounts.ts';
+import { AttachedDisk, withExt4 } from '../support/mounts.ts';
 import { run, varve, varveToEnd } from '../support/run.ts';
 import { Server } from '../support/server.ts';
 
 const FILES = 300;
 const TREE = 'years-of-work';
-const EXT4 = { type: 'ext4', options: 'noatime,discard' };
 const CLIENTS = ['nbdfuse', 'fusermount3', 'losetup', 'mount', 'mkfs.ext4'] as const;
-
-async function withLive<T>(server: Server, work: (path: string) => Promise<T>): Promise<T> {
-  await using disk = await AttachedDisk.attach(server.uri(), 'write');
-  await using mount = await Mount.mount(disk.device, EXT4);
-  const result = await work(mount.path);
-  await run('sync', ['--file-system', mount.path]);
-  return result;
-}
 
 /** Nothing to repair, and nothing to replay: it was unmounted. */
 async function fsck(server: Server): Promise<void> {
@@ -41,12 +32,12 @@ describeWith(CLIENTS, 'a disk that is rolled back', () => {
       await using disk = await AttachedDisk.attach(server.uri(), 'write');
       await run('mkfs.ext4', ['-q', '-F', disk.device]);
     }
-    const written = await withLive(server, async (path) => {
+    const written = await withExt4(server.uri(), async (path) => {
       generateTree(join(path, TREE), { seed: 12, files: FILES });
       return manifestOf(join(path, TREE));
     });
     await varve(data, ['mark', 'disk', 'before-accident']);
-    await withLive(server, async (path) => {
+    await withExt4(server.uri(), async (path) => {
       rmSync(join(path, TREE), { recursive: true });
       writeFileSync(join(path, 'after.txt'), 'work goes on');
       await run('sync', ['--file-system', path]);
@@ -57,7 +48,7 @@ describeWith(CLIENTS, 'a disk that is rolled back', () => {
 
     const told = await varve(data, ['rollback', 'disk', '--to', 'before-accident']);
     await fsck(server);
-    await withLive(server, async (path) => {
+    await withExt4(server.uri(), async (path) => {
       expect(manifestOf(join(path, TREE))).toEqual(written);
       expect(existsSync(join(path, 'after.txt'))).toBe(false);
     });
@@ -65,7 +56,7 @@ describeWith(CLIENTS, 'a disk that is rolled back', () => {
     const undo = /^undo +varve rollback disk --to (\S+)/m.exec(told)?.[1] ?? '';
     await varve(data, ['rollback', 'disk', '--to', undo]);
     await fsck(server);
-    await withLive(server, async (path) => {
+    await withExt4(server.uri(), async (path) => {
       expect(existsSync(join(path, TREE))).toBe(false);
       expect(readFileSync(join(path, 'after.txt'), 'utf8')).toBe('work goes on');
     });

@@ -10,7 +10,7 @@ import { expect, it } from 'vitest';
 import { describeWith } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { generateTree, manifestOf } from '../support/generated-tree.ts';
-import { AttachedDisk, Mount } from '../support/mounts.ts';
+import { AttachedDisk, Mount, withExt4 } from '../support/mounts.ts';
 import { run, varve } from '../support/run.ts';
 import { Server } from '../support/server.ts';
 
@@ -19,7 +19,6 @@ const TREE = 'years-of-work';
 const SENTENCE = 'It was the best of blocks, it was the worst of blocks';
 /** Long enough to be seen as a pause in a history of half seconds. */
 const QUIET_MS = 2500;
-const EXT4 = { type: 'ext4', options: 'noatime,discard' };
 
 interface Point {
   readonly generation: number;
@@ -48,15 +47,6 @@ interface Diff {
   readonly totals: Readonly<Record<'bytes' | 'zeroBytes', number>>;
 }
 
-/** On the live disk, mounted. */
-async function withLive<T>(server: Server, work: (path: string) => Promise<T>): Promise<T> {
-  await using disk = await AttachedDisk.attach(server.uri(), 'write');
-  await using mount = await Mount.mount(disk.device, EXT4);
-  const result = await work(mount.path);
-  await run('sync', ['--file-system', mount.path]);
-  return result;
-}
-
 async function prepare(server: Server): Promise<ReadonlyMap<string, string>> {
   {
     await using disk = await AttachedDisk.attach(server.uri(), 'write');
@@ -64,7 +54,7 @@ async function prepare(server: Server): Promise<ReadonlyMap<string, string>> {
     const eager = 'lazy_itable_init=0,lazy_journal_init=0';
     await run('mkfs.ext4', ['-q', '-F', '-E', eager, disk.device]);
   }
-  return await withLive(server, async (path) => {
+  return await withExt4(server.uri(), async (path) => {
     const tree = join(path, TREE);
     generateTree(tree, { seed: 11, files: FILES });
     writeFileSync(join(tree, 'letter.txt'), `${SENTENCE}\n`.repeat(200));
@@ -74,7 +64,7 @@ async function prepare(server: Server): Promise<ReadonlyMap<string, string>> {
 
 /** Work before and after, and the accident in between, all while the disk is mounted. */
 async function accident(server: Server): Promise<void> {
-  await withLive(server, async (path) => {
+  await withExt4(server.uri(), async (path) => {
     writeFileSync(join(path, 'before.txt'), 'other work');
     await run('sync', ['--file-system', path]);
     await delay(QUIET_MS);
@@ -139,12 +129,12 @@ describeWith(CLIENTS, 'a tree that is gone, nobody knows since when', () => {
     await using past = await AttachedDisk.attach(server.uri(moment), 'read');
     await using old = await Mount.mount(past.device, { type: 'ext4', options: 'ro,noload' });
     expect(manifestOf(join(old.path, TREE))).toEqual(written);
-    await withLive(server, async (path) => {
+    await withExt4(server.uri(), async (path) => {
       cpSync(join(old.path, TREE), join(path, TREE), { recursive: true });
       expect(manifestOf(join(path, TREE))).toEqual(written);
       expect(readFileSync(join(path, 'after.txt'), 'utf8')).toBe('work goes on');
     });
-    await withLive(server, async (path) => {
+    await withExt4(server.uri(), async (path) => {
       expect(manifestOf(join(path, TREE))).toEqual(written);
     });
     expect(server.isRunning).toBe(true);

@@ -129,3 +129,12 @@ export class Mount implements AsyncDisposable {
     this.#directory[Symbol.dispose]();
   }
 }
+
+/** Works on the ext4 of a live export, mounted for that; what was done is synced. */
+export async function withExt4<T>(uri: string, work: (path: string) => Promise<T>): Promise<T> {
+  await using disk = await AttachedDisk.attach(uri, 'write');
+  await using mount = await Mount.mount(disk.device, { type: 'ext4', options: 'noatime,discard' });
+  const result = await work(mount.path);
+  await run('sync', ['--file-system', mount.path]);
+  return result;
+}
