@@ -193,7 +193,7 @@ export class NodeFiles implements MetaFiles {
     const file = await fs.open(path, O_RDWR | O_CREAT, NEW_FILE_MODE);
     let isHeld = false;
     try {
-      if (!(await (this.#platform ?? (await platform())).lockExclusive(file.fd))) {
+      if (!(await (this.#platform ?? (await platform())).lock(file.fd, 'exclusive'))) {
         throw new VarveError('VOLUME_LOCKED', `${path} ${await holder(file)}`);
       }
       const [locked, named] = await Promise.all([file.stat(), fs.stat(path).catch(() => null)]);

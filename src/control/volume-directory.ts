@@ -3,7 +3,8 @@
  *
  * Invariants:
  *   - A volume is made only by `create`; nothing is made because something is missing.
- *   - A volume is open in one process at most: the one that holds its lock.
+ *   - A volume is open in one process at most: the one that holds its lock. Its log and final storage
+ *     are locked besides: a lock file can be removed, and a copied volume.json names the same paths.
  *   - A creation that fails leaves the directory as it was; one that a crash ends leaves files that
  *     the next one of that name removes, and takes for nothing else.
  *
@@ -421,8 +422,18 @@ export class VolumeDirectory {
     if ((await this.#around.files.kind(path)) === 'none') {
       throw new VarveError('VOLUME_FOREIGN', `${path} is missing`);
     }
-    return this.#around.openDevice(path, options);
+    return this.#around.openDevice(path, { ...options, locked: true }).catch(refuseUsed);
   }
+}
+
+function refuseUsed(error: unknown): never {
+  if (!isVarveError(error, 'FILE_IN_USE') && !isVarveError(error, 'LOG_IN_USE')) throw error;
+  const next =
+    'stop what has that path open; volumes whose volume.json name one path, as a copied one does,' +
+    ' are never open at once';
+  const isFile = error.code === 'FILE_IN_USE';
+  const detail = isFile ? `${error.detail} is open elsewhere` : error.detail;
+  throw new VarveError('VOLUME_LOCKED', detail, { cause: error, next });
 }
 
 function baseOptions(opened: OpenedBase, base: BaseRecord): BaseOptions {

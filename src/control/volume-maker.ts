@@ -49,8 +49,10 @@ export class VolumeMaker {
       case 'none': {
         const isThere = secondName !== undefined && (await this.#named(path, secondName, size));
         const device = isThere
-          ? await this.#openDevice(path, { size })
-          : await this.#openDevice(path, { create: true, size }).catch(refuseUsed(path));
+          ? await this.#openDevice(path, { size, locked: true })
+          : await this.#openDevice(path, { create: true, size, locked: true }).catch(
+              refuseUsed(path),
+            );
         this.#opened.push(device);
         if (!isThere) this.#made.push(path);
         return { device, isRaw: false };

@@ -15,7 +15,7 @@ import { assert } from '../base/assert.ts';
 import { VarveError } from '../base/errors.ts';
 import { byteCount, byteOffset, type ByteCount, type ByteOffset } from '../base/units.ts';
 import type { LowerDevice, OpenDeviceOptions, SyncPoint } from './lower-device.ts';
-import { platform, type Platform } from './platform.ts';
+import { platform, type LockKind, type Platform } from './platform.ts';
 import { fromSystemError, systemCode } from './system-error.ts';
 import { isZero, writeZeros } from './zeros.ts';
 
@@ -126,8 +126,11 @@ async function openDescriptor(path: string, options: OpenDeviceOptions): Promise
   return openFile(path, isExclusive ? access | O_EXCL : access);
 }
 
-async function lockFile(means: Platform, path: string, fd: number): Promise<void> {
-  const isHeld = await means.lockExclusive(fd);
+async function lockFile(
+  means: Platform,
+  { path, fd, kind }: { readonly path: string; readonly fd: number; readonly kind: LockKind },
+): Promise<void> {
+  const isHeld = await means.lock(fd, kind);
   // Whoever held it until now may have given the file another name.
   const [locked, named] = await Promise.all([statFile(fd), statPath(path)]);
   if (isHeld && named !== undefined && locked.ino === named.ino && locked.dev === named.dev) return;
@@ -188,7 +191,11 @@ export class FileDevice implements LowerDevice {
       checkKind(path, stats);
       const actual = stats.isBlockDevice() ? await blockDeviceSize(path, stats) : stats.size;
       checkSize(path, actual, stats, options);
-      if (options.locked === true) await lockFile(means, path, fd);
+      // A block device is claimed by its opening; udev locks it now and then, to look at it.
+      if (options.locked === true && !stats.isBlockDevice()) {
+        const kind = options.readOnly === true ? 'shared' : 'exclusive';
+        await lockFile(means, { path, fd, kind });
+      }
       return new FileDevice({
         path,
         fd,

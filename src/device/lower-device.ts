@@ -72,7 +72,10 @@ export interface OpenDeviceOptions {
   readonly readOnly?: boolean;
   /** With `create`: the file is as long as what is written to it, and `size` is all it may hold. */
   readonly grows?: boolean;
-  /** Locks the file until it is closed: FILE_IN_USE when another opening has it locked. */
+  /**
+   * Locks the file until it is closed, against every other locked opening, or with `readOnly`
+   * against those that write: FILE_IN_USE. A block device is kept from others in any case.
+   */
   readonly locked?: boolean;
   /** Refuses a block device that is mounted or opened in this way by others. On if not given. */
   readonly exclusiveBlockDevice?: boolean;

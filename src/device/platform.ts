@@ -14,6 +14,9 @@ import { VarveError } from '../base/errors.ts';
 import type { ByteCount, ByteOffset } from '../base/units.ts';
 import { fromSystemError, systemCode } from './system-error.ts';
 
+/** `shared`: with other shared ones, which is how readers of a file keep its writers out. */
+export type LockKind = 'exclusive' | 'shared';
+
 /** `unsupported`: the range is as it was, and zeros are to be written instead. */
 export type Punched = 'punched' | 'unsupported';
 
@@ -32,7 +35,7 @@ export interface Platform {
    * with the process, however that ends.
    * @returns false when another opening holds it
    */
-  lockExclusive(fd: number): Promise<boolean>;
+  lock(fd: number, kind: LockKind): Promise<boolean>;
   /**
    * From now on large buffers go back to the system when they are freed. Else the C library keeps
    * them, in pieces that the next ones do not fit, and the process holds far more than it uses.
@@ -44,6 +47,7 @@ export interface Platform {
 // Source: linux/falloc.h, sys/file.h.
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
+const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 // Source: malloc.h of glibc. Setting it also ends that it grows by itself, up to 32 MiB.
@@ -99,8 +103,9 @@ class KoffiPlatform implements Platform {
     throw fromSystemError(error, `punching ${length} bytes at ${offset}`);
   }
 
-  async lockExclusive(fd: number): Promise<boolean> {
-    if (this.#flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  async lock(fd: number, kind: LockKind): Promise<boolean> {
+    const operation = kind === 'shared' ? LOCK_SH : LOCK_EX;
+    if (this.#flock(fd, operation | LOCK_NB) === 0) return true;
     const error = this.#lastError('flock');
     // EWOULDBLOCK is the same number, and which of the two names it has is open.
     if (['EAGAIN', 'EWOULDBLOCK'].includes(systemCode(error) ?? '')) return false;
@@ -166,8 +171,8 @@ class ProgramPlatform implements Platform {
     throw new VarveError('DEVICE_IO', `punching ${length} bytes at ${offset}: ${complaint}`);
   }
 
-  async lockExclusive(fd: number): Promise<boolean> {
-    const { status, complaint } = await runProgram('flock', ['-x', '-n', '3'], fd);
+  async lock(fd: number, kind: LockKind): Promise<boolean> {
+    const { status, complaint } = await runProgram('flock', [`--${kind}`, '-n', '3'], fd);
     if (status === 0) return true;
     // flock(1) says a conflict by 1 and no word; anything else is no answer to rely on.
     if (status === 1 && complaint === '') return false;

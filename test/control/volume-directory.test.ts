@@ -87,6 +87,63 @@ describe('a volume directory', () => {
     });
   });
 
+  test('is opened by one at a time though its lock file was removed', async () => {
+    // Somebody tidied up under a running server. The next command made a new lock file, wrote to
+    // the same log, and the volume never opened again.
+    const { world, files, directory } = machine(1);
+    const locked = {
+      code: 'VOLUME_LOCKED',
+      message: expect.stringContaining('/srv/varve/disk/log is open elsewhere'),
+      next: expect.stringContaining('stop what has that path open'),
+    };
+    await world.run(async () => {
+      await directory.create('disk', SMALL, quiet);
+      const opened = await directory.open('disk', 'write');
+      await files.remove('/srv/varve/disk/lock');
+      for (const access of ['write', 'read', 'write'] as const) {
+        await expect(directory.open('disk', access)).rejects.toMatchObject(locked);
+      }
+      await opened.close();
+      await (await directory.open('disk', 'write')).close();
+    });
+  });
+
+  test('never has a log or final storage open for two, whatever record names them', async () => {
+    // `cp -a DIR DIR2` copies the absolute paths in volume.json: two servers wrote to one log, and
+    // neither volume opened again, for ever.
+    const { world, power, files, directory } = machine(1);
+    files.addBlockDevice('/dev/a', mebibytes(90));
+    const { openDevice } = files;
+    const second = new VolumeDirectory('/srv/copy', {
+      files,
+      openDevice,
+      world: power.life,
+      loadVolumes,
+    });
+    const outside = [
+      ['log', { ...SMALL, logPath: '/srv/log' }],
+      ['final', { ...SMALL, finalPath: '/srv/final' }],
+      ['raw', { ...SMALL, logPath: '/dev/a' }],
+    ] as const;
+    await world.run(async () => {
+      await files.createDirectory('/srv');
+      for (const [name, options] of outside) {
+        const { log, final } = await directory.create(name, options, quiet);
+        const own = await second.create(name, SMALL, quiet);
+        const record = await files.readText(`/srv/varve/${name}/volume.json`);
+        // What lies in its folder is copied, so it has that of its own.
+        await files.writeAtomically(`/srv/copy/${name}/volume.json`, record ?? '');
+        const path = [log, final].find((stored) => ![own.log, own.final].includes(stored)) ?? '';
+        const locked = { code: 'VOLUME_LOCKED', message: expect.stringContaining(path) };
+        const opened = await directory.open(name, 'write');
+        await expect(second.open(name, 'write')).rejects.toMatchObject(locked);
+        await expect(second.open(name, 'read')).rejects.toMatchObject(locked);
+        await opened.close();
+        await (await directory.open(name, 'write')).close();
+      }
+    });
+  });
+
   test('leaves nothing behind when a creation fails, whatever fails', async () => {
     let failed = 0;
     for (const code of ['DISK_FULL', 'PERMISSION', 'DEVICE_IO'] as const) {

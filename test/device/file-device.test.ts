@@ -111,6 +111,34 @@ describe('a file device', () => {
   });
 });
 
+describe('a locked file', () => {
+  const platforms: [string, () => Promise<Platform | undefined>][] = [
+    ['koffi', koffiPlatform],
+    ['programs', async () => programPlatform()],
+  ];
+  for (const [name, load] of platforms) {
+    test(`is one writer's, or that of any number of readers, until closed (${name})`, async (context) => {
+      const means = await load();
+      if (means === undefined) return context.skip('koffi has no binary here');
+      using directory = temporaryDirectory();
+      const path = join(directory.path, 'disk');
+      const open = (more: OpenDeviceOptions): Promise<FileDevice> =>
+        FileDevice.openWith(means, path, { ...more, locked: true });
+      const used = { code: 'FILE_IN_USE', detail: path };
+      const writer = await open(NEW);
+      await expect(open({})).rejects.toMatchObject(used);
+      await expect(open({ readOnly: true })).rejects.toMatchObject(used);
+      await (await FileDevice.openWith(means, path)).close();
+      await writer.close();
+      const readers = [await open({ readOnly: true }), await open({ readOnly: true })];
+      await expect(open({})).rejects.toMatchObject(used);
+      for (const reader of readers) await reader.close();
+      await (await open({})).close();
+      return undefined;
+    });
+  }
+});
+
 function mebibyteAt(at: number): ReturnType<typeof byteOffset> {
   return byteOffset(mebibytes(at));
 }
@@ -125,7 +153,7 @@ function fakePlatform(answer: 'punched' | 'unsupported'): Platform & { punches: 
       this.punches += 1;
       return answer;
     },
-    lockExclusive: async () => true,
+    lock: async () => true,
     returnFreedBuffers: () => false,
   };
 }

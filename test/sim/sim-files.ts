@@ -3,7 +3,7 @@
  *
  * Invariants:
  *   - A call that has settled is durable; one in flight at a loss of power is done or not, whole.
- *   - Locks end with the life that took them.
+ *   - Locks end with the life that took them; so do those of files that are open.
  */
 import { VarveError, type ErrorCode } from '../../src/base/errors.ts';
 import { crc32c } from '../../src/base/crc32c.ts';
@@ -32,6 +32,11 @@ const LATENCY_US = { min: 2, max: 100 };
 /** Number of the digest. */
 const FILE_OPERATION = 8;
 
+/** Of a file or device that is open and locked. */
+interface Hold {
+  readonly isShared: boolean;
+}
+
 interface InFlight {
   readonly doing: string;
   readonly changes: boolean;
@@ -50,7 +55,8 @@ class FileTable implements PoweredPart {
   readonly options: SimFilesOptions;
   readonly entries = new Map<string, Entry>([['/', { kind: 'directory' }]]);
   readonly random: SeededRandom;
-  readonly locks = new Map<string, Life>();
+  readonly locks = new Map<string, object>();
+  readonly holds = new Map<Entry, Set<Hold>>();
   readonly inFlight = new Set<InFlight>();
   /** Thrown by the next change. */
   nextFault: VarveError | undefined;
@@ -75,7 +81,25 @@ class FileTable implements PoweredPart {
     }
     this.inFlight.clear();
     this.locks.clear();
+    this.holds.clear();
   }
+}
+
+/** @param release - of the lock, which ends with the device's use */
+function lockedDevice(device: LowerDevice, release: () => void): LowerDevice {
+  return {
+    name: device.name,
+    size: device.size,
+    read: (offset, target) => device.read(offset, target),
+    write: (offset, sources) => device.write(offset, sources),
+    punch: (offset, length) => device.punch(offset, length),
+    sync: (point) => device.sync(point),
+    allocated: () => device.allocated(),
+    close: () => {
+      release();
+      return device.close();
+    },
+  };
 }
 
 function gone(doing: string): VarveError {
@@ -231,6 +255,8 @@ export class SimFiles implements MetaFiles {
         throw new VarveError('DEVICE_IO', `removing ${path}: ENOTEMPTY`);
       }
       this.#table.entries.delete(path);
+      // A lock is its file's: who has that one open keeps it, and the next one is another.
+      this.#table.locks.delete(path);
     });
   }
 
@@ -242,18 +268,31 @@ export class SimFiles implements MetaFiles {
         throw new VarveError('VOLUME_LOCKED', `${path} is held by another process`);
       }
       if (!entries.has(path)) entries.set(path, { kind: 'file', text: '' });
-      locks.set(path, this.#life);
-      let isHeld = true;
+      const own = {};
+      locks.set(path, own);
       return {
         release: async () => {
-          if (isHeld && locks.get(path) === this.#life) locks.delete(path);
-          isHeld = false;
+          if (locks.get(path) === own) locks.delete(path);
         },
       };
     });
   }
 
-  #openNow(path: string, { create, size, readOnly }: OpenDeviceOptions): LowerDevice {
+  #openNow(path: string, options: OpenDeviceOptions): LowerDevice {
+    const device = this.#openUnlocked(path, options);
+    const entry = this.#table.entries.get(path);
+    if (options.locked !== true || entry?.kind !== 'disk') return device;
+    const holds = this.#table.holds.get(entry) ?? new Set();
+    this.#table.holds.set(entry, holds);
+    const hold: Hold = { isShared: options.readOnly === true && !entry.isBlock };
+    if ([...holds].some(({ isShared }) => !isShared || !hold.isShared)) {
+      throw new VarveError(entry.isBlock ? 'LOG_IN_USE' : 'FILE_IN_USE', path);
+    }
+    holds.add(hold);
+    return lockedDevice(device, () => holds.delete(hold));
+  }
+
+  #openUnlocked(path: string, { create, size, readOnly }: OpenDeviceOptions): LowerDevice {
     const { entries, power, options } = this.#table;
     const entry = entries.get(path);
     if (entry?.kind === 'disk') {
