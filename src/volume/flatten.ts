@@ -7,7 +7,8 @@
  *   - Content is synced before its sum says that it is there: until then the base is read, and home
  *     holds zeros or parts of the copy.
  *   - Only what was never written is copied, while nobody else changes home.
- *   - After a crash it is begun again, and finds what is there already.
+ *   - After a crash or a failure it is begun again, and copies no content twice. But a sum that it finds
+ *     need not be durable, nor its page whole: pages with sums of copies are written again, and synced.
  */
 import { crc32c } from '../base/crc32c.ts';
 import { isVarveError } from '../base/errors.ts';
@@ -25,7 +26,7 @@ import type { Sum } from '../format/sums.ts';
 import { runsOf, type BaseBlocks } from './base-disk.ts';
 import type { Core } from './core.ts';
 import type { Progress } from './report.ts';
-import { SINCE_COPY } from './sidecar.ts';
+import { pageOf, SINCE_COPY } from './sidecar.ts';
 
 /** Copied between two syncs; rounds wait for so long. */
 const CHUNK_BLOCKS = 2048;
@@ -72,12 +73,22 @@ function copyChunk(core: Core, first: Block, count: number): Promise<number> {
     for (const run of runsOf(first, count, (i) => isNever[i] === true && kinds[i] === 'data')) {
       changes.push(...(await copyRun(core, base, run)));
     }
-    if (changes.length === 0) return 0;
-    await final.syncFinal('final');
+    const doubtful = await copiedPages(core, first, count);
+    if (changes.length > 0) await final.syncFinal('final');
     await final.sidecar.write(changes, SINCE_COPY);
-    await final.sidecar.sync('sums');
+    for (const number of doubtful) await final.sidecar.mendPage(number, new Map());
+    if (changes.length > 0 || doubtful.length > 0) await final.sidecar.sync('sums');
     return changes.length;
   });
+}
+
+/** Pages in which an earlier copy left sums; of this one those that lie in two chunks. */
+async function copiedPages({ final }: Core, first: Block, count: number): Promise<number[]> {
+  const pages: number[] = [];
+  for (let number = pageOf(first); number <= pageOf(blockOf(first + count - 1)); number++) {
+    if (await final.sidecar.hasCopies(number)) pages.push(number);
+  }
+  return pages;
 }
 
 /** What has lost its sum is an error to whoever reads it, and stays one. */

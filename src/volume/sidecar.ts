@@ -22,7 +22,13 @@ import {
   type Generation,
 } from '../base/units.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
-import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUM_LOST, SUM_ZERO } from '../format/layouts.ts';
+import {
+  SUMS_ENTRIES,
+  SUMS_SECTOR_BYTES,
+  SUM_DATA,
+  SUM_LOST,
+  SUM_ZERO,
+} from '../format/layouts.ts';
 import {
   isSector,
   readSum,
@@ -119,6 +125,20 @@ export class Sidecar {
       sums.push(this.#sumIn(page, block));
     }
     return sums;
+  }
+
+  /** Whether sums of copies from a base are in a page, or were: it was first written for some. */
+  async hasCopies(number: number): Promise<boolean> {
+    const page = this.#pages.get(number) ?? (await this.#load(number));
+    if (page.since === SINCE_COPY) return true;
+    const { first, count } = this.pageBlocks(number);
+    for (let i = 0; i < count; i++) {
+      const block = blockOf(first + i);
+      if ((page.damaged & (1 << (sectorOf(block) % PAGE_SECTORS))) !== 0) continue;
+      const sum = this.#sumIn(page, block);
+      if (sum.kind === SUM_DATA && sum.generation === 0) return true;
+    }
+    return false;
   }
 
   #sumIn(page: Page, block: Block): Sum {

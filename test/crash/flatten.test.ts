@@ -1,0 +1,78 @@
+/** A flatten that fails or is ended, and is asked for again: what lets the base go is durable. */
+import { describe, expect, test } from 'vitest';
+import { BLOCK_BYTES, byteCount } from '../../src/base/units.ts';
+import { SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { MemoryBase } from '../support/memory-base.ts';
+import { Bench, blocksOf, get, unreadable } from './bench.ts';
+
+const BLOCKS = 300;
+const SIZE = byteCount(BLOCKS * BLOCK_BYTES);
+const quiet = (): void => undefined;
+
+/** As an operator does it. */
+async function flatten({ sim }: Bench, volume: Volume): Promise<void> {
+  sim.baseState = 'copying';
+  const dropped = async (): Promise<void> => {
+    sim.baseState = 'copied';
+  };
+  await volume.flatten(dropped, quiet);
+}
+
+async function expectAll(volume: Volume, expected: Uint8Array): Promise<void> {
+  expect([...(await unreadable(volume.live(), 0, BLOCKS))]).toEqual([]);
+  expect(Buffer.compare(await get(volume.live(), 0, BLOCKS), expected)).toBe(0);
+}
+
+describe('a flatten that is asked for again', () => {
+  // The page cache forgot the sums, and went on to show them: nothing was left to copy, so nothing was
+  // synced, and the base was let go. After a power cut the volume was foreign to its own log.
+  test.each([
+    { point: 'sums', evict: false },
+    { point: 'sums', evict: true },
+    { point: 'final', evict: false },
+    { point: 'final', evict: true },
+  ] as const)('after a failed sync ($point, evict $evict)', async ({ point, evict }) => {
+    const base = new MemoryBase(blocksOf(3, BLOCKS));
+    const bench = await Bench.create(1, { size: SIZE, base });
+    await bench.lose('cut', async (volume) => {
+      const disk = point === 'sums' ? bench.sim.sums : bench.sim.final;
+      disk.failNextSync({ dropDirty: true, evict, point });
+      await expect(flatten(bench, volume)).rejects.toMatchObject({ code: 'DEVICE_IO' });
+      await flatten(bench, volume);
+    });
+    await bench.use((volume) => expectAll(volume, base.bytes));
+  });
+
+  // The same without a fault: the process was killed between the write of the sums and their sync.
+  test.each([1, 2, 3, 4])('after a kill before sums were synced, seed %i', async (seed) => {
+    const base = new MemoryBase(blocksOf(3, BLOCKS));
+    const bench = await Bench.create(seed, { size: SIZE, base });
+    const { counters } = bench.sim.sums;
+    await bench.untilLost('kill', async (volume) => {
+      const before = counters.syncsBy.get('sums') ?? 0;
+      const done = flatten(bench, volume);
+      while ((counters.syncsBy.get('sums') ?? 0) === before) await bench.world.sleep(1);
+      bench.power.kill();
+      await done;
+    });
+    expect(bench.sim.baseState).toBe('copying');
+    await bench.lose('cut', (volume) => flatten(bench, volume));
+    await bench.use((volume) => expectAll(volume, base.bytes));
+  });
+
+  // A cut had torn the first write of a page of sums. Nothing more was to be copied there, so the page
+  // was never written again; without a base its blank sectors are damage.
+  test('after a cut that tore a page of sums', async () => {
+    const bytes = new Uint8Array(SIZE);
+    bytes.set(blocksOf(3, 2));
+    const base = new MemoryBase(bytes);
+    const bench = await Bench.create(1, { size: SIZE, base });
+    await bench.use((volume) => flatten(bench, volume));
+    bench.sim.baseState = 'copying';
+    const torn = new Uint8Array(BLOCK_BYTES - SUMS_SECTOR_BYTES);
+    bench.sim.sums.corrupt(SUMS_SECTOR_BYTES, torn);
+    await bench.use((volume) => flatten(bench, volume));
+    await bench.use((volume) => expectAll(volume, bytes));
+  });
+});
