@@ -11,7 +11,7 @@
  *     need not be durable, nor its page whole: pages with sums of copies are written again, and synced.
  */
 import { crc32c } from '../base/crc32c.ts';
-import { isVarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
@@ -31,6 +31,8 @@ import { pageOf, SINCE_COPY } from './sidecar.ts';
 /** Copied between two syncs; rounds wait for so long. */
 const CHUNK_BLOCKS = 2048;
 const FIRST = generationOf(0);
+const SCRUB_FIRST =
+  'run `varve scrub NAME`, which mends or gives up what can not be known, then flatten again';
 
 interface Change {
   readonly block: Block;
@@ -42,7 +44,8 @@ interface Change {
  * @param progress - of the blocks of the volume, in bytes; what it throws ends the copy
  * @param chunkBlocks - between two syncs, for tests
  * @returns how many blocks were copied
- * @throws UnreadableError when the base can't be read; VarveError DISK_FULL, DEVICE_IO, CLOSED
+ * @throws UnreadableError when the base can't be read; VarveError BLOCK_CORRUPT for damaged sums,
+ *   DISK_FULL, DEVICE_IO, CLOSED
  */
 export async function copyBase(
   core: Core,
@@ -66,8 +69,7 @@ function copyChunk(core: Core, first: Block, count: number): Promise<number> {
   return core.final.withBase(async (base) => {
     if (base === undefined) return 0;
     const { final } = core;
-    const isNever: boolean[] = [];
-    for (let i = 0; i < count; i++) isNever.push(await wasNever(core, blockOf(first + i)));
+    const isNever = await neverIn(core, first, count);
     const kinds = await base.kinds(first, count);
     const changes: Change[] = [];
     for (const run of runsOf(first, count, (i) => isNever[i] === true && kinds[i] === 'data')) {
@@ -91,14 +93,23 @@ async function copiedPages({ final }: Core, first: Block, count: number): Promis
   return pages;
 }
 
-/** What has lost its sum is an error to whoever reads it, and stays one. */
-async function wasNever({ final }: Core, block: Block): Promise<boolean> {
-  try {
-    return (await final.sidecar.sum(block)).kind === SUM_NEVER;
-  } catch (error) {
-    if (isVarveError(error, 'BLOCK_CORRUPT')) return false;
-    throw error;
+/** Which blocks were never written. What has lost its sum may have its content in the base alone. */
+async function neverIn({ final }: Core, first: Block, count: number): Promise<boolean[]> {
+  const isNever: boolean[] = [];
+  const damaged: VarveError[] = [];
+  for (let i = 0; i < count; i++) {
+    try {
+      isNever.push((await final.sidecar.sum(blockOf(first + i))).kind === SUM_NEVER);
+    } catch (error) {
+      if (!isVarveError(error, 'BLOCK_CORRUPT')) throw error;
+      isNever.push(false);
+      damaged.push(error);
+    }
   }
+  const [one] = damaged;
+  if (one === undefined) return isNever;
+  const detail = `checksums of ${damaged.length} blocks are damaged, first ${one.detail}`;
+  throw new VarveError('BLOCK_CORRUPT', detail, { cause: one, next: SCRUB_FIRST });
 }
 
 async function copyRun(

@@ -1,10 +1,10 @@
 /** A flatten that fails or is ended, and is asked for again: what lets the base go is durable. */
 import { describe, expect, test } from 'vitest';
 import { BLOCK_BYTES, byteCount } from '../../src/base/units.ts';
-import { SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
+import { SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { MemoryBase } from '../support/memory-base.ts';
-import { Bench, blocksOf, get, unreadable } from './bench.ts';
+import { Bench, blocksOf, get, pushRounds, put, unreadable } from './bench.ts';
 
 const BLOCKS = 300;
 const SIZE = byteCount(BLOCKS * BLOCK_BYTES);
@@ -74,5 +74,31 @@ describe('a flatten that is asked for again', () => {
     bench.sim.sums.corrupt(SUMS_SECTOR_BYTES, torn);
     await bench.use((volume) => flatten(bench, volume));
     await bench.use((volume) => expectAll(volume, bytes));
+  });
+});
+
+// It passed over them, told of success and let the base go, which was all that had their content.
+test('a flatten refuses blocks whose sums are damaged, and goes on after a scrub', async () => {
+  const base = new MemoryBase(blocksOf(3, BLOCKS));
+  const bench = await Bench.create(1, { size: SIZE, base });
+  await bench.use(async (volume) => {
+    await put(volume, 2, blocksOf(1), true);
+    await pushRounds(volume, 2, 260, 40);
+    expect(volume.core.settled).toBeGreaterThan(0);
+  });
+  bench.sim.sums.corrupt(SUMS_SECTOR_BYTES, new Uint8Array(SUMS_SECTOR_BYTES).fill(1));
+  await bench.use(async (volume) => {
+    const detail: unknown = expect.stringContaining('31 blocks are damaged, first block 31');
+    const next: unknown = expect.stringContaining('varve scrub');
+    await expect(flatten(bench, volume)).rejects.toMatchObject({
+      code: 'BLOCK_CORRUPT',
+      detail,
+      next,
+    });
+    expect(bench.sim.baseState).toBe('copying');
+    const { left } = await volume.scrub({ bytesPerSecond: 0, progress: quiet });
+    expect(left).toBeGreaterThanOrEqual(SUMS_ENTRIES);
+    await flatten(bench, volume);
+    expect((await unreadable(volume.live(), 0, BLOCKS)).size).toBe(SUMS_ENTRIES);
   });
 });
