@@ -1,6 +1,6 @@
 /** The format of an image that a command names: said, or looked for when that was asked for. */
 import { VarveError } from '../base/errors.ts';
-import { byteOffset } from '../base/units.ts';
+import { streamStart } from '../control/stream-file.ts';
 import type { OpenDevice } from '../device/lower-device.ts';
 import { SEND_MAGIC } from '../format/send-layouts.ts';
 import type { ImageFormat } from '../image/base-image.ts';
@@ -16,9 +16,7 @@ interface Said {
 async function isStream(openDevice: OpenDevice, path: string): Promise<boolean> {
   const device = await openDevice(path, { readOnly: true, exclusiveBlockDevice: false });
   try {
-    const first = new Uint8Array(Math.min(SEND_MAGIC.length, device.size));
-    await device.read(byteOffset(0), first);
-    return Buffer.from(first).toString('latin1') === SEND_MAGIC;
+    return (await streamStart(device)) === SEND_MAGIC;
   } finally {
     await device.close();
   }

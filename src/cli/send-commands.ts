@@ -1,6 +1,5 @@
 /** send and receive: a moment of a disk, or what changed since another, to another volume. */
 import { createReadStream } from 'node:fs';
-import { open as openFile, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ERRORS, VarveError } from '../base/errors.ts';
@@ -8,20 +7,23 @@ import { parseExportName } from '../control/export-directory.ts';
 import type { Operator } from '../control/operations.ts';
 import type { Sending } from '../control/send.ts';
 import { parseSize, sizeText } from '../control/size-text.ts';
-import { fromSystemError, systemCode } from '../device/system-error.ts';
+import type { WriteStream } from '../control/stream-file.ts';
+import { fromSystemError } from '../device/system-error.ts';
 import { sendHeader } from '../format/send-layouts.ts';
 import { decodeStreamHeader } from '../format/send.ts';
 import { timeText } from '../volume/moment.ts';
 import type { Progress } from '../volume/report.ts';
 import { contextOf, shared, type Context, type Setup } from './context.ts';
-import { say, sayError, sayJson } from './output.ts';
+import { say, sayJson } from './output.ts';
+import { intoPath, toStandardOutput } from './send-output.ts';
 import { untilSignal } from './signals.ts';
 
 const SEND_HELP = `
 The stream goes to standard output, or to a file. Without --from it is the whole disk at that moment;
 with --from only what changed since, for a volume that has received that moment and was not written
 since. Both moments stay readable while it is sent, and clients go on writing. Everything in it is
-checksummed; a receiver takes all of it or, for whoever looks, nothing.
+checksummed; a receiver takes all of it or, for whoever looks, nothing. A file is called FILE.part until
+it is whole and durable; until then --force leaves the one that is to be replaced.
 `;
 
 const RECEIVE_HELP = `
@@ -39,62 +41,12 @@ interface SendFlags {
   readonly dryRun?: boolean;
 }
 
-type Write = (bytes: Uint8Array) => Promise<void>;
-
 /** A moment, with or without the name of the volume before it. */
 function momentIn(text: string, volume: string): string {
   const { volume: named, moment } = parseExportName(text);
   if (moment === undefined) return text;
   if (named === volume || named === '') return moment;
   throw new VarveError('USAGE', `both moments are of one volume; got "${volume}" and "${named}"`);
-}
-
-/** @throws VarveError FILE_EXISTS, and what writing throws; no file is left then */
-async function intoFile<T>(
-  path: string,
-  { force }: SendFlags,
-  work: (write: Write) => Promise<T>,
-): Promise<T> {
-  let isMade = false;
-  try {
-    const file = await openFile(path, force === true ? 'w' : 'wx');
-    isMade = true;
-    try {
-      const result = await work((bytes) => file.writeFile(bytes));
-      await file.sync();
-      return result;
-    } finally {
-      await file.close();
-    }
-  } catch (error) {
-    if (isMade) await unlink(path);
-    if (systemCode(error) === 'EEXIST') throw new VarveError('FILE_EXISTS', path, { cause: error });
-    throw fromSystemError(error, `writing ${path}`);
-  }
-}
-
-async function toStandardOutput<T>(
-  isJson: boolean,
-  work: (write: Write) => Promise<T>,
-): Promise<T> {
-  if (process.stdout.isTTY) {
-    throw new VarveError('USAGE', 'a stream is not for a terminal: give --output, or a pipe');
-  }
-  // Who reads has gone, and lacks the rest: that is a failure, unlike with a list.
-  process.stdout.prependListener('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') return;
-    const next = 'look at what `varve receive` said';
-    process.exit(sayError(new VarveError('STREAM_CUT', 'its reader has gone', { next }), isJson));
-  });
-  return await work(
-    (bytes) =>
-      new Promise((done, failed) => {
-        process.stdout.write(bytes, (error) => {
-          if (error) failed(error);
-          else done();
-        });
-      }),
-  );
 }
 
 function summaryOf(name: string, { from, to, header, dataBytes, zeroBytes }: Sending): object {
@@ -112,7 +64,7 @@ function summaryText(name: string, { from, to, dataBytes, zeroBytes }: Sending):
 async function sendIt(
   context: Context,
   sending: Sending,
-  { name, write }: { readonly name: string; readonly write: Write },
+  { name, write }: { readonly name: string; readonly write: WriteStream },
 ): Promise<void> {
   await context.withProgress(`sending ${name}`, async (progress) => {
     for await (const bytes of sending.bytes(progress)) await write(bytes);
@@ -132,7 +84,7 @@ async function runSend(context: Context, name: string, flags: SendFlags): Promis
           if (context.isJson) return sayJson(summary);
           return say(`would send ${summaryText(volume, sending)}`);
         }
-        const send = (write: Write): Promise<void> =>
+        const send = (write: WriteStream): Promise<void> =>
           sendIt(context, sending, { name: volume, write });
         if (flags.output === undefined) {
           await toStandardOutput(context.isJson, send);
@@ -140,8 +92,9 @@ async function runSend(context: Context, name: string, flags: SendFlags): Promis
           process.stderr.write(context.isJson ? `${line}\n` : `sent ${line}\n`);
           return;
         }
-        await intoFile(resolve(flags.output), flags, send);
-        if (context.isJson) return sayJson({ ...summary, file: resolve(flags.output) });
+        const path = resolve(flags.output);
+        await intoPath(context.tools, { path, force: flags.force === true }, send);
+        if (context.isJson) return sayJson({ ...summary, file: path });
         say(`sent ${summaryText(volume, sending)}, to ${flags.output}`);
       }),
     ),

@@ -107,7 +107,8 @@ async function createFile(path: string, size: ByteCount): Promise<number> {
   } catch (error) {
     await closeFile(fd);
     await fs.promises.unlink(path);
-    throw error;
+    if (systemCode(error) !== 'EFBIG') throw error;
+    throw new VarveError('SIZE_BAD', `${path} can not have ${size} bytes`, { cause: error });
   }
 }
 

@@ -21,7 +21,7 @@ export type SyncPoint =
   | 'final' // blocks of a round, before settled moves
   | 'sums' // their checksums, before settled moves
   | 'settled' // before segments are recycled
-  | 'export' // an image that is being written, before its note says how far it is, and at its end
+  | 'export' // an image or a stream that is being written, before a note says how far, and at its end
   | 'repair' // what a scrub wrote again; the next one finds what a cut takes
   | 'close';
 

@@ -14,8 +14,11 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   ELOOP: 'FILE_BAD',
   ENAMETOOLONG: 'FILE_BAD',
   ENXIO: 'FILE_BAD',
-  EFBIG: 'SIZE_BAD',
+  EFBIG: 'DISK_FULL',
 };
+
+const TOO_LARGE =
+  'the file may not become so large there: use another file system, or raise the limit (`ulimit -f`)';
 
 /** `ENOSPC` and the like; undefined for an error that is none of the system's. */
 export function systemCode(error: unknown): string | undefined {
@@ -31,6 +34,6 @@ export function fromSystemError(error: unknown, doing: string): VarveError {
   if (error instanceof VarveError) return error;
   const code = systemCode(error);
   const why = code ?? (error instanceof Error ? error.message : String(error));
-  const options = { cause: error };
+  const options = { cause: error, next: code === 'EFBIG' ? TOO_LARGE : undefined };
   return new VarveError(CODES[code ?? ''] ?? 'DEVICE_IO', `${doing}: ${why}`, options);
 }

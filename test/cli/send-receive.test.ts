@@ -1,9 +1,19 @@
 /** send and receive: by files, with a server at either end and without. */
-import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  createReadStream,
+  existsSync,
+  lstatSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { temporaryDirectory } from '../support/files.ts';
-import { varve } from '../support/run.ts';
+import { runToEnd, varve, VARVE } from '../support/run.ts';
 import { Server } from '../support/server.ts';
 import { makeVolume, refusedHere } from './house.ts';
 
@@ -11,6 +21,7 @@ const root = temporaryDirectory();
 const from = join(root.path, 'from');
 const to = join(root.path, 'to');
 const stream = join(root.path, 'stream.varve');
+const backup = join(root.path, 'backup.varve');
 
 async function write(fill: number): Promise<void> {
   const content = Buffer.alloc(4 * 1024 ** 2);
@@ -101,3 +112,42 @@ test('what is asked wrongly is told with the next step', async () => {
   const unknown = await refusedHere(to, ['receive', 'new', '--input', stream]);
   expect(unknown.error.code).toBe('VOLUME_UNKNOWN');
 }, 180_000);
+
+// On a disk that ran full, `--force` had emptied the backup of before, and then removed it, too; and
+// the user was told that the size they never gave was bad.
+test('a backup that can not be replaced stays, and is replaced behind a link', async () => {
+  const link = join(root.path, 'latest.varve');
+  symlinkSync(backup, link);
+  await varve(from, ['send', 'disk@two', '--output', backup]);
+  expect(statSync(backup).mode & 0o777).toBe(0o600);
+  const old = readFileSync(backup);
+  const command = `trap '' XFSZ; ulimit -f 1024; exec "$@"`;
+  const words = ['send', 'disk@one', '--output', link, '--force', '--json', '--dir', from];
+  const full = await runToEnd('bash', ['-c', command, '-', process.execPath, VARVE, ...words]);
+  const { error } = JSON.parse(full.stderr);
+  expect([full.code, error.code]).toEqual([1, 'DISK_FULL']);
+  expect(error.next).toContain('ulimit -f');
+  expect(readFileSync(backup).equals(old)).toBe(true);
+  expect(existsSync(`${backup}.part`)).toBe(false);
+
+  await varve(from, ['send', 'disk@one', '--output', link, '--force']);
+  expect(readFileSync(backup).equals(old)).toBe(false);
+  expect(lstatSync(link).isSymbolicLink()).toBe(true);
+});
+
+// A pipe got all of the stream; then its sync failed, the user was told that the backup had, and
+// the pipe was removed, as /dev/null would have been.
+test('a pipe gets the stream, and stays', async () => {
+  const pipe = join(root.path, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  const got = (async (): Promise<Buffer> => {
+    const pieces: Buffer[] = [];
+    for await (const piece of createReadStream(pipe)) pieces.push(Buffer.from(piece));
+    return Buffer.concat(pieces);
+  })();
+  await varve(from, ['send', 'disk@one', '--output', pipe, '--force']);
+  expect((await got).equals(readFileSync(backup))).toBe(true);
+  expect(statSync(pipe).isFIFO()).toBe(true);
+  const refusal = await refusedHere(from, ['send', 'disk@one', '--output', pipe]);
+  expect(refusal.error.code).toBe('FILE_EXISTS');
+});
