@@ -37,8 +37,8 @@ export const BASE_MUTANTS: readonly Mutant[] = [
     law: 1,
     story: 'flattening copies the base over blocks that were written and settled since',
     file: 'src/volume/flatten.ts',
-    find: "(i) => isNever[i] === true && kinds[i] === 'data'",
-    replace: "(i) => isNever.length > 0 && kinds[i] === 'data'",
+    find: "(i) => isNever[i] === true && mayBeData(i)",
+    replace: "(i) => isNever.length > 0 && mayBeData(i)",
     fuzzers: BASED,
   },
   {

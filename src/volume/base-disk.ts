@@ -22,6 +22,8 @@ import { RANGE_ALLOCATE, RANGE_TRIM, type RangeKind } from '../../index/found.ts
 /** The port to it: a file of another format, or a moment of another volume. */
 export interface BaseDisk {
   readonly size: ByteCount;
+  /** What `extents` calls a hole may be damage, which only a read tells of. */
+  readonly hidesDamage?: boolean;
   /**
    * Fills `target`, which lies inside the disk; any alignment.
    * @throws VarveError, also an UnreadableError
@@ -58,6 +60,11 @@ export class BaseBlocks {
   constructor(disk: BaseDisk, isCopied: boolean) {
     this.#disk = disk;
     this.isCopied = isCopied;
+  }
+
+  /** As the disk below tells. */
+  get hidesDamage(): boolean {
+    return this.#disk.hidesDamage === true;
   }
 
   /** Of the disk below. */

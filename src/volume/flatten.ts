@@ -7,6 +7,7 @@
  *   - Content is synced before its sum says that it is there: until then the base is read, and home
  *     holds zeros or parts of the copy.
  *   - Only what was never written is copied, while nobody else changes home.
+ *   - What the base can't read ends it: nothing of the base is taken for zeros that may be damage.
  *   - After a crash or a failure it is begun again, and copies no content twice. But a sum that it finds
  *     need not be durable, nor its page whole: pages with sums of copies are written again, and synced.
  */
@@ -70,9 +71,10 @@ function copyChunk(core: Core, first: Block, count: number): Promise<number> {
     if (base === undefined) return 0;
     const { final } = core;
     const isNever = await neverIn(core, first, count);
-    const kinds = await base.kinds(first, count);
+    const kinds = base.hidesDamage ? undefined : await base.kinds(first, count);
+    const mayBeData = (i: number): boolean => kinds === undefined || kinds[i] === 'data';
     const changes: Change[] = [];
-    for (const run of runsOf(first, count, (i) => isNever[i] === true && kinds[i] === 'data')) {
+    for (const run of runsOf(first, count, (i) => isNever[i] === true && mayBeData(i))) {
       changes.push(...(await copyRun(core, base, run)));
     }
     const doubtful = await copiedPages(core, first, count);

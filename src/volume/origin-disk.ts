@@ -18,6 +18,8 @@ export interface OriginMoment {
 
 export class OriginDisk implements BaseDisk {
   readonly size: ByteCount;
+  /** Where the write of a page of checksums was lost, it says "never written" of data. */
+  readonly hidesDamage = true;
   readonly #core: Core;
   readonly #reader: Reader;
   readonly #status: Status;

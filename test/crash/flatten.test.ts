@@ -4,6 +4,7 @@ import { BLOCK_BYTES, byteCount } from '../../src/base/units.ts';
 import { SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { MemoryBase } from '../support/memory-base.ts';
+import { SimVolume } from '../sim/sim-volume.ts';
 import { Bench, blocksOf, get, pushRounds, put, unreadable } from './bench.ts';
 
 const BLOCKS = 300;
@@ -100,5 +101,36 @@ test('a flatten refuses blocks whose sums are damaged, and goes on after a scrub
     expect(left).toBeGreaterThanOrEqual(SUMS_ENTRIES);
     await flatten(bench, volume);
     expect((await unreadable(volume.live(), 0, BLOCKS)).size).toBe(SUMS_ENTRIES);
+  });
+});
+
+// The origin's page of sums had lost its write, and said "never written" of data: whoever read that
+// got EIO, from the origin and from its clone. A flatten believed it, and the clone had zeros for good.
+test('a flatten of a clone reads what its origin calls a hole', async () => {
+  const bench = await Bench.create(1, { size: SIZE });
+  const { label, generation, lineage } = await bench.use(async (volume) => {
+    await put(volume, 2, blocksOf(1), true);
+    await pushRounds(volume, 2, 260, 40);
+    return await volume.createSnapshot('golden');
+  });
+  bench.sim.sums.corrupt(0, new Uint8Array(BLOCK_BYTES));
+  await bench.use(async (origin) => {
+    const disk = origin.openOrigin({ snapshot: label, generation, lineage });
+    const sim = new SimVolume(bench.power, { size: SIZE, base: disk });
+    await sim.format(bench.power.life);
+    const clone = await sim.open(bench.power.life);
+    expect([...(await unreadable(clone.live(), 0, 4)).keys()]).toEqual([2]);
+    const dropped = async (): Promise<void> => {
+      sim.baseState = 'copied';
+    };
+    await expect(clone.flatten(dropped, quiet)).rejects.toMatchObject({ code: 'BLOCK_CORRUPT' });
+    expect(sim.baseState).toBe('base');
+    await put(clone, 2, blocksOf(9), true);
+    await pushRounds(clone, 2, 260, 40);
+    await clone.flatten(dropped, quiet);
+    expect(sim.baseState).toBe('copied');
+    expect((await unreadable(clone.live(), 0, BLOCKS)).size).toBe(0);
+    await clone.close();
+    await disk.close();
   });
 });
