@@ -120,4 +120,13 @@ export const NBD_MUTANTS: readonly Mutant[] = [
     replace: 'if (length === 0) return undefined;',
     fuzzers: SESSIONS,
   },
+  {
+    name: 'dead-client-not-abandoned',
+    law: 1,
+    story: 'what a client asked for that is gone is applied later, over what others wrote since',
+    file: 'src/nbd/executor.ts',
+    find: '    this.#isDropped = true;\n    this.abandon();',
+    replace: '    this.#isDropped = true;',
+    fuzzers: ['nbd-sim'],
+  },
 ];

@@ -63,13 +63,13 @@ export const WRITE_MUTANTS: readonly Mutant[] = [
     law: 1,
     story: 'a long write becomes two generations, and a crash may keep the first alone',
     file: 'src/volume/live-device.ts',
-    find: 'return this.#appender.write(offset, source, fua);',
+    find: 'return this.#appender.write(offset, source, fua, this);',
     replace: `const half = 65_536 - (offset % 4096);
-    if (source.length <= half) return this.#appender.write(offset, source, fua);
+    if (source.length <= half) return this.#appender.write(offset, source, fua, this);
     const rest = source.slice(half);
-    const first = this.#appender.write(offset, source.slice(0, half), fua);
+    const first = this.#appender.write(offset, source.slice(0, half), fua, this);
     return Promise.resolve(first).then(() =>
-      this.#appender.write((offset + half) satisfies number as ByteOffset, rest, fua),
+      this.#appender.write((offset + half) satisfies number as ByteOffset, rest, fua, this),
     );`,
     fuzzers: LIVES,
   },

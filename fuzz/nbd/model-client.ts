@@ -4,7 +4,8 @@
  *
  * Invariants:
  *   - What was answered is there; what was refused is not.
- *   - What was in flight when the stream broke is there whole or not at all.
+ *   - What was in flight when the stream broke is there whole or not at all, from the time on when
+ *     the server knows of that.
  */
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
@@ -55,8 +56,10 @@ interface Doubt {
 const BLOCK = 4096;
 const IN_FLIGHT_MAX = 12;
 const LENGTHS = [1, 100, 512, 4096, 4097, 20_000, 70_000];
-/** After it, a request of a connection that is gone has come to its end on the device. */
-const AFTERMATH_US = 300_000;
+/** Before a client tries again. */
+const PAUSE_US = 300_000;
+/** How often it is looked whether the server knows of an end; it hears of one within this. */
+const LOOK_US = 1000;
 
 const isGone = (error: unknown): boolean => isVarveError(error, 'SERVER_GONE');
 
@@ -108,12 +111,12 @@ export class ModelClient {
       });
     } catch (error) {
       if (!isGone(error) && !isVarveError(error, 'CLOSED')) throw error;
-      await world.sleep(AFTERMATH_US);
+      await world.sleep(PAUSE_US);
       return undefined;
     }
     if (this.#doubts.length === 0 || (await this.#look(device))) return device;
     device.client.destroy();
-    await world.sleep(AFTERMATH_US);
+    await world.sleep(PAUSE_US);
     return undefined;
   }
 
@@ -191,7 +194,8 @@ export class ModelClient {
     const { world, random } = this.#options;
     if (random.chance(0.7)) await device.close();
     else device.client.destroy();
-    await world.sleep(AFTERMATH_US);
+    while (!device.socket.isUnheard) await world.sleep(LOOK_US);
+    await world.sleep(LOOK_US);
   }
 
   /** @returns false: the connection is of no use any more */

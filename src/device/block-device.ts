@@ -58,6 +58,12 @@ export interface BlockDevice {
     length: ByteCount,
     runsMax: number,
   ): Promise<readonly StatusRun[]>;
+  /**
+   * The client went without a farewell: what it asked for and is not applied yet never is, so that
+   * it does not land on what others write from now on. Calls go on until they are done; idempotent.
+   * Without this, requests of clients that are gone are applied like any other.
+   */
+  abandon?(): void;
   /** Gives up what the opening holds (a pin); idempotent. */
   close(): Promise<void>;
 }

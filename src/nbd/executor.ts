@@ -5,6 +5,7 @@
  *   - Each request is answered once, or never when the stream is gone.
  *   - A payload's store is released when the device is done with it, a reply's when it was sent.
  *   - An error that is no VarveError is a bug, and is raised, not answered.
+ *   - The device hears at once that the client is gone.
  */
 import { assert } from '../base/assert.ts';
 import { isVarveError, type Errno } from '../base/errors.ts';
@@ -77,9 +78,15 @@ export class Executor {
     return this.#running;
   }
 
-  /** The stream is gone: what still runs is finished, and answered to nobody. */
+  /** The client is gone: what the device has not applied yet is refused. */
+  abandon(): void {
+    this.#device.abandon?.();
+  }
+
+  /** The stream is gone: what still runs comes to its end, and is answered to nobody. */
   drop(): void {
     this.#isDropped = true;
+    this.abandon();
     this.outbox.drop();
   }
 

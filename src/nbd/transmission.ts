@@ -6,6 +6,8 @@
  *     then the socket is paused, and what had come already waits in the backlog.
  *   - A request reaches the device whole or not at all.
  *   - A refused write is answered after its payload was consumed.
+ *   - What a client asked for that ends without NBD_CMD_DISC is abandoned: a process that was killed
+ *     ends so, and who takes its place may have written before a request that waits is applied.
  *   - At most REQUESTS_IN_FLIGHT_MAX requests are unanswered or have their replies unsent.
  *
  * Source: doc/proto.md, section "Transmission".
@@ -58,6 +60,8 @@ export class Transmission {
   #state: State = 'open';
   #isClosing = false;
   #clientEnded = false;
+  /** The client has said that it is done, and its last requests are served. */
+  #hasParted = false;
   #socketEnded = false;
   /** Requests whose replies have not left yet. */
   #inFlight = 0;
@@ -129,7 +133,8 @@ export class Transmission {
   /** The client sends no more. */
   end(): void {
     this.#clientEnded = true;
-    if (this.#blocked === undefined) this.#drain();
+    // What was said before, and is not looked at yet, may end with a farewell.
+    if (this.#blocked === undefined) this.#hungUp();
   }
 
   /** The server is closing: what is in hand is finished, what still comes is refused. */
@@ -203,6 +208,7 @@ export class Transmission {
   /** @returns false: it is blocked now, and nothing after it may be looked at */
   #admit(request: Request): boolean {
     if (request.type === nbd.NBD_CMD_DISC) {
+      this.#hasParted = true;
       this.#drain();
       return true;
     }
@@ -320,7 +326,7 @@ export class Transmission {
   /** Reads again, unless something else is in the way. */
   #goOn(): void {
     if (this.#blocked !== undefined || this.#state !== 'open') return;
-    if (this.#clientEnded) this.#drain();
+    if (this.#clientEnded) this.#hungUp();
     else this.#socket.resume();
   }
 
@@ -338,6 +344,11 @@ export class Transmission {
     if (this.#state === 'closed') this.#onDone();
     else if (this.#isClosing && this.#executor.running === 0) this.#drain();
     else this.#endIfDone();
+  }
+
+  #hungUp(): void {
+    if (!this.#hasParted) this.#executor.abandon();
+    this.#drain();
   }
 
   #violation(what: string): void {

@@ -7,6 +7,7 @@
  *   - A partial block was merged with the newest version, and that is still the newest when it is
  *     put; else it is read again. Content that can't be verified is never merged.
  *   - Who waits for room waits in order of arrival; nobody overtakes.
+ *   - Nothing of a client that is gone is put: it would lie over what others have written since.
  */
 import { assert } from '../base/assert.ts';
 import { crc32c } from '../base/crc32c.ts';
@@ -24,7 +25,7 @@ import {
   type ByteOffset,
   type Generation,
 } from '../base/units.ts';
-import type { Done } from '../device/block-device.ts';
+import type { Done, ZeroOptions } from '../device/block-device.ts';
 import { KIND_ALLOCATE, KIND_TRIM, KIND_ZERO } from '../format/layouts.ts';
 import { RANGE_ALLOCATE, RANGE_TRIM, RANGE_ZERO, type RangeKind } from '../../index/found.ts';
 import { lineageEntry, recordBlock, type Lineage } from './catalogue-entries.ts';
@@ -57,8 +58,14 @@ interface Parts {
   readonly by: Writer;
 }
 
+/** A session of the live disk. */
+export interface Client {
+  /** Nobody waits for its answers any more. */
+  readonly isGone: boolean;
+}
+
 /** Who asks: while a stream is received, clients are refused. */
-export type Writer = 'client' | 'receive' | 'rollback';
+export type Writer = Client | 'receive' | 'rollback';
 
 interface Merged {
   readonly block: Block;
@@ -124,7 +131,7 @@ export class Appender {
     this.#lastFlush = core.head;
   }
 
-  write(offset: ByteOffset, source: Uint8Array, fua: boolean, by: Writer = 'client'): Done {
+  write(offset: ByteOffset, source: Uint8Array, fua: boolean, by: Writer): Done {
     const core = this.#core;
     core.needWritable();
     core.counters.writes += 1;
@@ -142,7 +149,7 @@ export class Appender {
   }
 
   /** Whole blocks only; what a trim covers in part stays. */
-  trim(offset: ByteOffset, length: ByteCount, fua: boolean): Done {
+  trim(offset: ByteOffset, length: ByteCount, fua: boolean, by: Writer): Done {
     this.#core.needWritable();
     this.#core.counters.trims += 1;
     const first = Math.ceil(offset / BLOCK_BYTES);
@@ -150,19 +157,14 @@ export class Appender {
     const end = volumeEnd ? this.#core.blocks : Math.floor((offset + length) / BLOCK_BYTES);
     if (end <= first) return undefined;
     const range = { kind: KIND_TRIM, start: blockOf(first), count: blockCount(end - first) };
-    const by = 'client';
     return this.#putRange({ edges: [], first: range.start, body: NOTHING, range, fua, by });
   }
 
-  zero(
-    offset: ByteOffset,
-    length: ByteCount,
-    options: { readonly fua: boolean; readonly allocate: boolean; readonly by?: Writer },
-  ): Done {
+  zero(offset: ByteOffset, length: ByteCount, options: ZeroOptions, by: Writer): Done {
     this.#core.needWritable();
     this.#core.counters.zeroes += 1;
     if (length === 0) return undefined;
-    return this.#putRange(splitZero(offset, length, options, this.#core.size));
+    return this.#putRange(splitZero(offset, length, options, { size: this.#core.size, by }));
   }
 
   flush(): Done {
@@ -335,8 +337,12 @@ export class Appender {
   #put(parts: Parts, merged: readonly Merged[]): void {
     const core = this.#core;
     const { stream } = core.log;
-    // Asked last of all: it may have waited while a receive began.
-    if (parts.by === 'client') core.needNoReceive('it takes no writes');
+    // Asked last of all: it may have waited while its client went, or a receive began.
+    const { by } = parts;
+    if (typeof by === 'object') {
+      if (by.isGone) throw new VarveError('CLOSED', 'the client went before this was written');
+      core.needNoReceive('it takes no writes');
+    }
     if (this.#markOwed) this.#putMark();
     if (!this.#lineageStarted) this.#startLineage();
     const { body, range, fua, first } = parts;
@@ -424,8 +430,8 @@ function splitWrite(offset: ByteOffset, source: Uint8Array, fua: boolean, by: Wr
 function splitZero(
   offset: ByteOffset,
   length: ByteCount,
-  { fua, allocate, by = 'client' }: { fua: boolean; allocate: boolean; by?: Writer },
-  size: ByteCount,
+  { fua, allocate }: ZeroOptions,
+  { size, by }: { readonly size: ByteCount; readonly by: Writer },
 ): Parts {
   const end = offset + length;
   const first = Math.ceil(offset / BLOCK_BYTES);

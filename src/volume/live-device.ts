@@ -1,4 +1,4 @@
-/** The volume as a block device: readable and writable, the newest state. */
+/** The volume as a block device: readable and writable, the newest state. One for each session. */
 import { VarveError } from '../base/errors.ts';
 import type { ByteCount, ByteOffset, Generation } from '../base/units.ts';
 import type {
@@ -8,7 +8,7 @@ import type {
   WriteOptions,
   ZeroOptions,
 } from '../device/block-device.ts';
-import type { Appender } from './appender.ts';
+import type { Appender, Client } from './appender.ts';
 import type { Core } from './core.ts';
 import { LATEST, type Reader } from './reader.ts';
 import type { Status } from './status.ts';
@@ -26,7 +26,7 @@ export interface LiveParts {
   readonly status: Status;
 }
 
-export class LiveDevice implements BlockDevice {
+export class LiveDevice implements BlockDevice, Client {
   readonly size: ByteCount;
   readonly requestBytesMax: ByteCount;
   readonly #core: Core;
@@ -34,6 +34,7 @@ export class LiveDevice implements BlockDevice {
   readonly #appender: Appender;
   readonly #status: Status;
   readonly #onClose: () => void;
+  isGone = false;
 
   constructor(parts: LiveParts, onClose: () => void = () => undefined) {
     const { core, reader, appender, status } = parts;
@@ -86,19 +87,19 @@ export class LiveDevice implements BlockDevice {
       throw new VarveError('REQUEST_TOO_LONG', `${source.length} > ${this.requestBytesMax} bytes`);
     }
     this.#needSteady();
-    return this.#appender.write(offset, source, fua);
+    return this.#appender.write(offset, source, fua, this);
   }
 
   trim(offset: ByteOffset, length: ByteCount, { fua }: WriteOptions): Done {
     needInside(offset, length, this.size);
     this.#needSteady();
-    return this.#appender.trim(offset, length, fua);
+    return this.#appender.trim(offset, length, fua, this);
   }
 
   zero(offset: ByteOffset, length: ByteCount, options: ZeroOptions): Done {
     needInside(offset, length, this.size);
     this.#needSteady();
-    return this.#appender.zero(offset, length, options);
+    return this.#appender.zero(offset, length, options, this);
   }
 
   flush(): Done {
@@ -125,6 +126,10 @@ export class LiveDevice implements BlockDevice {
     needInside(offset, length, this.size);
     this.#needSteady();
     return this.#status.runs(context, offset, length, runsMax, this.#at);
+  }
+
+  abandon(): void {
+    this.isGone = true;
   }
 
   /** The volume itself is closed by whoever opened it. */

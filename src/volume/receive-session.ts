@@ -79,8 +79,8 @@ export class ReceiveSession {
     return this.#run(async () => {
       const offset = byteOffset(block * BLOCK_BYTES);
       const length = byteCount(Math.min(this.#core.size - offset, count * BLOCK_BYTES));
-      const options = { fua: false, allocate: kind === 'allocated', by: 'receive' } as const;
-      await this.#parts.appender.zero(offset, length, options);
+      const options = { fua: false, allocate: kind === 'allocated' };
+      await this.#parts.appender.zero(offset, length, options, 'receive');
     });
   }
 

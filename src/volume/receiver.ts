@@ -258,7 +258,7 @@ export class Receiver {
   }
 
   async #zero(offset: ByteOffset, length: ByteCount, allocate: boolean): Promise<void> {
-    await this.#parts.appender.zero(offset, length, { fua: false, allocate, by: 'receive' });
+    await this.#parts.appender.zero(offset, length, { fua: false, allocate }, 'receive');
   }
 }
 

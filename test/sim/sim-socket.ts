@@ -131,6 +131,11 @@ export class SimSocket implements Socket {
     return this.#isGone;
   }
 
+  /** Nothing that was sent from here is looked at any more: the other end is gone, or its life is. */
+  get isUnheard(): boolean {
+    return this.#peer.#isGone || this.#peer.#isMute();
+  }
+
   /** Bytes between the ends, on their way here. */
   get unreadBytes(): number {
     return this.#arrivedBytes + this.#travellingBytes;

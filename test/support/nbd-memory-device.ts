@@ -50,11 +50,16 @@ export class MemoryDevice implements BlockDevice {
     this.#allocated = new Uint8Array(Math.ceil(size / GRAIN));
   }
 
-  #do(call: Partial<Call> & Pick<Call, 'kind'>, work: () => void): Done {
+  #do(call: Partial<Call> & Pick<Call, 'kind'>, work: () => void, by?: MemorySession): Done {
     const whole = { offset: 0, length: 0, fua: false, allocate: false, ...call };
     this.calls?.push(whole);
     const wait = this.before(whole);
-    if (wait !== undefined) return wait.then(work);
+    if (wait !== undefined) {
+      return wait.then(() => {
+        if (by?.isGone === true) throw new VarveError('CLOSED', 'its client is gone');
+        work();
+      });
+    }
     work();
     return undefined;
   }
@@ -73,28 +78,36 @@ export class MemoryDevice implements BlockDevice {
     });
   }
 
-  write(offset: ByteOffset, source: Uint8Array, { fua }: WriteOptions): Done {
-    return this.#do({ kind: 'write', offset, length: source.length, fua }, () => {
+  write(offset: ByteOffset, source: Uint8Array, { fua }: WriteOptions, by?: MemorySession): Done {
+    const work = (): void => {
       this.bytes.set(source, offset);
       this.#mark(offset, source.length, 1);
-    });
+    };
+    return this.#do({ kind: 'write', offset, length: source.length, fua }, work, by);
   }
 
-  trim(offset: ByteOffset, length: ByteCount, { fua }: WriteOptions): Done {
-    return this.#do({ kind: 'trim', offset, length, fua }, () => {
+  trim(offset: ByteOffset, length: ByteCount, { fua }: WriteOptions, by?: MemorySession): Done {
+    const work = (): void => {
       const start = Math.ceil(offset / GRAIN) * GRAIN;
       const end = Math.floor((offset + length) / GRAIN) * GRAIN;
       if (end <= start) return;
       this.bytes.fill(0, start, end);
       this.#mark(start, end - start, 0);
-    });
+    };
+    return this.#do({ kind: 'trim', offset, length, fua }, work, by);
   }
 
-  zero(offset: ByteOffset, length: ByteCount, { fua, allocate }: ZeroOptions): Done {
-    return this.#do({ kind: 'zero', offset, length, fua, allocate }, () => {
+  zero(
+    offset: ByteOffset,
+    length: ByteCount,
+    { fua, allocate }: ZeroOptions,
+    by?: MemorySession,
+  ): Done {
+    const work = (): void => {
       this.bytes.fill(0, offset, offset + length);
       this.#mark(offset, length, allocate ? 1 : 0);
-    });
+    };
+    return this.#do({ kind: 'zero', offset, length, fua, allocate }, work, by);
   }
 
   flush(): Done {
@@ -143,6 +156,67 @@ export class MemoryDevice implements BlockDevice {
   }
 }
 
+/** The device as one client has it: what it asked for and is not done ends with it. */
+class MemorySession implements BlockDevice {
+  readonly size: ByteCount;
+  readonly readOnly: boolean;
+  readonly requestBytesMax: ByteCount;
+  readonly #device: MemoryDevice;
+  isGone = false;
+
+  constructor(device: MemoryDevice) {
+    this.#device = device;
+    this.size = device.size;
+    this.readOnly = device.readOnly;
+    this.requestBytesMax = device.requestBytesMax;
+  }
+
+  read(offset: ByteOffset, target: Uint8Array): Done {
+    return this.#device.read(offset, target);
+  }
+
+  write(offset: ByteOffset, source: Uint8Array, options: WriteOptions): Done {
+    return this.#device.write(offset, source, options, this);
+  }
+
+  trim(offset: ByteOffset, length: ByteCount, options: WriteOptions): Done {
+    return this.#device.trim(offset, length, options, this);
+  }
+
+  zero(offset: ByteOffset, length: ByteCount, options: ZeroOptions): Done {
+    return this.#device.zero(offset, length, options, this);
+  }
+
+  flush(): Done {
+    return this.#device.flush();
+  }
+
+  cache(offset: ByteOffset, length: ByteCount): Done {
+    return this.#device.cache(offset, length);
+  }
+
+  contexts(query: string | undefined): Promise<readonly string[]> {
+    return this.#device.contexts(query);
+  }
+
+  status(
+    context: string,
+    offset: ByteOffset,
+    length: ByteCount,
+    runsMax: number,
+  ): Promise<readonly StatusRun[]> {
+    return this.#device.status(context, offset, length, runsMax);
+  }
+
+  abandon(): void {
+    this.isGone = true;
+  }
+
+  close(): Promise<void> {
+    return this.#device.close();
+  }
+}
+
 /** Devices by name. The name `NAME@latest` opens NAME too, under its canonical name `NAME`. */
 export class MemoryDirectory implements ExportDirectory {
   readonly devices: Map<string, MemoryDevice>;
@@ -164,9 +238,10 @@ export class MemoryDirectory implements ExportDirectory {
       name === '' && this.devices.size === 1
         ? (this.devices.keys().next().value ?? '')
         : name.replace(/@latest$/, '');
-    const device = this.devices.get(canonicalName);
-    if (device === undefined) return Promise.reject(new VarveError('VOLUME_UNKNOWN', name));
-    device.openCount += 1;
+    const opened = this.devices.get(canonicalName);
+    if (opened === undefined) return Promise.reject(new VarveError('VOLUME_UNKNOWN', name));
+    opened.openCount += 1;
+    const device = new MemorySession(opened);
     this.opens += 1;
     const { descriptions: description, multipleConnections } = this;
     return Promise.resolve({ device, canonicalName, description, multipleConnections });
