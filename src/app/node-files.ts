@@ -144,6 +144,17 @@ export class NodeFiles implements MetaFiles {
     );
   }
 
+  async isSameDevice(path: string, other: string): Promise<boolean> {
+    return attempt(
+      `looking at ${path} and ${other}`,
+      async () => {
+        const [a, b] = await Promise.all([fs.stat(path), fs.stat(other)]);
+        return a.isBlockDevice() && b.isBlockDevice() && a.rdev === b.rdev;
+      },
+      () => false,
+    );
+  }
+
   async list(path: string): Promise<readonly string[]> {
     return attempt<readonly string[]>(
       `listing ${path}`,

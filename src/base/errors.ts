@@ -97,7 +97,7 @@ export const ERRORS = {
     errno: 'EINVAL',
     exit: 1,
     text: 'the path is already used by a volume, or holds data',
-    next: 'give an unused path; erase its first MiB yourself when you are sure',
+    next: 'give an unused path; a raw device has to be all zeros: once nobody needs what it holds, `blkdiscard --zeroout DEVICE` erases it',
   },
   MOMENT_BAD: {
     errno: 'EINVAL',

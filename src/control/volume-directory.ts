@@ -34,7 +34,8 @@ import { sizeArgument } from './size-text.ts';
 import { keepAside } from './keep-aside.ts';
 import { openFileBase, planBase, type OpenedBase } from './open-base.ts';
 import { clearUnfinished, dropSecondNames, foreignNames, secondNameOf } from './unfinished.ts';
-import { VolumeMaker, blank, type MadeDevice } from './volume-maker.ts';
+import { needUnusedDevices } from './used-devices.ts';
+import { VolumeMaker } from './volume-maker.ts';
 import {
   FINAL_FILE,
   LOCK_FILE,
@@ -178,6 +179,7 @@ export class VolumeDirectory {
       maker.adopt(join(folder, LOCK_FILE));
       maker.adopt(join(folder, UNFINISHED_FILE));
       await files.writeAtomically(join(folder, UNFINISHED_FILE), recordText(record));
+      await needUnusedDevices(files, this.path, { own: name, record });
       await this.#format(maker, folder, { record, progress });
       await maker.close();
       maker.adopt(join(folder, RECORD_FILE));
@@ -394,20 +396,20 @@ export class VolumeDirectory {
     { record, progress }: { readonly record: VolumeRecord; readonly progress: Progress },
   ): Promise<void> {
     const { uuid, size, logSize, undoSize } = record;
-    const made = (stored: string, bytes: ByteCount, part: 'log' | 'final'): Promise<MadeDevice> => {
+    const made = (
+      stored: string,
+      bytes: ByteCount,
+      part?: 'log' | 'final',
+    ): Promise<LowerDevice> => {
       const path = pathOf(folder, stored);
-      return maker.device(path, bytes, secondNameOf(folder, path, { uuid, part }));
+      const secondName = part && secondNameOf(folder, path, { uuid, part });
+      return maker.device(path, bytes, { secondName, progress });
     };
-    const log = await made(record.log, logSize, 'log');
-    const final = await made(record.final, finalBytes(size), 'final');
-    const sums = await maker.device(pathOf(folder, record.sums), sumsBytes(size));
-    if (final.isRaw) await blank(final.device, progress);
-    const undo = await maker.device(pathOf(folder, record.undo), undoSize);
     const devices = {
-      log: log.device,
-      final: final.device,
-      sums: sums.device,
-      undo: undo.device,
+      log: await made(record.log, logSize, 'log'),
+      final: await made(record.final, finalBytes(size), 'final'),
+      sums: await made(record.sums, sumsBytes(size)),
+      undo: await made(record.undo, undoSize),
     };
     const geometry = geometryOf(record);
     const { formatVolume } = await this.#around.loadVolumes();

@@ -3,23 +3,18 @@
  *
  * Invariants:
  *   - Only files that were made here are removed when it fails; what was there before stays.
- *   - A path or device that may hold somebody's data is refused before anything is written.
+ *   - A path or device that may hold somebody's data is refused before anything is written: of a raw
+ *     device all that the volume would take is read, as final storage has no header to know it by.
  */
 import { VarveError, isVarveError } from '../base/errors.ts';
-import { byteCount, byteOffset, mebibytes, type ByteCount } from '../base/units.ts';
+import { byteOffset, mebibytes, type ByteCount } from '../base/units.ts';
 import type { LowerDevice, OpenDevice } from '../device/lower-device.ts';
 import type { MetaFiles } from '../device/meta-files.ts';
+import { SliceDevice } from '../device/slice-device.ts';
 import { isZero } from '../device/zeros.ts';
 import type { Progress } from '../volume/report.ts';
 
-const LOOKED_AT_BYTES = mebibytes(1);
-const PUNCH_BYTES = mebibytes(256);
-
-export interface MadeDevice {
-  readonly device: LowerDevice;
-  /** The device existed before: it may hold anything between its ends. */
-  readonly isRaw: boolean;
-}
+const READ_BYTES = mebibytes(4);
 
 export class VolumeMaker {
   readonly #files: MetaFiles;
@@ -38,12 +33,20 @@ export class VolumeMaker {
   }
 
   /**
-   * A new sparse file of that size, or the beginning of a blank raw device.
+   * A new sparse file of that size, or the beginning of a raw device that is all zeros there.
    * @param secondName - of a file, which has it from before it has the first; not of a device, nor
    *   where the file system gives a file one name only
+   * @param progress - of reading a raw device
    * @throws VarveError LOG_IN_USE, SIZE_BAD, FILE_BAD, PERMISSION, DISK_FULL, DEVICE_IO
    */
-  async device(path: string, size: ByteCount, secondName?: string): Promise<MadeDevice> {
+  async device(
+    path: string,
+    size: ByteCount,
+    {
+      secondName,
+      progress,
+    }: { readonly secondName?: string | undefined; readonly progress: Progress },
+  ): Promise<LowerDevice> {
     const kind = await this.#files.kind(path);
     switch (kind) {
       case 'none': {
@@ -55,16 +58,16 @@ export class VolumeMaker {
             );
         this.#opened.push(device);
         if (!isThere) this.#made.push(path);
-        return { device, isRaw: false };
+        return device;
       }
       case 'block-device': {
-        const device = await this.#openDevice(path);
+        const device = await this.#openDevice(path, { locked: true });
         this.#opened.push(device);
         if (device.size < size) {
           throw new VarveError('SIZE_BAD', `${path} has ${device.size} bytes, ${size} are needed`);
         }
-        await needBlank(device);
-        return { device, isRaw: true };
+        await needBlank(device, size, progress);
+        return new BlankDevice(device, { offset: byteOffset(0), size, name: path });
       }
       case 'file':
         throw new VarveError('LOG_IN_USE', `${path} exists already`);
@@ -128,20 +131,29 @@ function refuseUsed(path: string): (error: unknown) => never {
   };
 }
 
-/** @throws VarveError LOG_IN_USE when the first or last MiB holds anything */
-async function needBlank(device: LowerDevice): Promise<void> {
-  const bytes = new Uint8Array(Math.min(LOOKED_AT_BYTES, device.size));
-  for (const at of [0, device.size - bytes.length]) {
+/**
+ * Also the last bytes, beyond what is taken: partition tables and RAIDs have their second copy there.
+ * @throws VarveError LOG_IN_USE, naming the first byte that is no zero
+ */
+async function needBlank(device: LowerDevice, size: ByteCount, progress: Progress): Promise<void> {
+  const bytes = new Uint8Array(Math.min(READ_BYTES, device.size));
+  const look = async (at: number): Promise<void> => {
     await device.read(byteOffset(at), bytes);
-    if (!isZero(bytes)) throw new VarveError('LOG_IN_USE', `${device.name} holds data`);
+    if (isZero(bytes)) return;
+    const first = at + bytes.findIndex((byte) => byte !== 0);
+    throw new VarveError('LOG_IN_USE', `${device.name} holds data at byte ${first}`);
+  };
+  const last = device.size - bytes.length;
+  await look(last);
+  for (let at = 0; at < Math.min(size, last); at += bytes.length) {
+    await look(at);
+    progress(at, size);
   }
 }
 
-/** Makes a raw device read as zeros: by discarding where that gives zeros, else by writing them. */
-export async function blank(device: LowerDevice, progress: Progress): Promise<void> {
-  for (let at = 0; at < device.size; at += PUNCH_BYTES) {
-    const length = Math.min(PUNCH_BYTES, device.size - at);
-    await device.punch(byteOffset(at), byteCount(length));
-    progress(at + length, device.size);
+/** What was all zeros when it was looked at: nothing has to be done to make zeros of it. */
+class BlankDevice extends SliceDevice {
+  override async punch(): Promise<void> {
+    // It would be written once more, for hours, where a device can't discard.
   }
 }

@@ -31,6 +31,8 @@ export interface MetaFiles {
   link(path: string, second: string): Promise<boolean>;
   /** Whether both are names of one file, links not followed; not where one is missing. */
   isSame(path: string, other: string): Promise<boolean>;
+  /** Whether both are, or link to, one block device, by whatever names; not where one is missing. */
+  isSameDevice(path: string, other: string): Promise<boolean>;
   /** Names in a directory, sorted; none when it does not exist. */
   list(path: string): Promise<readonly string[]>;
   /** Makes the directory and those above it; one that exists is left alone. */

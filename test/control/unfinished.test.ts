@@ -76,7 +76,7 @@ describe('a creation outside the folder that a crash ended', () => {
     // The files at --log and --final stood in the way until somebody removed them.
     const seen = new Set<string>();
     const operations = await operationsOf();
-    for (let run = 0; run < 2 * operations; run++) {
+    for (let run = 0; run < 3 * operations; run++) {
       const made = await machine(run);
       await createUntil(made, 1 + (run % operations));
       const { world, power, files } = made;
@@ -85,7 +85,7 @@ describe('a creation outside the folder that a crash ended', () => {
         const isWhole = (await directory.names()).includes('disk');
         const state = `${isWhole ? 'whole' : 'none'}: ${(await outside(files)).join(', ')}`;
         // Making it again is what takes time.
-        if (seen.has(state) && run % 12 !== 0) return;
+        if (seen.has(state) && run % 18 !== 0) return;
         seen.add(state);
         if (!isWhole) await directory.create('disk', OUTSIDE, quiet);
         await (await directory.open('disk', 'write')).close();

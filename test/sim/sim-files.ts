@@ -160,6 +160,12 @@ export class SimFiles implements MetaFiles {
     return disk;
   }
 
+  /** Another name of it, as a link in /dev/disk/by-id is. */
+  linkBlockDevice(path: string, second: string): void {
+    const entry = this.#table.entries.get(path);
+    if (entry !== undefined) this.#table.entries.set(second, entry);
+  }
+
   /** The next change fails, and changes nothing. */
   failNext(code: ErrorCode): void {
     this.#table.nextFault = new VarveError(code, 'simulated');
@@ -224,6 +230,14 @@ export class SimFiles implements MetaFiles {
       const { entries } = this.#table;
       const entry = entries.get(path);
       return entry !== undefined && entry.kind !== 'directory' && entry === entries.get(other);
+    });
+  }
+
+  isSameDevice(path: string, other: string): Promise<boolean> {
+    return this.#submit(`looking at ${path} and ${other}`, false, () => {
+      const { entries } = this.#table;
+      const entry = entries.get(path);
+      return entry?.kind === 'disk' && entry.isBlock && entry === entries.get(other);
     });
   }
 
