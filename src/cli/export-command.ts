@@ -110,7 +110,14 @@ async function exportTo(
       const done = await context.withProgress(`exporting ${name}`, (progress) =>
         exportImage(
           { files, openDevice },
-          { device, file: path, note, keepGoing: keepGoing === true, progress },
+          {
+            device,
+            file: path,
+            note,
+            keepGoing: keepGoing === true,
+            replaces: flags.force === true,
+            progress,
+          },
         ),
       );
       const of = { export: note.canonicalName, file: path, format };

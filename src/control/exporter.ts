@@ -4,10 +4,12 @@
  *
  * Invariants:
  *   - `FILE` is replaced in one step, by what is whole and durable.
- *   - One process at a time writes a part: it is locked, and renamed under the lock.
+ *   - One process at a time writes a part: it is locked, and renamed under the lock. What is gone on
+ *     with is what was looked at before: its note is read again under the lock.
  *   - After a failed sync nothing is noted any more: the note before it stands.
  */
 import { basename } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { isVarveError, VarveError } from '../base/errors.ts';
 import { byteCount, byteOffset, mebibytes, type ByteCount } from '../base/units.ts';
 import { mergedRanges, UnreadableError, type UnreadableRange } from '../base/unreadable.ts';
@@ -19,6 +21,7 @@ import { qcow2BytesMax, Qcow2Writer } from '../image/qcow2-writer.ts';
 import type { Progress } from '../volume/report.ts';
 import {
   noteText,
+  parseNote,
   partPaths,
   type ExportFormat,
   type MomentIdentity,
@@ -38,6 +41,8 @@ export interface ExportJob {
   readonly note: PartNote;
   /** What can't be read is left as zeros, and named; else the copy ends there. */
   readonly keepGoing: boolean;
+  /** A file of that name is replaced, also one that came to be meanwhile. */
+  readonly replaces: boolean;
   readonly progress: Progress;
   /** Default: 256 MiB. */
   readonly notedEachBytes?: ByteCount;
@@ -174,14 +179,31 @@ async function afterFailure(
   throw new VarveError(error.code, `${error.detail}; ${kept}`, { cause: error, next });
 }
 
+/** Another export may have gone on with the part, or begun its own, after the note was read. */
+async function resumePart(
+  { files, openDevice }: ExportPorts,
+  paths: PartPaths,
+  note: PartNote,
+): Promise<LowerDevice> {
+  const part = await openDevice(paths.part, partOptions(note.format, note.size));
+  try {
+    const source = await files.readText(paths.note);
+    if (source !== undefined && isDeepStrictEqual(parseNote(source, paths.note), note)) return part;
+    const next = 'the same command again: it looks at what is there now';
+    throw new VarveError('FILE_IN_USE', `${paths.part} was, until now`, { next });
+  } catch (error) {
+    await part.close();
+    throw error;
+  }
+}
+
 /** A part that goes on, or a new one; one that stands there has nothing that is wanted then. */
 async function openPart(
   { files, openDevice }: ExportPorts,
   paths: PartPaths,
   note: PartNote,
 ): Promise<LowerDevice> {
-  const options = partOptions(note.format, note.size);
-  if (note.done > 0) return openDevice(paths.part, options);
+  if (note.done > 0) return resumePart({ files, openDevice }, paths, note);
   if ((await files.kind(paths.part)) !== 'none') {
     // Locked, so that it is no part that another process is writing.
     const old = await openDevice(paths.part, { locked: true });
@@ -193,20 +215,33 @@ async function openPart(
   }
   await files.writeAtomically(paths.note, noteText(note));
   try {
-    return await openDevice(paths.part, { ...options, create: true });
+    return await openDevice(paths.part, { ...partOptions(note.format, note.size), create: true });
   } catch (error) {
-    if (!isVarveError(error, 'FILE_EXISTS')) await files.remove(paths.note);
+    // The note is another one's when the part is.
+    const isTheirs = isVarveError(error, 'FILE_EXISTS') || isVarveError(error, 'FILE_IN_USE');
+    if (!isTheirs) await files.remove(paths.note);
     throw error;
   }
 }
 
+/** What was written meanwhile by somebody else is not replaced unasked; all of the part is kept. */
+async function giveName({ files }: ExportPorts, { file, replaces }: ExportJob): Promise<void> {
+  const paths = partPaths(file);
+  if (!replaces && (await files.kind(file)) !== 'none') {
+    const next = 'the same command with --resume --force replaces it at once';
+    const whole = `${file} came to be meanwhile; ${paths.part} is whole`;
+    throw new VarveError('FILE_EXISTS', whole, { next });
+  }
+  await files.rename(paths.part, basename(file));
+  await files.remove(paths.note);
+}
+
 /**
- * @returns when `job.file` is there, whole and durable; what had its name is replaced
+ * @returns when `job.file` is there, whole and durable
  * @throws VarveError FILE_IN_USE, FILE_EXISTS; whatever reading the device or writing the file
  *   throws, in which case what was copied is kept for the next call
  */
 export async function exportImage(ports: ExportPorts, job: ExportJob): Promise<Exported> {
-  const { files } = ports;
   const { file, note: begun } = job;
   const paths = partPaths(file);
   const part = await openPart(ports, paths, begun);
@@ -219,8 +254,7 @@ export async function exportImage(ports: ExportPorts, job: ExportJob): Promise<E
     } catch (error) {
       return await afterFailure(error, { exporter, ports, file });
     }
-    await files.rename(paths.part, basename(file));
-    await files.remove(paths.note);
+    await giveName(ports, job);
     return done;
   } finally {
     await part.close();

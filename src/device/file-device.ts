@@ -12,7 +12,7 @@ import { dirname } from 'node:path';
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { assert } from '../base/assert.ts';
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import { byteCount, byteOffset, type ByteCount, type ByteOffset } from '../base/units.ts';
 import type { LowerDevice, OpenDeviceOptions, SyncPoint } from './lower-device.ts';
 import { platform, type LockKind, type Platform } from './platform.ts';
@@ -186,10 +186,12 @@ export class FileDevice implements LowerDevice {
     options: OpenDeviceOptions = {},
   ): Promise<FileDevice> {
     let fd: number | undefined;
+    let isMade = false;
     try {
       fd = await openDescriptor(path, options);
       const stats = await statFile(fd);
       checkKind(path, stats);
+      isMade = options.create === true && !stats.isBlockDevice();
       const actual = stats.isBlockDevice() ? await blockDeviceSize(path, stats) : stats.size;
       checkSize(path, actual, stats, options);
       // A block device is claimed by its opening; udev locks it now and then, to look at it.
@@ -207,6 +209,8 @@ export class FileDevice implements LowerDevice {
       });
     } catch (error) {
       if (fd !== undefined) await closeFile(fd);
+      // Whoever has locked it already takes it for a file of before, and may have removed it.
+      if (isMade && !isVarveError(error, 'FILE_IN_USE')) await fs.promises.unlink(path);
       if (systemCode(error) !== 'EBUSY') throw fromSystemError(error, `opening ${path}`);
       throw new VarveError('LOG_IN_USE', `${path} is mounted or open elsewhere`, { cause: error });
     }

@@ -63,12 +63,16 @@ interface Way {
   readonly keepGoing?: boolean;
   /** The export is interrupted once it is so far. */
   readonly until?: number;
+  readonly replaces?: boolean;
+  /** What was looked at before; now, if not given. */
+  readonly found?: PartNote | undefined;
+  readonly onProgress?: (done: number) => void;
 }
 
 /** What the command does, with a note every 512 KiB. */
 async function attempt(files: SimFiles, format: ExportFormat, way: Way = {}): Promise<Exported> {
-  const { device = disk(), keepGoing = false, until = Infinity } = way;
-  const found = await findPart(files, PATHS);
+  const { device = disk(), keepGoing = false, replaces = false, until = Infinity } = way;
+  const found = way.found ?? (await findPart(files, PATHS));
   return exportImage(
     { files, openDevice: files.openDevice },
     {
@@ -76,8 +80,10 @@ async function attempt(files: SimFiles, format: ExportFormat, way: Way = {}): Pr
       file: FILE,
       note: found ?? noteOf(format),
       keepGoing,
+      replaces,
       notedEachBytes: byteCount(512 * KIB),
       progress: (done) => {
+        way.onProgress?.(done);
         if (done >= until) throw new VarveError('INTERRUPTED', 'exporting');
       },
     },
@@ -233,6 +239,54 @@ describe.each(['raw', 'qcow2'] as const)('an export to %s', (format) => {
     });
   });
 
+  // `export --resume` looked at the note, then waited for the server; meanwhile `export --force` of
+  // another moment took the part over, and was interrupted. The first one went on behind what it
+  // had never written, and gave the mixture the name of a whole image.
+  test('goes on with nothing but what it has looked at', async () => {
+    const expected = contentOf((await calmly(format)).files);
+    const { power, files } = await machine(7);
+    await power.world.run(async () => {
+      await attempt(files, format, { until: 512 * MIB }).catch(() => undefined);
+      const found = await findPart(files, PATHS);
+      expect(found?.done).toBe(512 * MIB);
+      const other = { ...noteOf(format), generation: generation(8) };
+      const taken = attempt(files, format, { found: other, until: 2 * MIB });
+      await expect(taken).rejects.toMatchObject({ code: 'INTERRUPTED' });
+      const stale = attempt(files, format, { found });
+      await expect(stale).rejects.toMatchObject({
+        code: 'FILE_IN_USE',
+        next: expect.stringContaining('the same command again'),
+      });
+      expect(await files.kind(FILE)).toBe('none');
+      expect((await findPart(files, PATHS))?.generation).toBe(8);
+      await attempt(files, format, { found: noteOf(format) });
+    });
+    expect(isSame(files, expected)).toBe(true);
+  });
+
+  // A file that somebody wrote there while the export ran was replaced, without --force.
+  test('does not replace unasked what came to be meanwhile', async () => {
+    const expected = contentOf((await calmly(format)).files);
+    const { power, files } = await machine(8);
+    await power.world.run(async () => {
+      let made: Promise<unknown> = Promise.resolve();
+      const onProgress = (done: number): void => {
+        if (done === SIZE) made = files.writeAtomically(FILE, 'another');
+      };
+      await expect(attempt(files, format, { onProgress })).rejects.toMatchObject({
+        code: 'FILE_EXISTS',
+        next: expect.stringContaining('--resume --force'),
+      });
+      await made;
+      expect(await files.readText(FILE)).toBe('another');
+      // Nothing is copied again.
+      const device = new PatternDevice(SIZE, [{ offset: 0, length: SIZE, kind: 'unreadable' }]);
+      await attempt(files, format, { device, replaces: true });
+      expect(await files.list('/out')).toEqual(['disk.image']);
+    });
+    expect(isSame(files, expected)).toBe(true);
+  });
+
   test('believes no second sync after one that failed', async () => {
     const expected = contentOf((await calmly(format)).files);
     const { power, files } = await machine(5);
@@ -250,7 +304,13 @@ describe.each(['raw', 'qcow2'] as const)('an export to %s', (format) => {
       return device;
     };
     await power.world.run(async () => {
-      const job = { device: disk(), file: FILE, note: noteOf(format), keepGoing: false };
+      const job = {
+        device: disk(),
+        file: FILE,
+        note: noteOf(format),
+        keepGoing: false,
+        replaces: false,
+      };
       const often = { notedEachBytes: byteCount(512 * KIB), progress: () => undefined };
       await expect(exportImage({ files, openDevice }, { ...job, ...often })).rejects.toMatchObject({
         code: 'DEVICE_IO',

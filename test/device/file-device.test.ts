@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { VarveError } from '../../src/base/errors.ts';
 import { byteCount, byteOffset, mebibytes } from '../../src/base/units.ts';
 import { FileDevice } from '../../src/device/file-device.ts';
 import type { OpenDeviceOptions } from '../../src/device/lower-device.ts';
@@ -61,6 +62,22 @@ describe('a file device', () => {
     const made = FileDevice.open(path, { create: true, size: byteCount(2 ** 53 - 1) });
     await expect(made).rejects.toMatchObject({ code: 'SIZE_BAD' });
     expect(existsSync(path)).toBe(false);
+  });
+
+  // Where the file system has no locks, the part of an export stayed without its note, and the next
+  // export was refused because of it.
+  test('leaves no file behind that can not be locked, unless another has locked it', async () => {
+    using directory = temporaryDirectory();
+    const path = join(directory.path, 'disk');
+    const means = programPlatform();
+    means.lock = () => Promise.reject(new VarveError('DEVICE_IO', 'locking: ENOLCK'));
+    const options = { ...NEW, locked: true };
+    await expect(FileDevice.openWith(means, path, options)).rejects.toThrow(/ENOLCK/);
+    expect(existsSync(path)).toBe(false);
+    means.lock = () => Promise.resolve(false);
+    const made = FileDevice.openWith(means, path, options);
+    await expect(made).rejects.toMatchObject({ code: 'FILE_IN_USE' });
+    expect(existsSync(path)).toBe(true);
   });
 
   test('opened to be read is never written', async () => {
