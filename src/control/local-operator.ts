@@ -113,13 +113,8 @@ export class LocalOperator implements Operator {
 
   flatten(name: string, progress: Progress): Promise<FlattenReport> {
     return this.#pool.use(name, 'write', async (volume) => {
-      const { base } = await this.#directory.record(name);
-      if (base === undefined) throw new VarveError('BASE_NONE', `"${name}"`);
-      await this.#directory.setBase(name, { ...base, isCopied: true });
-      const dropped = async (): Promise<void> => {
-        await this.#directory.setBase(name, undefined);
-      };
-      const blocks = await volume.flatten(dropped, progress);
+      const base = await this.#directory.copyBase(name);
+      const blocks = await volume.flatten(() => this.#directory.dropBase(name), progress);
       return { copiedBytes: byteCount(blocks * BLOCK_BYTES), base: baseText(base) };
     });
   }

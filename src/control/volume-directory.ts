@@ -291,18 +291,36 @@ export class VolumeDirectory {
   }
 
   /**
-   * That the base of a volume is being copied, or is not needed any more. The caller has it open.
-   * @throws VarveError DISK_FULL, DEVICE_IO; the old record stands then
+   * That the base of a volume is being copied. The caller has it open.
+   * @returns the base
+   * @throws VarveError BASE_NONE, also when one that was copied has just been dropped; DISK_FULL,
+   *   DEVICE_IO; the old record stands then
    */
-  async setBase(name: string, base: BaseRecord | undefined): Promise<VolumeRecord> {
-    return await this.#change(name, 'locked', (record) => ({ ...record, base, hadBase: true }));
+  async copyBase(name: string): Promise<BaseRecord> {
+    const { base } = await this.#change(name, 'locked', (record) => {
+      if (record.base === undefined) throw new VarveError('BASE_NONE', `"${name}"`);
+      return { ...record, base: { ...record.base, isCopied: true } };
+    });
+    return base;
   }
 
-  async #change(
+  /**
+   * That the base of a volume is not needed any more. The caller has it open.
+   * @throws VarveError DISK_FULL, DEVICE_IO; the old record stands then
+   */
+  async dropBase(name: string): Promise<void> {
+    await this.#change(name, 'locked', (record) => ({
+      ...record,
+      base: undefined,
+      hadBase: true,
+    }));
+  }
+
+  async #change<R extends VolumeRecord>(
     name: string,
     access: 'locked' | 'free',
-    change: (record: VolumeRecord) => VolumeRecord,
-  ): Promise<VolumeRecord> {
+    change: (record: VolumeRecord) => R,
+  ): Promise<R> {
     const { files } = this.#around;
     await this.record(name);
     const folder = join(this.path, name);

@@ -1,0 +1,65 @@
+/** Flattens of one volume that are asked for at once, on a server. */
+import { expect, test } from 'vitest';
+import { byteOffset, mebibytes } from '../../src/base/units.ts';
+import { LocalOperator } from '../../src/control/local-operator.ts';
+import { VolumeDirectory } from '../../src/control/volume-directory.ts';
+import { ServedVolumes } from '../../src/control/volume-pool.ts';
+import { PowerSupply } from '../sim/power-supply.ts';
+import { SimFiles } from '../sim/sim-files.ts';
+import { SimWorld } from '../sim/sim-world.ts';
+import { loadVolumes } from '../support/volume-code.ts';
+
+const quiet = (): void => undefined;
+
+test('a flatten that is asked for while another one ends never brings the base back', async () => {
+  // It read the record before the first had written the one without the base, and wrote its own
+  // after it: the volume named a base again, whose snapshot could be deleted meanwhile, and never
+  // opened then.
+  const world = new SimWorld(1);
+  const power = new PowerSupply(world);
+  const files = SimFiles.create(power);
+  const { openDevice } = files;
+  const seconds: Promise<unknown>[] = [];
+  let isAsking = false;
+  const write = files.writeAtomically.bind(files);
+  const directory = new VolumeDirectory('/srv/varve', {
+    files,
+    openDevice,
+    world: power.life,
+    loadVolumes,
+  });
+  await world.run(async () => {
+    await directory.create('one', { size: mebibytes(1), logSize: mebibytes(80) }, quiet);
+    const pool = await ServedVolumes.open(directory);
+    const operator = new LocalOperator(directory, pool, { isServed: true });
+    await operator.withExport('one', 'write', async ({ device }) => {
+      await device.write(byteOffset(0), new Uint8Array(mebibytes(1)).fill(7), { fua: true });
+    });
+    await operator.clone('two', { of: 'one' }, quiet);
+    const told = (error: unknown): unknown => error;
+    const ask = (): void => {
+      seconds.push(operator.flatten('two', quiet).then(() => 'ended', told));
+    };
+    files.writeAtomically = async (path, text) => {
+      const isDropped = path.includes('two') && !text.includes('"kind": "volume"');
+      if (isDropped && !isAsking) {
+        // One as the record is about to be written, others until it is.
+        isAsking = true;
+        ask();
+        power.life.timers.after(0.005, ask);
+        await new Promise<void>((resume) => power.life.timers.after(0.03, resume));
+        ask();
+      }
+      await write(path, text);
+    };
+    await operator.flatten('two', quiet);
+    for (const error of await Promise.all(seconds)) {
+      expect(error).toMatchObject({ code: expect.stringMatching(/^(BASE_NONE|SCRUB_RUNS)$/) });
+    }
+    expect(seconds.length).toBe(3);
+    expect(await directory.record('two')).toMatchObject({ base: undefined, hadBase: true });
+    await operator.deleteSnapshot('one', 'clone-two');
+    await pool.close();
+    await (await directory.open('two', 'write')).close();
+  });
+});
