@@ -1,7 +1,7 @@
 /** import: an image file over the beginning of a disk. */
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import { sizeText } from '../control/size-text.ts';
 import type { BaseImage, ImageFormat } from '../image/base-image.ts';
 import type { Vacated } from '../volume/report.ts';
@@ -38,20 +38,27 @@ its internal snapshots kept is left out.
 Clients that have the disk open keep what they have read, and would write it back: so it is refused
 while there are any, unless --force ends their sessions. Unmount first. Nothing keeps a client from
 coming while it is copied. What the disk held before can be opened, and comes back by the command that
-is printed, for as long as the window holds it and the log has room to write it again.`;
+is printed, for as long as the window holds it and the log has room to write it again. An import that
+fails or is interrupted leaves a part of the image on the disk, and prints that command too.`;
 
 interface Copied {
   readonly name: string;
   readonly file: string;
-  readonly force: boolean;
+  readonly flags: ImportFlags;
+}
+
+/** A disk that is part of each is told with the way back, which nothing else would name. */
+function halfDone(error: unknown, { name, flags }: Copied, { before }: Vacated): unknown {
+  if (!isVarveError(error)) return error;
+  const what = `${error.detail}; ${name} was gen=${before}, and may be in part what the image is`;
+  const undo = undoCommand(name, `gen=${before}`, flags);
+  const next = `run it again, or make the disk what it was: ${undo}`;
+  return new VarveError(error.code, what, { cause: error, next });
 }
 
 /** @returns what it was before */
-async function copy(
-  context: Context,
-  image: BaseImage,
-  { name, file, force }: Copied,
-): Promise<Vacated> {
+async function copy(context: Context, image: BaseImage, copied: Copied): Promise<Vacated> {
+  const { name, file, flags } = copied;
   const { copyIn } = await import('../control/transfer.ts');
   return await context.withOperator(async (operator) => {
     const { size } = await operator.info(name);
@@ -59,10 +66,14 @@ async function copy(
       const both = `${file} holds ${image.size} bytes, ${name} has ${size}`;
       throw new VarveError('FILE_BAD', `it does not fit: ${both}`);
     }
-    const vacated = await operator.vacate(name, force);
-    await operator.withExport(name, 'write', ({ device }) =>
-      context.withProgress(`importing ${file}`, (progress) => copyIn(image, device, progress)),
-    );
+    const vacated = await operator.vacate(name, flags.force === true);
+    try {
+      await operator.withExport(name, 'write', ({ device }) =>
+        context.withProgress(`importing ${file}`, (progress) => copyIn(image, device, progress)),
+      );
+    } catch (error) {
+      throw halfDone(error, copied, vacated);
+    }
     return vacated;
   });
 }
@@ -78,7 +89,7 @@ async function importFile(
   const format = await imageFormatOf(context, path, { format: flags.format, option: '--format' });
   const image = await openImage(context.tools.openDevice, path, format);
   try {
-    const vacated = await copy(context, image, { name, file: path, force: flags.force === true });
+    const vacated = await copy(context, image, { name, file: path, flags });
     const of = { name, file: path, format, files: image.files, bytes: image.size };
     return { ...of, ...vacated };
   } finally {

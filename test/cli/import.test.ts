@@ -48,3 +48,35 @@ test('a disk that clients have open is not written over, and what it was comes b
   expect([content[0], content[BLOCK]]).toEqual([3, 1]);
   expect(server.isRunning).toBe(true);
 });
+
+/** Calls whoever comes to listen for SIGINT: Ctrl-C, for a command in this process. */
+function interruptSoon(): void {
+  const before = process.listeners('SIGINT');
+  const timer = setInterval(() => {
+    const [listener] = process.listeners('SIGINT').filter((one) => !before.includes(one));
+    if (listener === undefined) return;
+    clearInterval(timer);
+    listener('SIGINT');
+  }, 1);
+}
+
+// After Ctrl-C the disk was half one image, half another, and all that was said was `run it again`:
+// neither what it had been before nor the command that brings that back.
+test('an import that is interrupted tells the way back', async () => {
+  using directory = temporaryDirectory();
+  const { path } = directory;
+  const [one, two, out] = [join(path, 'one.raw'), join(path, 'two.raw'), join(path, 'out.raw')];
+  writeFileSync(one, Buffer.alloc(4 * BLOCK, 1));
+  writeFileSync(two, Buffer.alloc(16 * 1024 ** 2, 2));
+  await makeVolume(path);
+  await varve(path, ['import', one, 'disk']);
+  interruptSoon();
+  const { code, error } = await refusedHere(path, ['import', two, 'disk']);
+  expect([code, error.code]).toEqual([1, 'INTERRUPTED']);
+  const undo = /what it was: varve (rollback disk --to gen=\d+) --dir .+$/.exec(error.next)?.[1];
+  expect(error.message).toContain(undo?.split(' ').at(-1));
+  await varve(path, undo?.split(' ') ?? []);
+  await varve(path, ['export', 'disk', out]);
+  const was = Buffer.alloc(16 * 1024 ** 2).fill(1, 0, 4 * BLOCK);
+  expect(readFileSync(out).equals(was)).toBe(true);
+});
