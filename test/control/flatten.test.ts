@@ -43,11 +43,13 @@ test('a flatten that is asked for while another one ends never brings the base b
     files.writeAtomically = async (path, text) => {
       const isDropped = path.includes('two') && !text.includes('"kind": "volume"');
       if (isDropped && !isAsking) {
-        // One as the record is about to be written, others until it is.
+        // Each reads the record as it is now: in time, nearly so, and too late.
         isAsking = true;
         ask();
-        power.life.timers.after(0.005, ask);
-        await new Promise<void>((resume) => power.life.timers.after(0.03, resume));
+        power.life.timers.after(29.9, ask);
+        await new Promise<void>((resume) => {
+          power.life.timers.after(30, resume);
+        });
         ask();
       }
       await write(path, text);
