@@ -97,8 +97,8 @@ export const NBD_MUTANTS: readonly Mutant[] = [
     law: 6,
     story: 'the bytes of a write stay reserved after its answer',
     file: 'src/nbd/executor.ts',
-    find: '        store?.release();\n        this.outbox.ack(request, 0);',
-    replace: '        this.outbox.ack(request, 0);',
+    find: '    store?.release();\n    this.outbox.ack(request, 0);',
+    replace: '    this.outbox.ack(request, 0);',
     fuzzers: ['nbd-sessions', 'nbd-requests'],
   },
   {

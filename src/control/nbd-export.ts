@@ -85,8 +85,8 @@ class NbdExport implements BlockDevice {
     await ours(this.#client.flush());
   }
 
-  async cache(offset: ByteOffset, length: ByteCount): Promise<void> {
-    await ours(this.#client.cache(offset, Math.min(length, PAYLOAD_BYTES_MAX)));
+  async cache(offset: ByteOffset, scratch: Uint8Array): Promise<void> {
+    await ours(this.#client.cache(offset, scratch.length));
   }
 
   async contexts(query: string | undefined): Promise<readonly string[]> {

@@ -43,8 +43,11 @@ export interface BlockDevice {
   zero(offset: ByteOffset, length: ByteCount, options: ZeroOptions): Done;
   /** Covers every request that was answered before the call, on any connection. */
   flush(): Done;
-  /** Brings the range into the cache; a hint, which may do nothing when memory is short. */
-  cache(offset: ByteOffset, length: ByteCount): Done;
+  /**
+   * Brings as much as `scratch` is long into the cache, from `offset` on; a hint, which may do
+   * nothing. `scratch` is borrowed until done, and of no use then.
+   */
+  cache(offset: ByteOffset, scratch: Uint8Array): Done;
   /** Names of the metadata contexts that match `query` (`base:`, `qemu:dirty-bitmap:x`, ...). */
   contexts(query: string | undefined): Promise<readonly string[]>;
   /**

@@ -117,8 +117,8 @@ export class ScratchDevice implements BlockDevice {
     return undefined;
   }
 
-  cache(offset: ByteOffset, length: ByteCount): Done {
-    this.#needInside(offset, length);
+  cache(offset: ByteOffset, scratch: Uint8Array): Done {
+    this.#needInside(offset, scratch.length);
     return undefined;
   }
 

@@ -13,7 +13,12 @@ import { byteCount, byteOffset } from '../base/units.ts';
 import { UnreadableError } from '../base/unreadable.ts';
 import type { BlockDevice, Done, WriteOptions, ZeroOptions } from '../device/block-device.ts';
 import type { FixedContext, Session } from './handshake.ts';
-import { MESSAGE_BYTES_MAX, MESSAGE_UNSENT_BYTES_MAX, STATUS_RUNS_MAX } from './limits.ts';
+import {
+  CACHE_PIECE_BYTES,
+  MESSAGE_BYTES_MAX,
+  MESSAGE_UNSENT_BYTES_MAX,
+  STATUS_RUNS_MAX,
+} from './limits.ts';
 import { Outbox } from './outbox.ts';
 import * as nbd from './protocol.ts';
 import { sendPartial } from './partial-read.ts';
@@ -26,8 +31,9 @@ import {
 } from './replies.ts';
 import { putStatus, statusBytes } from './replies.ts';
 import { refusalText, type Request, type RequestBounds } from './request.ts';
-import { raise, type Counters } from './shared.ts';
+import { raise, type Counters, type Shared } from './shared.ts';
 import type { Socket } from './socket.ts';
+import type { Turns } from './turns.ts';
 import { isZero } from './zeros.ts';
 
 /** Zeros of this length and more are sent as a hole. */
@@ -45,7 +51,7 @@ export interface ExecutorOptions {
   readonly socket: Socket;
   readonly session: Session;
   readonly bounds: RequestBounds;
-  readonly counters: Counters;
+  readonly shared: Shared;
   /** So many replies have left. */
   readonly onSent: (replies: number) => void;
   /** The device has nothing in hand any more. */
@@ -54,21 +60,26 @@ export interface ExecutorOptions {
 
 export class Executor {
   readonly outbox: Outbox;
+  readonly #socket: Socket;
   readonly #device: BlockDevice;
   readonly #contexts: readonly FixedContext[];
   readonly #bounds: RequestBounds;
   readonly #counters: Counters;
+  readonly #caches: Turns;
   readonly #structured: boolean;
   readonly #onIdle: () => void;
   #running = 0;
+  #isAbandoned = false;
   #isDropped = false;
 
   constructor(options: ExecutorOptions) {
+    this.#socket = options.socket;
     this.#device = options.session.opened.device;
     this.#contexts = options.session.contexts;
     this.#structured = options.session.structured;
     this.#bounds = options.bounds;
-    this.#counters = options.counters;
+    this.#counters = options.shared.counters;
+    this.#caches = options.shared.caches;
     this.#onIdle = options.onIdle;
     this.outbox = new Outbox(options.socket, options.onSent);
   }
@@ -80,6 +91,7 @@ export class Executor {
 
   /** The client is gone: what the device has not applied yet is refused. */
   abandon(): void {
+    this.#isAbandoned = true;
     this.#device.abandon?.();
   }
 
@@ -90,7 +102,7 @@ export class Executor {
     this.outbox.drop();
   }
 
-  /** Bytes that have to be reserved before the request is run: its payload, or its reply. */
+  /** Bytes that have to be reserved before it is run: its payload, its reply, or what it works in. */
   storeBytes(request: Request): number {
     const { type, length } = request;
     if (length === 0) return 0;
@@ -101,6 +113,8 @@ export class Executor {
         return length;
       case nbd.NBD_CMD_BLOCK_STATUS:
         return this.#contexts.length * statusBytes(runsMax(request));
+      case nbd.NBD_CMD_CACHE:
+        return Math.min(length, CACHE_PIECE_BYTES, this.#bounds.payloadBytesMax);
       default:
         return 0;
     }
@@ -164,7 +178,7 @@ export class Executor {
       case nbd.NBD_CMD_TRIM:
         return this.#device.trim(offset, byteCount(length), WRITE[fua]);
       case nbd.NBD_CMD_CACHE:
-        return this.#device.cache(offset, byteCount(length));
+        return this.#caches.run(() => this.#cache(request));
       case nbd.NBD_CMD_WRITE_ZEROES: {
         const noHole = (flags & nbd.NBD_CMD_FLAG_NO_HOLE) !== 0;
         const options = noHole ? ZERO[fua === 0 ? 2 : 3] : ZERO[fua];
@@ -174,6 +188,26 @@ export class Executor {
         assert(type === nbd.NBD_CMD_BLOCK_STATUS, 'what is unknown was refused');
         return this.#askStatus(request);
     }
+  }
+
+  /** Piece by piece, and no more than a read may ask for; nothing for a client that is gone. */
+  async #cache(request: Request): Promise<void> {
+    const { store, start, length } = request;
+    assert(store !== undefined, 'caching has memory to read into');
+    const piece = this.storeBytes(request);
+    const most = Math.min(length, this.#bounds.payloadBytesMax);
+    for (let done = 0; done < most && !this.#isAbandoned; done += piece) {
+      const scratch = store.bytes.subarray(start, start + Math.min(piece, most - done));
+      await this.#device.cache(byteOffset((request.offset ?? 0) + done), scratch);
+      await this.#letOthersRun();
+    }
+  }
+
+  /** What is in memory needs no wait, and long requests of one client would be one step. */
+  async #letOthersRun(): Promise<void> {
+    await new Promise<void>((resume) => {
+      this.#socket.defer(resume);
+    });
   }
 
   /** Writes the answer into the request's store; `length` of the answer ends up in its `end`. */
@@ -209,12 +243,11 @@ export class Executor {
         return;
       case nbd.NBD_CMD_WRITE:
         this.#counters.bytesWritten += length;
-        store?.release();
-        this.outbox.ack(request, 0);
-        return;
+        break;
       default:
-        this.outbox.ack(request, 0);
     }
+    store?.release();
+    this.outbox.ack(request, 0);
   }
 
   #answerRead(request: Request): void {

@@ -41,6 +41,10 @@ export const QUERIES_MAX = 256;
 export const PAYLOAD_BYTES_MAX: ByteCount = mebibytes(32);
 /** An over-long write is read and thrown away up to here; beyond, the connection ends. */
 export const DISCARD_BYTES_MAX: ByteCount = mebibytes(64);
+/** CACHE reads so much at a time, into memory of the budget as everything else. */
+export const CACHE_PIECE_BYTES: ByteCount = kibibytes(256);
+/** Requests to CACHE that read at one time, of all connections: 28 bytes may ask for very much. */
+export const CACHES_MAX = 4;
 /** Runs in the answer of one context to BLOCK_STATUS. */
 export const STATUS_RUNS_MAX = 2048;
 /** Of the message in an error reply. */

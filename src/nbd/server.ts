@@ -9,6 +9,7 @@ import type { ExportDirectory } from '../device/block-device.ts';
 import { Budget } from './budget.ts';
 import { Connection } from './connection.ts';
 import {
+  CACHES_MAX,
   CONNECTIONS_MAX,
   HANDSHAKE_MS_MAX,
   LISTS_MAX,
@@ -64,6 +65,7 @@ export class NbdServer {
       budget,
       spares: new Spares(),
       lists: new Turns(LISTS_MAX),
+      caches: new Turns(CACHES_MAX),
       counters: noCounts(),
     };
     this.#payloadBytesMax = Memory.payloadMax(budget.reservationMax);

@@ -37,6 +37,8 @@ export interface Shared {
   readonly spares: Spares;
   /** For the answers to LIST. */
   readonly lists: Turns;
+  /** For CACHE. */
+  readonly caches: Turns;
   readonly counters: Counters;
 }
 

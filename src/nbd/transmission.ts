@@ -100,7 +100,7 @@ export class Transmission {
       socket,
       session,
       bounds: this.#bounds,
-      counters: shared.counters,
+      shared,
       onSent: (replies) => {
         this.#onSent(replies);
       },

@@ -106,11 +106,10 @@ export class LiveDevice implements BlockDevice, Client {
     return this.#appender.flush();
   }
 
-  cache(offset: ByteOffset, length: ByteCount): Done {
-    needInside(offset, length, this.size);
+  cache(offset: ByteOffset, scratch: Uint8Array): Done {
+    needInside(offset, scratch.length, this.size);
     this.#needSteady();
-    const wanted = Math.min(length, this.requestBytesMax);
-    return wanted === 0 ? undefined : this.#reader.read(offset, new Uint8Array(wanted), this.#at);
+    return this.#reader.read(offset, scratch, this.#at);
   }
 
   async contexts(query: string | undefined): Promise<readonly string[]> {

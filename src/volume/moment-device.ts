@@ -74,10 +74,8 @@ export class MomentDevice implements BlockDevice {
     return undefined;
   }
 
-  cache(offset: ByteOffset, length: ByteCount): Done {
-    needInside(offset, length, this.size);
-    const wanted = Math.min(length, this.requestBytesMax);
-    return wanted === 0 ? undefined : this.read(offset, new Uint8Array(wanted));
+  cache(offset: ByteOffset, scratch: Uint8Array): Done {
+    return this.read(offset, scratch);
   }
 
   contexts(query: string | undefined): Promise<readonly string[]> {

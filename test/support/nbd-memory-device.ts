@@ -114,8 +114,8 @@ export class MemoryDevice implements BlockDevice {
     return this.#do({ kind: 'flush' }, () => undefined);
   }
 
-  cache(offset: ByteOffset, length: ByteCount): Done {
-    return this.#do({ kind: 'cache', offset, length }, () => undefined);
+  cache(offset: ByteOffset, scratch: Uint8Array): Done {
+    return this.#do({ kind: 'cache', offset, length: scratch.length }, () => undefined);
   }
 
   contexts(query: string | undefined): Promise<readonly string[]> {
@@ -191,8 +191,8 @@ class MemorySession implements BlockDevice {
     return this.#device.flush();
   }
 
-  cache(offset: ByteOffset, length: ByteCount): Done {
-    return this.#device.cache(offset, length);
+  cache(offset: ByteOffset, scratch: Uint8Array): Done {
+    return this.#device.cache(offset, scratch);
   }
 
   contexts(query: string | undefined): Promise<readonly string[]> {
