@@ -10,9 +10,13 @@ function version(): string {
   return has ? String(found.version) : 'unknown';
 }
 
-// A reader of ours that has read enough is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // A reader of ours that has read enough is no failure.
   if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+  if (error.code !== 'EIO' || !process.stdout.isTTY) throw error;
+  // The terminal was closed. To exit without one, Node 20 crashes.
+  process.kill(process.pid, 'SIGHUP');
 });
+// Nobody reads what is told there: that is no reason to end a server that has clients.
+process.stderr.on('error', () => undefined);
 process.exitCode = await main(process.argv.slice(2), { load: loadTools, version: version() });

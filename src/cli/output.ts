@@ -49,6 +49,8 @@ export class ProgressDisplay {
     this.#isShown = process.stderr.isTTY && !isJson;
     process.once('SIGINT', this.#onSignal);
     process.once('SIGTERM', this.#onSignal);
+    // A terminal that is closed sends more than one: that is no hurry.
+    process.on('SIGHUP', this.#onSignal);
   }
 
   /** @throws VarveError INTERRUPTED */
@@ -68,6 +70,7 @@ export class ProgressDisplay {
     this.#ended = true;
     process.off('SIGINT', this.#onSignal);
     process.off('SIGTERM', this.#onSignal);
+    process.off('SIGHUP', this.#onSignal);
     this.#bar?.stop();
   }
 

@@ -1,4 +1,4 @@
-/** Work that SIGINT or SIGTERM ends in order. */
+/** Work that SIGINT, SIGTERM or the end of the terminal (SIGHUP) ends in order. */
 import { once } from 'node:events';
 
 /**
@@ -14,13 +14,19 @@ export async function untilSignal<T>(
     if (controller.signal.aborted) onSecond();
     else controller.abort();
   };
+  // A terminal that is closed is told of by its shell and by the kernel: that is no hurry.
+  const onHangup = (): void => {
+    controller.abort();
+  };
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
+  process.on('SIGHUP', onHangup);
   try {
     return await work(controller.signal);
   } finally {
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
+    process.off('SIGHUP', onHangup);
   }
 }
 

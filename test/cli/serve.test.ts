@@ -4,6 +4,8 @@ import { once } from 'node:events';
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { NbdClient } from '../../src/nbd/client.ts';
+import { connectUnix } from '../../src/nbd/node-socket.ts';
 import { describeWith } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/files.ts';
 import { run, varve } from '../support/run.ts';
@@ -50,6 +52,27 @@ describe('varve serve', () => {
     expect(await server.stop()).toBe(0);
     expect(existsSync(join(directory.path, 'nbd.sock'))).toBe(false);
     expect(existsSync(join(directory.path, 'control.sock'))).toBe(false);
+  });
+
+  // Closing the terminal was like kill -9: in the mode `back` acknowledged writes were lost. A shell
+  // and the kernel both send SIGHUP then.
+  test('ends in order when its terminal is closed, however often that is told', async () => {
+    using directory = temporaryDirectory();
+    const { path } = directory;
+    await makeVolume(path);
+    await using server = await Server.start(path, { writeMode: 'back' });
+    const client = await NbdClient.connect(await connectUnix(join(path, 'nbd.sock')), {
+      exportName: 'disk',
+      metaContexts: [],
+    });
+    await client.write(0, new Uint8Array(MIB).fill(7), { fua: false });
+    expect(await server.stop(['SIGHUP', 'SIGHUP'])).toBe(0);
+    expect(server.stdout).toContain('stopped in order');
+    client.destroy();
+    expect(await varve(path, ['info', 'disk'])).toContain('an orderly end');
+    const out = join(path, 'out.raw');
+    await varve(path, ['export', 'disk', out]);
+    expect(readFileSync(out).subarray(0, MIB).equals(Buffer.alloc(MIB, 7))).toBe(true);
   });
 
   test('refuses a second process, and names the first', async () => {

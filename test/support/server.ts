@@ -11,6 +11,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { WriteMode } from '../../src/volume/report.ts';
 import { varve, VARVE } from './run.ts';
 
@@ -159,11 +160,15 @@ export class Server implements AsyncDisposable {
     return Number(found[1]) * 1024;
   }
 
-  /** SIGTERM. @returns its exit code */
-  async stop(): Promise<number | null> {
+  /** SIGTERM, or other signals, one after the other. @returns its exit code */
+  async stop(signals: readonly NodeJS.Signals[] = ['SIGTERM']): Promise<number | null> {
     if (!this.#ended) {
       const timer = setTimeout(() => this.#child.kill('SIGKILL'), STOP_MS);
-      this.#child.kill('SIGTERM');
+      for (const signal of signals) {
+        this.#child.kill(signal);
+        // Two that wait are one.
+        if (signals.length > 1) await sleep(20);
+      }
       await this.#gone();
       clearTimeout(timer);
     }
