@@ -23,6 +23,7 @@ import { fuzzer as volumeAstrayReads } from './volume/astray-reads.fuzz.ts';
 import { fuzzer as volumeBasedLives } from './volume/based-lives.fuzz.ts';
 import { fuzzer as volumeCloneLives } from './volume/clone-lives.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
+import { fuzzer as volumeFlattenLives } from './volume/flatten-lives.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumePast } from './volume/past.fuzz.ts';
 import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
@@ -60,6 +61,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeCloneLives,
   volumeDamage,
   volumeLives,
+  volumeFlattenLives,
   volumeForks,
   volumePast,
   volumePendingRecords,

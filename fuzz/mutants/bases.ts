@@ -2,6 +2,7 @@
 import type { Mutant } from './mutant.ts';
 
 const BASED = ['volume-based-lives'];
+const FLATTEN = ['volume-flatten-lives'];
 
 export const BASE_MUTANTS: readonly Mutant[] = [
   {
@@ -37,8 +38,8 @@ export const BASE_MUTANTS: readonly Mutant[] = [
     law: 1,
     story: 'flattening copies the base over blocks that were written and settled since',
     file: 'src/volume/flatten.ts',
-    find: "(i) => isNever[i] === true && mayBeData(i)",
-    replace: "(i) => isNever.length > 0 && mayBeData(i)",
+    find: '(i) => isNever[i] === true && mayBeData(i)',
+    replace: '(i) => isNever.length > 0 && mayBeData(i)',
     fuzzers: BASED,
   },
   {
@@ -49,5 +50,23 @@ export const BASE_MUTANTS: readonly Mutant[] = [
     find: "if (changes.length > 0) await final.syncFinal('final');\n",
     replace: '',
     fuzzers: BASED,
+  },
+  {
+    name: 'flatten-ends-without-a-sync-of-sums',
+    law: 7,
+    story: 'a chunk with nothing left to copy is not synced, though its sums may be in RAM alone',
+    file: 'src/volume/flatten.ts',
+    find: 'if (changes.length > 0 || doubtful.length > 0) await',
+    replace: 'if (changes.length > 0) await',
+    fuzzers: FLATTEN,
+  },
+  {
+    name: 'flatten-believes-sums-of-an-earlier-copy',
+    law: 7,
+    story: 'what an earlier copy left of sums is synced, and not written: a failed sync forgot it',
+    file: 'src/volume/flatten.ts',
+    find: 'for (const number of doubtful) await final.sidecar.mendPage(number, new Map());\n',
+    replace: '',
+    fuzzers: FLATTEN,
   },
 ];

@@ -5,6 +5,7 @@ import { SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { MemoryBase } from '../support/memory-base.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
+import { runFlattenLives } from './flatten-lives.ts';
 import { Bench, blocksOf, get, pushRounds, put, unreadable } from './bench.ts';
 
 const BLOCKS = 300;
@@ -133,4 +134,8 @@ test('a flatten of a clone reads what its origin calls a hole', async () => {
     await clone.close();
     await disk.close();
   });
+});
+
+test.each(Array.from({ length: 10 }, (_, i) => i + 1))('lives, seed %i', async (seed) => {
+  await runFlattenLives({ seed });
 });
