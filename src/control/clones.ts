@@ -102,8 +102,8 @@ export interface KeptMoment {
 }
 
 /**
- * The snapshot of a moment, which is made unless there is one by that name, or one for other clones.
- * One with a name that nobody gave it may go by itself, and is not used.
+ * The snapshot of a moment, which is made unless there is one by that name, or one for other clones:
+ * or for this one, from an earlier try that was killed. One with a name that nobody gave it may go by itself, and is not used.
  * @param moment - undefined: now
  */
 export async function keepMoment(
@@ -114,13 +114,12 @@ export async function keepMoment(
   const snapshots = volume.snapshots();
   const named = snapshots.find(({ label }) => label === moment && isGiven(label));
   if (named !== undefined) return { snapshot: named, isNew: false };
-  if (moment !== undefined) {
-    const { generation } = await volume.resolve(moment);
-    const shared = snapshots.find(
-      (one) => one.generation === generation && one.label.startsWith(PREFIX),
-    );
-    if (shared !== undefined) return { snapshot: shared, isNew: false };
-  }
+  const generation =
+    moment === undefined ? volume.core.shown : (await volume.resolve(moment)).generation;
+  const shared = snapshots.find(
+    (one) => one.generation === generation && one.label.startsWith(PREFIX),
+  );
+  if (shared !== undefined) return { snapshot: shared, isNew: false };
   const taken = new Set([...snapshots, ...(await volume.info()).marks].map(({ label }) => label));
   let label = PREFIX + clone;
   for (let i = 2; taken.has(label); i++) label = `${PREFIX}${clone}-${i}`;
