@@ -18,6 +18,9 @@ export const STALL_TICK_MS = 500;
 /** What a client has to send or take in that time; less is no progress. */
 export const STALL_BYTES_MIN: ByteCount = kibibytes(64);
 
+/** So long a TCP connection is silent before the system asks whether its peer is still there. */
+export const KEEP_ALIVE_MS = 60_000;
+
 /** Data of one option that is looked at; a longer one is skipped, and answered with TOO_BIG. */
 export const OPTION_BYTES_MAX: ByteCount = kibibytes(16);
 /** A longer option ends the session: skipping it would only read what a hostile client sends. */

@@ -9,7 +9,7 @@ import {
 } from 'node:net';
 import { dirname } from 'node:path';
 import { VarveError } from '../base/errors.ts';
-import { READ_BYTES_MAX, UNIX_PATH_BYTES_MAX } from './limits.ts';
+import { KEEP_ALIVE_MS, READ_BYTES_MAX, UNIX_PATH_BYTES_MAX } from './limits.ts';
 import type { NbdServer } from './server.ts';
 import type { Socket, SocketEvents } from './socket.ts';
 
@@ -75,6 +75,8 @@ export class NodeSocket implements Socket {
     this.#reader = reader;
     this.name = name;
     socket.setNoDelay(true);
+    // A peer that vanished would have the live disk open for ever. Nothing to a Unix socket.
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
   }
 
   /** @param socket - just accepted, and paused */

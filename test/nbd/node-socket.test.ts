@@ -1,7 +1,7 @@
 /** The adapter to node:net: addresses, permissions, stale files, descriptors. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import koffi from 'koffi';
@@ -116,6 +116,17 @@ describe('a Unix socket', () => {
   });
 });
 
+/**
+ * Seconds until the system looks after each peer that is connected to a local port.
+ * Source: Documentation/networking/proc_net_tcp.rst: 2 is the timer of keep-alive, in 1/100 s.
+ */
+function keepAliveTimers(port: number): readonly number[] {
+  const hex = port.toString(16).toUpperCase().padStart(4, '0');
+  const line = new RegExp(`^ *\\d+: 0100007F:${hex} \\S+ 01 \\S+ 02:([0-9A-F]+) `, 'gm');
+  const text = readFileSync('/proc/net/tcp', 'latin1');
+  return [...text.matchAll(line)].map(([, ticks]) => Number.parseInt(ticks ?? '', 16) / 100);
+}
+
 describe('TCP', () => {
   it('takes a free port for 0, and says which', async () => {
     const listener = await listenTcp(server, '127.0.0.1', 0);
@@ -127,6 +138,19 @@ describe('TCP', () => {
     await expect(listenTcp(server, '127.0.0.1', Number(uri.port))).rejects.toMatchObject({
       code: 'ADDRESS_IN_USE',
     });
+  });
+
+  // The host of a client lost its power; the server waited for its next request for ever, and counted
+  // it among those that have the live disk open, so that every rollback was refused.
+  it('asks from time to time whether a silent peer is still there', async () => {
+    const listener = await listenTcp(server, '127.0.0.1', 0);
+    listeners.push(listener);
+    const port = Number(new URL(listener.uri()).port);
+    clients.push(await NbdClient.connect(await connectTcp('127.0.0.1', port)));
+    // Until what was sent is acknowledged, there is another timer.
+    await until(() => keepAliveTimers(port).length === 1, 'there is a timer');
+    const [seconds = 0] = keepAliveTimers(port);
+    expect(Math.abs(seconds - 60)).toBeLessThan(20);
   });
 
   it('does not listen on an address that is not here', async () => {
