@@ -11,8 +11,8 @@ import { byteCount, byteOffset, generation } from '../../src/base/units.ts';
 import type { ControlChannel } from '../../src/control/control-channel.ts';
 import {
   encodeLine,
-  LINE_BYTES_MAX,
   LineSplitter,
+  REQUEST_LINE_BYTES_MAX,
   type Line,
 } from '../../src/control/control-lines.ts';
 import type { Desk } from '../../src/control/control-protocol.ts';
@@ -242,7 +242,7 @@ class Peer implements ControlChannel {
   }
 
   async *lines(): AsyncGenerator<Line> {
-    const splitter = new LineSplitter();
+    const splitter = new LineSplitter(REQUEST_LINE_BYTES_MAX);
     for (let at = 0; at < this.#bytes.length; at += this.#piece) {
       yield* splitter.push(this.#bytes.subarray(at, at + this.#piece));
     }
@@ -380,8 +380,8 @@ async function checkClient(bytes: Uint8Array, piece: number): Promise<void> {
 
 /** However bytes are cut, the lines are the same; and none that is too long is kept. */
 function checkLines(bytes: Uint8Array, piece: number): void {
-  const whole = new LineSplitter().push(bytes);
-  const splitter = new LineSplitter();
+  const whole = new LineSplitter(REQUEST_LINE_BYTES_MAX).push(bytes);
+  const splitter = new LineSplitter(REQUEST_LINE_BYTES_MAX);
   const cut: Line[] = [];
   for (let at = 0; at < bytes.length; at += piece) {
     cut.push(...splitter.push(bytes.subarray(at, at + piece)));
@@ -417,7 +417,9 @@ async function main({ seed, runs }: { seed: number; runs: number }): Promise<Cou
   fc.assert(fc.property(lines(json), piece, checkLines), each);
   await fc.assert(fc.asyncProperty(lines(REQUESTS), piece, checkServer), each);
   await fc.assert(fc.asyncProperty(lines(ANSWERS), piece, checkClient), each);
-  const long = new LineSplitter().push(Buffer.alloc(LINE_BYTES_MAX + 1, 0x20));
+  const long = new LineSplitter(REQUEST_LINE_BYTES_MAX).push(
+    Buffer.alloc(REQUEST_LINE_BYTES_MAX + 1, 0x20),
+  );
   assert(long.length === 1 && long[0]?.kind === 'bad', 'a line without end is refused');
   return { texts: 8 * runs };
 }

@@ -2,10 +2,13 @@
  * Lines of the control protocol: bytes in, texts out. No socket here.
  *
  * Invariants:
- *   - At most one line is kept, and at most `LINE_BYTES_MAX` of it.
+ *   - At most one line is kept, and at most as much of it as its reader allows.
  *   - A line that is too long is said to be so once, and skipped to its end.
  */
-export const LINE_BYTES_MAX = 1024 ** 2;
+/** What a server keeps of a peer's request, of each of its peers. */
+export const REQUEST_LINE_BYTES_MAX = 1024 ** 2;
+/** What a client keeps of the answer of its own server, which tells of all volumes in one line. */
+export const ANSWER_LINE_BYTES_MAX = 64 * 1024 ** 2;
 
 const NEWLINE = 0x0a;
 
@@ -17,6 +20,12 @@ export class LineSplitter {
   #length = 0;
   #skipping = false;
   readonly #decoder = new TextDecoder('utf-8', { fatal: true });
+  readonly #bytesMax: number;
+
+  /** @param bytesMax - of a line */
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
 
   /** @param bytes - kept until the line ends */
   push(bytes: Uint8Array): readonly Line[] {
@@ -34,10 +43,10 @@ export class LineSplitter {
 
   #add(part: Uint8Array, lines: Line[]): void {
     if (this.#skipping || part.length === 0) return;
-    if (this.#length + part.length > LINE_BYTES_MAX) {
+    if (this.#length + part.length > this.#bytesMax) {
       this.#clear();
       this.#skipping = true;
-      lines.push({ kind: 'bad', why: `a line is longer than ${LINE_BYTES_MAX} bytes` });
+      lines.push({ kind: 'bad', why: `a line is longer than ${this.#bytesMax} bytes` });
       return;
     }
     this.#parts.push(part);

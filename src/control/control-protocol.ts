@@ -59,7 +59,7 @@ const requestShapes = {
   received: fields({ ...NAME, session: unit(Number), bytes: text }),
 };
 
-/** More would make an answer that no line holds. */
+/** More than any terminal shows. */
 export const INTERVALS_MAX = 1000;
 
 /** What a server tells of itself. */

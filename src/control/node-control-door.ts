@@ -12,22 +12,30 @@ import { VarveError } from '../base/errors.ts';
 import { fromSystemError, systemCode } from '../device/system-error.ts';
 import { UNIX_PATH_BYTES_MAX } from '../nbd/limits.ts';
 import type { ControlChannel, ControlDoor, ControlListener } from './control-channel.ts';
-import { LineSplitter, encodeLine, type Line } from './control-lines.ts';
+import {
+  ANSWER_LINE_BYTES_MAX,
+  LineSplitter,
+  REQUEST_LINE_BYTES_MAX,
+  encodeLine,
+  type Line,
+} from './control-lines.ts';
 
 /** More at a time are an accident. */
 const CHANNELS_MAX = 64;
 
 class SocketChannel implements ControlChannel {
   readonly #socket: net.Socket;
+  readonly #lineBytesMax: number;
 
-  constructor(socket: net.Socket) {
+  constructor(socket: net.Socket, lineBytesMax: number) {
     this.#socket = socket;
+    this.#lineBytesMax = lineBytesMax;
     // A broken connection is an ended one; whoever reads or sends next notices.
     socket.on('error', () => undefined);
   }
 
   async *lines(): AsyncGenerator<Line> {
-    const splitter = new LineSplitter();
+    const splitter = new LineSplitter(this.#lineBytesMax);
     try {
       const pieces: AsyncIterable<Buffer> = this.#socket;
       for await (const piece of pieces) yield* splitter.push(piece);
@@ -84,7 +92,7 @@ async function listen(
     }
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
-    const channel = new SocketChannel(socket);
+    const channel = new SocketChannel(socket, REQUEST_LINE_BYTES_MAX);
     // A rejection is a bug of ours, and ends the process as one.
     void accept(channel).finally(() => channel.close());
   });
@@ -116,7 +124,7 @@ async function connect(path: string): Promise<ControlChannel | undefined> {
   const socket = net.connect(path);
   try {
     await once(socket, 'connect');
-    return new SocketChannel(socket);
+    return new SocketChannel(socket, ANSWER_LINE_BYTES_MAX);
   } catch (error) {
     const code = systemCode(error) ?? '';
     if (['ENOENT', 'ECONNREFUSED', 'ENOTDIR', 'ENOTSOCK'].includes(code)) return undefined;

@@ -1,10 +1,12 @@
 /** Lines of the control protocol: bytes cut anywhere give the same lines, and never more memory. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { LINE_BYTES_MAX, LineSplitter, type Line } from '../../src/control/control-lines.ts';
+import { LineSplitter, type Line } from '../../src/control/control-lines.ts';
+
+const BYTES_MAX = 100_000;
 
 function split(bytes: Uint8Array, cuts: readonly number[]): Line[] {
-  const splitter = new LineSplitter();
+  const splitter = new LineSplitter(BYTES_MAX);
   const lines: Line[] = [];
   let from = 0;
   for (const cut of [...cuts, bytes.length].sort((a, b) => a - b)) {
@@ -28,8 +30,8 @@ describe('lines of the control protocol', () => {
   });
 
   test('that are too long are said to be so once, and the next one is read', () => {
-    const long = Buffer.alloc(3 * LINE_BYTES_MAX, 'x');
-    const found = split(Buffer.concat([long, Buffer.from('\nnext\n')]), [10, LINE_BYTES_MAX + 5]);
+    const long = Buffer.alloc(3 * BYTES_MAX, 'x');
+    const found = split(Buffer.concat([long, Buffer.from('\nnext\n')]), [10, BYTES_MAX + 5]);
     expect(found.map(({ kind }) => kind)).toEqual(['bad', 'text']);
     expect(found[1]).toEqual({ kind: 'text', text: 'next' });
   });
