@@ -1,10 +1,14 @@
 /**
- * What pins hold of the before-images, counted by pairs of pins: an image [from, until) belongs to
- * the first pin at or after `from` and the last one before `until`.
+ * What pins hold of the before-images, counted by pairs of pins, and by the place where they lie: an
+ * image [from, until) belongs to the first pin at or after `from` and the last one before `until`.
+ *
+ * All pairs with one first pin are a line, all pairs with one last pin another that crosses it. When
+ * a pin goes, two lines become one: the shorter is put into the longer, so that a pair moves a few
+ * times in all, in whatever order pins go.
  *
  * Invariants:
  *   - Both pins of a pair are pinned, and the first is not above the last.
- *   - A pair stands while it counts something, in both directions.
+ *   - A pair stands while it counts something, in both of its lines and for each place.
  *   - A new pin lies at or after every `until` that was added, so it changes no pair; where a round got
  *     no further, what it put is counted again.
  */
@@ -38,11 +42,34 @@ export function pinPair(pins: PinOrder, from: Generation, until: Generation): Pi
   return { first, last };
 }
 
-export class HeldCounts {
-  /** By the last pin, then by the first. */
-  readonly #pairs = new Map<Generation, Map<Generation, Amount>>();
-  /** Last pins by the first. */
-  readonly #lasts = new Map<Generation, Set<Generation>>();
+/** Pairs that have one pin in common. */
+interface Line<Place> {
+  /** Another one, once two lines have become one. */
+  pin: Generation;
+  /** By the line that crosses it there. */
+  readonly pairs: Map<Line<Place>, Pair<Place>>;
+}
+
+interface Pair<Place> {
+  first: Line<Place>;
+  last: Line<Place>;
+  amount: Amount;
+  readonly at: Map<Place, Amount>;
+}
+
+/** What lies in one place. */
+interface Holding<Place> {
+  total: Amount;
+  readonly pairs: Set<Pair<Place>>;
+}
+
+type Side = 'first' | 'last';
+
+type Lines<Place> = Map<Generation, Line<Place>>;
+
+export class HeldCounts<Place> {
+  readonly #lines: Readonly<Record<Side, Lines<Place>>> = { first: new Map(), last: new Map() };
+  readonly #places = new Map<Place, Holding<Place>>();
   #total = NOTHING;
 
   /** Held by any pin. */
@@ -51,36 +78,58 @@ export class HeldCounts {
   }
 
   get isEmpty(): boolean {
-    return this.#pairs.size === 0;
+    return this.#places.size === 0;
   }
 
-  /** First and last pins of all pairs, some more than once. */
-  *pins(): Generator<Generation> {
-    yield* this.#pairs.keys();
-    yield* this.#lasts.keys();
+  /** How much lies where; nothing is left out that holds something. */
+  get places(): ReadonlyMap<Place, { readonly total: Amount }> {
+    return this.#places;
   }
 
-  add(pair: PinPair, amount: Amount): void {
-    assert(pair.first <= pair.last, 'a pair is in order');
-    this.#put(pair.first, pair.last, amount);
+  add(place: Place, { first, last }: PinPair, amount: Amount): void {
+    assert(first <= last, 'a pair is in order');
+    assert(amount.images > 0, 'a pair counts something');
+    const pair = this.#pair(first, last);
+    let holding = this.#places.get(place);
+    if (holding === undefined) {
+      this.#places.set(place, (holding = { total: NOTHING, pairs: new Set<Pair<Place>>() }));
+    }
+    holding.pairs.add(pair);
+    holding.total = sum(holding.total, amount);
+    pair.at.set(place, sum(pair.at.get(place) ?? NOTHING, amount));
+    pair.amount = sum(pair.amount, amount);
     this.#total = sum(this.#total, amount);
   }
 
+  /** What lies in a place. */
+  in(place: Place): readonly (readonly [PinPair, Amount])[] {
+    return Array.from(this.#places.get(place)?.pairs ?? [], ({ first, last, at }) => {
+      return [{ first: first.pin, last: last.pin }, at.get(place) ?? NOTHING] as const;
+    });
+  }
+
   /** Takes back what was added since: pins went meanwhile for both alike. */
-  subtract(other: HeldCounts): void {
-    for (const [last, byFirst] of other.#pairs) {
-      for (const [first, amount] of byFirst) {
-        const rest = difference(this.#take(first, last), amount);
-        assert(rest.images >= 0 && rest.bytes >= 0, 'what is taken back was added');
-        this.#put(first, last, rest);
-      }
-    }
-    this.#total = difference(this.#total, other.#total);
+  subtract(place: Place, { first, last }: PinPair, amount: Amount): void {
+    const pair = this.#find(first, last);
+    assert(pair !== undefined, 'what is taken back was added');
+    const rest = difference(pair.at.get(place) ?? NOTHING, amount);
+    assert(rest.images >= 0 && rest.bytes >= 0, 'what is taken back was added');
+    this.#forget(place, pair);
+    if (rest.images > 0) this.add(place, { first, last }, rest);
+  }
+
+  /** Nothing of it counts any more. */
+  drop(place: Place): void {
+    for (const pair of Array.from(this.#places.get(place)?.pairs ?? [])) this.#forget(place, pair);
+  }
+
+  clear(): void {
+    for (const place of Array.from(this.#places.keys())) this.drop(place);
   }
 
   /** What is held by this pin and no other: what its end would give back. */
   exclusive(pin: Generation): Amount {
-    return this.#pairs.get(pin)?.get(pin) ?? NOTHING;
+    return this.#find(pin, pin)?.amount ?? NOTHING;
   }
 
   /**
@@ -90,11 +139,9 @@ export class HeldCounts {
   seen(pins: readonly Generation[]): ReadonlyMap<Generation, Amount> {
     const begins = new Map<Generation, Amount>();
     const ends = new Map<Generation, Amount>();
-    for (const [last, byFirst] of this.#pairs) {
-      for (const [first, amount] of byFirst) {
-        begins.set(first, sum(begins.get(first) ?? NOTHING, amount));
-        ends.set(last, sum(ends.get(last) ?? NOTHING, amount));
-      }
+    for (const { first, last, amount } of this.#pairs()) {
+      begins.set(first.pin, sum(begins.get(first.pin) ?? NOTHING, amount));
+      ends.set(last.pin, sum(ends.get(last.pin) ?? NOTHING, amount));
     }
     const seen = new Map<Generation, Amount>();
     let now = NOTHING;
@@ -112,10 +159,12 @@ export class HeldCounts {
    */
   heldBy(pins: readonly Generation[]): Amount {
     let held = NOTHING;
-    for (const [last, byFirst] of this.#pairs) {
-      const newest = pins[bisect(pins.length, (i) => (pins[i] ?? 0) <= last) - 1];
+    for (const line of this.#lines.last.values()) {
+      const newest = pins[bisect(pins.length, (i) => (pins[i] ?? 0) <= line.pin) - 1];
       if (newest === undefined) continue;
-      for (const [first, amount] of byFirst) if (newest >= first) held = sum(held, amount);
+      for (const [first, { amount }] of line.pairs) {
+        if (newest >= first.pin) held = sum(held, amount);
+      }
     }
     return held;
   }
@@ -127,57 +176,135 @@ export class HeldCounts {
    */
   unpinned(pin: Generation, pins: PinOrder): Amount {
     assert(!pins.isPinned(pin), 'what is joined is not pinned any more');
-    const freed = this.#take(pin, pin);
-    const before = pins.largestUpTo(pin)?.generation;
-    for (const first of Array.from(this.#pairs.get(pin)?.keys() ?? [])) {
-      assert(before !== undefined && before >= first, 'a pair has another pin before its last');
-      this.#put(first, before, this.#take(first, pin));
+    const own = this.#find(pin, pin);
+    const freed = own?.amount ?? NOTHING;
+    if (own !== undefined) {
+      for (const place of Array.from(own.at.keys())) this.#forget(place, own);
     }
-    const after = pins.smallestAbove(pin)?.generation;
-    for (const last of Array.from(this.#lasts.get(pin) ?? [])) {
-      assert(after !== undefined && after <= last, 'a pair has another pin behind its first');
-      this.#put(after, last, this.#take(pin, last));
-    }
-    this.#total = difference(this.#total, freed);
+    this.#handOn('last', pin, pins.largestUpTo(pin)?.generation);
+    this.#handOn('first', pin, pins.smallestAbove(pin)?.generation);
     return freed;
   }
 
-  /** @param pairs - of all images that are held, recounted */
-  check(pairs: Iterable<readonly [PinPair, Amount]>): void {
-    const recount = new HeldCounts();
-    for (const [pair, amount] of pairs) recount.add(pair, amount);
+  /** @param found - of all images that are held, recounted */
+  check(found: Iterable<readonly [Place, PinPair, Amount]>): void {
+    const recount = new HeldCounts<Place>();
+    for (const [place, pair, amount] of found) recount.add(place, pair, amount);
     assert(isSame(recount.#total, this.#total), 'what is held is counted');
-    assert(recount.#pairs.size === this.#pairs.size, 'a pair stands while it counts something');
-    for (const [last, byFirst] of recount.#pairs) {
-      assert(this.#pairs.get(last)?.size === byFirst.size, 'pairs of a pin are all there');
-      for (const [first, amount] of byFirst) {
-        const found = this.#pairs.get(last)?.get(first);
-        assert(found !== undefined && isSame(found, amount), 'a pair counts its images');
-        assert(this.#lasts.get(first)?.has(last) === true, 'a pair is found by its first pin');
+    for (const side of ['first', 'last'] as const) {
+      for (const [pin, line] of this.#lines[side]) {
+        assert(
+          line.pin === pin && line.pairs.size > 0,
+          'a line stands for its pin, and holds pairs',
+        );
       }
+    }
+    let pairs = 0;
+    for (const pair of this.#pairs()) {
+      const { first, last, amount, at } = pair;
+      assert(first.pin <= last.pin && first.pairs.get(last) === pair, 'pairs are in both lines');
+      const again = recount.#find(first.pin, last.pin);
+      assert(again !== undefined && isSame(again.amount, amount), 'a pair counts its images');
+      assert(again.at.size === at.size, 'a pair counts them where they are');
+      for (const [place, there] of at) {
+        assert(isSame(again.at.get(place) ?? NOTHING, there), 'a pair counts them where they are');
+        assert(this.#places.get(place)?.pairs.has(pair) === true, 'a place knows its pairs');
+      }
+      pairs += 1;
+    }
+    assert(
+      Array.from(recount.#pairs()).length === pairs,
+      'a pair stands while it counts something',
+    );
+    for (const [place, { total, pairs: here }] of this.#places) {
+      const again = recount.#places.get(place);
+      assert(again?.pairs.size === here.size, 'a place has the pairs that lie there');
+      assert(isSame(again.total, total), 'what lies in a place is counted');
     }
   }
 
-  #put(first: Generation, last: Generation, amount: Amount): void {
-    if (amount.images === 0) return;
-    let byFirst = this.#pairs.get(last);
-    if (byFirst === undefined) this.#pairs.set(last, (byFirst = new Map<Generation, Amount>()));
-    byFirst.set(first, sum(byFirst.get(first) ?? NOTHING, amount));
-    let lasts = this.#lasts.get(first);
-    if (lasts === undefined) this.#lasts.set(first, (lasts = new Set()));
-    lasts.add(last);
+  *#pairs(): Generator<Pair<Place>> {
+    for (const line of this.#lines.last.values()) yield* line.pairs.values();
   }
 
-  #take(first: Generation, last: Generation): Amount {
-    const byFirst = this.#pairs.get(last);
-    const amount = byFirst?.get(first);
-    if (byFirst === undefined || amount === undefined) return NOTHING;
-    byFirst.delete(first);
-    if (byFirst.size === 0) this.#pairs.delete(last);
-    const lasts = this.#lasts.get(first);
-    lasts?.delete(last);
-    if (lasts?.size === 0) this.#lasts.delete(first);
-    return amount;
+  #find(first: Generation, last: Generation): Pair<Place> | undefined {
+    const across = this.#lines.first.get(first);
+    return across && this.#lines.last.get(last)?.pairs.get(across);
+  }
+
+  #pair(first: Generation, last: Generation): Pair<Place> {
+    const lines = { first: this.#line('first', first), last: this.#line('last', last) };
+    let pair = lines.last.pairs.get(lines.first);
+    if (pair === undefined) {
+      pair = { ...lines, amount: NOTHING, at: new Map<Place, Amount>() };
+      lines.last.pairs.set(lines.first, pair);
+      lines.first.pairs.set(lines.last, pair);
+    }
+    return pair;
+  }
+
+  #line(side: Side, pin: Generation): Line<Place> {
+    let line = this.#lines[side].get(pin);
+    if (line === undefined) {
+      line = { pin, pairs: new Map<Line<Place>, Pair<Place>>() };
+      this.#lines[side].set(pin, line);
+    }
+    return line;
+  }
+
+  #forget(place: Place, pair: Pair<Place>): void {
+    const amount = pair.at.get(place) ?? NOTHING;
+    const holding = this.#places.get(place);
+    assert(holding !== undefined && holding.pairs.delete(pair), 'a place knows its pairs');
+    holding.total = difference(holding.total, amount);
+    if (holding.pairs.size === 0) this.#places.delete(place);
+    this.#total = difference(this.#total, amount);
+    pair.amount = difference(pair.amount, amount);
+    pair.at.delete(place);
+    if (pair.at.size > 0) return;
+    const { first, last } = pair;
+    first.pairs.delete(last);
+    last.pairs.delete(first);
+    if (first.pairs.size === 0) this.#lines.first.delete(first.pin);
+    if (last.pairs.size === 0) this.#lines.last.delete(last.pin);
+  }
+
+  /** What began or ended at a pin does so at another one. */
+  #handOn(side: Side, pin: Generation, to: Generation | undefined): void {
+    const lines = this.#lines[side];
+    const line = lines.get(pin);
+    if (line === undefined) return;
+    assert(to !== undefined, 'a pair has another pin');
+    lines.delete(pin);
+    const there = lines.get(to);
+    const into = there === undefined || line.pairs.size > there.pairs.size ? line : there;
+    into.pin = to;
+    lines.set(to, into);
+    if (there !== undefined) this.#moveAll(side, into === line ? there : line, into);
+  }
+
+  #moveAll(side: Side, from: Line<Place>, into: Line<Place>): void {
+    for (const [across, pair] of from.pairs) {
+      across.pairs.delete(from);
+      const met = into.pairs.get(across);
+      const kept = met === undefined ? pair : this.#together(pair, met);
+      kept[side] = into;
+      into.pairs.set(across, kept);
+      across.pairs.set(into, kept);
+    }
+  }
+
+  /** Two pairs that have become one. @returns that one of them which stands */
+  #together(one: Pair<Place>, other: Pair<Place>): Pair<Place> {
+    const [less, more] = one.at.size < other.at.size ? [one, other] : [other, one];
+    for (const [place, amount] of less.at) {
+      more.at.set(place, sum(more.at.get(place) ?? NOTHING, amount));
+      const pairs = this.#places.get(place)?.pairs;
+      pairs?.delete(less);
+      pairs?.add(more);
+    }
+    more.amount = sum(more.amount, less.amount);
+    return more;
   }
 }
 

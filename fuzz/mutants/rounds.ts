@@ -112,8 +112,8 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     law: 4,
     story: 'what a deleted snapshot shared with its neighbours is not counted any more, and freed',
     file: 'index/held-counts.ts',
-    find: 'this.#put(first, before, this.#take(first, pin));',
-    replace: 'this.#take(first, pin);',
+    find: 'const kept = met === undefined ? pair : this.#together(pair, met);',
+    replace: 'const kept = met ?? pair;',
     fuzzers: PINNED,
   },
   {

@@ -3,7 +3,7 @@
  * given back when no pin needs it.
  *
  * Invariants:
- *   - What is held is counted, over all and for each segment of the undo device, by pairs of pins.
+ *   - What is held is counted by pairs of pins, and by the segments of the undo device.
  *   - A segment is freed once no pin needs anything in it, and never while a round puts something.
  */
 import { assert } from '../base/assert.ts';
@@ -47,12 +47,11 @@ export interface UndoOptions extends Omit<UndoLogOptions, 'onImage' | 'onSync'> 
 export class Undo {
   readonly #pins: Pins<unknown>;
   readonly #horizon: () => Generation;
-  readonly #held = new HeldCounts();
-  readonly #bySegment = new Map<SegmentSequence, HeldCounts>();
-  /** Of the same, what was put since the last sync. */
-  readonly #doubtful = new Map<SegmentSequence, HeldCounts>();
-  /** Segments with pairs that begin or end at a pin, and some that had such. */
-  readonly #naming = new Map<Generation, Set<SegmentSequence>>();
+  readonly #held = new HeldCounts<SegmentSequence>();
+  /** What was joined, and lies where it was beside it. */
+  readonly #copies = new HeldCounts<SegmentSequence>();
+  /** Of both, what was put since the last sync. */
+  readonly #doubtful = new HeldCounts<SegmentSequence>();
   #log!: UndoLog;
   #isOpen = false;
   #joining: Joining | undefined;
@@ -149,24 +148,22 @@ export class Undo {
     if (pair === undefined) return;
     if (image.until > this.#horizon()) this.#ahead.add(segment);
     const amount = amountOf(image);
-    // What is joined was counted where it was.
-    if (this.#joining === undefined) this.#held.add(pair, amount);
-    else this.#joining.into = segment;
-    countsIn(this.#bySegment, segment).add(pair, amount);
+    if (this.#joining === undefined) this.#held.add(segment, pair, amount);
+    else {
+      this.#joining.into = segment;
+      this.#copies.add(segment, pair, amount);
+    }
     // What an opening finds is durable.
-    if (this.#isOpen) countsIn(this.#doubtful, segment).add(pair, amount);
-    this.#name(pair.first, segment);
-    this.#name(pair.last, segment);
+    if (this.#isOpen) this.#doubtful.add(segment, pair, amount);
   }
 
   #synced(isDurable: boolean): void {
     if (!isDurable) {
-      for (const [segment, doubtful] of this.#doubtful) {
-        // What is joined was counted where it was.
-        if (segment !== this.#joining?.into) this.#held.subtract(doubtful);
-        const counts = this.#bySegment.get(segment);
-        counts?.subtract(doubtful);
-        if (counts?.isEmpty === true) this.#bySegment.delete(segment);
+      for (const segment of this.#doubtful.places.keys()) {
+        const counts = this.#copies.places.has(segment) ? this.#copies : this.#held;
+        for (const [pair, amount] of this.#doubtful.in(segment)) {
+          counts.subtract(segment, pair, amount);
+        }
       }
     }
     this.#doubtful.clear();
@@ -211,10 +208,8 @@ export class Undo {
     this.#ahead.clear();
     for (const sequence of ahead) {
       const images = await this.#imagesIn(sequence);
-      const counts = this.#bySegment.get(sequence);
-      if (images === undefined || counts === undefined) continue;
-      this.#held.subtract(counts);
-      this.#bySegment.delete(sequence);
+      if (images === undefined || !this.#held.places.has(sequence)) continue;
+      this.#held.drop(sequence);
       if (images.every(({ until }) => until > horizon)) continue;
       for (const image of images) {
         this.#count(sequence, image);
@@ -282,37 +277,25 @@ export class Undo {
 
   /** The last reason to keep a generation is gone. @returns what that gives back */
   unpinned(pin: Generation): Amount {
-    const before = this.#pins.largestUpTo(pin)?.generation;
-    const after = this.#pins.smallestAbove(pin)?.generation;
-    const named = this.#naming.get(pin) ?? [];
-    this.#naming.delete(pin);
-    for (const segment of named) {
-      const counts = this.#bySegment.get(segment);
-      if (counts === undefined) continue;
-      counts.unpinned(pin, this.#pins);
-      this.#doubtful.get(segment)?.unpinned(pin, this.#pins);
-      if (counts.isEmpty) this.#bySegment.delete(segment);
-      // What ended at this pin ends at its neighbours now.
-      else for (const pins of [before, after]) if (pins !== undefined) this.#name(pins, segment);
-    }
+    this.#copies.unpinned(pin, this.#pins);
+    this.#doubtful.unpinned(pin, this.#pins);
     return this.#held.unpinned(pin, this.#pins);
   }
 
-  #name(pin: Generation, segment: SegmentSequence): void {
-    let named = this.#naming.get(pin);
-    if (named === undefined) this.#naming.set(pin, (named = new Set<SegmentSequence>()));
-    named.add(segment);
+  /** Somebody needs something in it. */
+  #isHeld(sequence: SegmentSequence): boolean {
+    return this.#held.places.has(sequence) || this.#copies.places.has(sequence);
   }
 
   get hasGarbage(): boolean {
-    return this.#bySegment.size < this.#log.segments.size;
+    return this.#held.places.size + this.#copies.places.size < this.#log.segments.size;
   }
 
   /** Those that can be joined, and are better joined. */
   #sources(): readonly SegmentSequence[] {
-    const candidates = [...this.#bySegment]
+    const candidates = [...this.#held.places]
       .filter(([sequence]) => this.#log.isSettled(sequence) && this.#isJoinable(sequence))
-      .map(([sequence, counts]) => ({ sequence, held: counts.total }));
+      .map(([sequence, { total }]) => ({ sequence, held: total }));
     return chooseSources(this.#log, candidates);
   }
 
@@ -345,19 +328,26 @@ export class Undo {
     } catch (error) {
       // What may be marked as whole is never freed beside its sources: it would be found half there.
       if (joining.into !== undefined && !joining.isMarked) {
-        this.#bySegment.delete(joining.into);
-        this.#doubtful.delete(joining.into);
+        this.#copies.drop(joining.into);
+        this.#doubtful.drop(joining.into);
       }
+      // Nor are they joined once more: the next opening would count them in both.
+      if (joining.isMarked) for (const one of sources) this.#unjoinable.set(one, Infinity);
       if (!(error instanceof BadSource)) throw error;
       this.#unjoinable.set(error.sequence, error.until);
       return;
     } finally {
       this.#joining = undefined;
     }
-    // At once: a copy that can't be freed now is garbage, and not counted twice.
+    // At once: a source that can't be freed now is garbage, and not counted twice.
     for (const sequence of sources) {
-      this.#bySegment.delete(sequence);
+      this.#held.drop(sequence);
       this.#unjoinable.delete(sequence);
+    }
+    const { into } = joining;
+    if (into !== undefined) {
+      for (const [pair, amount] of this.#copies.in(into)) this.#held.add(into, pair, amount);
+      this.#copies.drop(into);
     }
     for (const sequence of sources) await this.#log.free(sequence);
   }
@@ -371,7 +361,7 @@ export class Undo {
   }
 
   #garbage(): readonly SegmentSequence[] {
-    return [...this.#log.segments.keys()].filter((sequence) => !this.#bySegment.has(sequence));
+    return [...this.#log.segments.keys()].filter((sequence) => !this.#isHeld(sequence));
   }
 
   /** @see UndoLog.close */
@@ -382,37 +372,24 @@ export class Undo {
   /** Recounts everything from the device. */
   async check(): Promise<void> {
     this.#log.check();
-    for (const [segment, counts] of this.#bySegment) {
-      for (const pin of counts.pins()) {
-        assert(this.#naming.get(pin)?.has(segment) === true, 'a pin knows the segments it holds');
-      }
-    }
-    const pairs: [PinPair, Amount][] = [];
+    const found: [SegmentSequence, PinPair, Amount][] = [];
     const facts = new Set<string>();
     for (const batch of this.#log.images.batches()) {
+      const { sequence } = batch.segment;
       // Not yet freed after a join, or what a join left that came to nothing.
-      if (!this.#bySegment.has(batch.segment.sequence)) continue;
+      if (!this.#held.places.has(sequence)) continue;
       for (const { image } of await this.#log.images.imagesOf(batch)) {
         const pair = pinPair(this.#pins, image.from, image.until);
         if (pair === undefined) continue;
-        pairs.push([pair, amountOf(image)]);
+        found.push([sequence, pair, amountOf(image)]);
         for (const fact of factsOf(image)) {
           assert(!facts.has(fact), 'a before-image that is needed is there once');
           facts.add(fact);
         }
       }
     }
-    this.#held.check(pairs);
+    this.#held.check(found);
   }
-}
-
-function countsIn(
-  bySegment: Map<SegmentSequence, HeldCounts>,
-  segment: SegmentSequence,
-): HeldCounts {
-  let counts = bySegment.get(segment);
-  if (counts === undefined) bySegment.set(segment, (counts = new HeldCounts()));
-  return counts;
 }
 
 function amountOf({ checksum }: BeforeImage): Amount {

@@ -9,6 +9,8 @@ interface Image {
   readonly from: Generation;
   readonly until: Generation;
   readonly bytes: number;
+  /** Where it lies. */
+  readonly place: number;
 }
 
 function amountOf(images: readonly Image[]): Amount {
@@ -38,7 +40,8 @@ describe('pairs of pins', () => {
     (seed) => {
       const random = new SeededRandom(seed);
       const pins = new Pins<string>();
-      const counts = new HeldCounts();
+      const counts = new HeldCounts<number>();
+      const pairOf = ({ from, until }: Image): PinPair | undefined => pinPair(pins, from, until);
       const handles: PinHandle<string>[] = [];
       let images: Image[] = [];
       let head = 1;
@@ -53,11 +56,27 @@ describe('pairs of pins', () => {
             const until = toGeneration(random.between(first + 1, head));
             const from = toGeneration(random.below(until));
             const bytes = 4096 * random.below(3);
-            const pair = pinPair(pins, from, until);
-            expect(pair !== undefined).toBe(isHeld({ from, until, bytes }));
+            const image = { from, until, bytes, place: random.below(5) };
+            const pair = pairOf(image);
+            expect(pair !== undefined).toBe(isHeld(image));
             if (pair === undefined) continue;
-            counts.add(pair, { images: 1, bytes });
-            images.push({ from, until, bytes });
+            counts.add(image.place, pair, { images: 1, bytes });
+            images.push(image);
+          }
+        } else if (random.chance(0.1)) {
+          // A place is given up, or one image of it.
+          const place = random.below(5);
+          const here = images.filter((image) => image.place === place);
+          const [one] = here;
+          const pair = one && pairOf(one);
+          if (one !== undefined && pair !== undefined && random.chance(0.5)) {
+            counts.subtract(place, pair, { images: 1, bytes: one.bytes });
+            images = images.filter((image) => image !== one);
+          } else {
+            const told = counts.in(place).map(([, { images: count }]) => count);
+            expect(told.reduce((sum, count) => sum + count, 0)).toBe(here.length);
+            counts.drop(place);
+            images = images.filter((image) => image.place !== place);
           }
         } else if (random.chance(0.5) || handles.length === 0) {
           const at = toGeneration(head + random.below(5));
@@ -75,12 +94,19 @@ describe('pairs of pins', () => {
           images = images.filter(isHeld);
         }
         counts.check(
-          images.flatMap(({ from, until, bytes }) => {
-            const pair = pinPair(pins, from, until);
-            return pair === undefined ? [] : [[pair, { images: 1, bytes }] as const];
+          images.flatMap((image) => {
+            const pair = pairOf(image);
+            const amount = { images: 1, bytes: image.bytes };
+            return pair === undefined ? [] : [[image.place, pair, amount] as const];
           }),
         );
         expect(counts.total).toEqual(amountOf(images));
+        for (let place = 0; place < 5; place++) {
+          const here = images.filter((image) => image.place === place);
+          expect(counts.places.get(place)?.total).toEqual(
+            here.length === 0 ? undefined : amountOf(here),
+          );
+        }
         const all = pins.list().map(({ generation }) => generation);
         const seen = counts.seen(all);
         for (const pin of all) {
