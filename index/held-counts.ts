@@ -15,6 +15,7 @@
 import { assert } from '../src/base/assert.ts';
 import { bisect } from '../src/base/bisect.ts';
 import { generation as toGeneration, type Generation } from '../src/base/units.ts';
+import { OneOrMore } from './one-or-more.ts';
 import type { Pins } from './pins.ts';
 
 /** So many images, of so many bytes of payload. */
@@ -54,7 +55,7 @@ interface Pair<Place> {
   first: Line<Place>;
   last: Line<Place>;
   amount: Amount;
-  readonly at: Map<Place, Amount>;
+  readonly at: OneOrMore<Place, Amount>;
 }
 
 /** What lies in one place. */
@@ -179,7 +180,7 @@ export class HeldCounts<Place> {
     const own = this.#find(pin, pin);
     const freed = own?.amount ?? NOTHING;
     if (own !== undefined) {
-      for (const place of Array.from(own.at.keys())) this.#forget(place, own);
+      for (const [place] of Array.from(own.at)) this.#forget(place, own);
     }
     this.#handOn('last', pin, pins.largestUpTo(pin)?.generation);
     this.#handOn('first', pin, pins.smallestAbove(pin)?.generation);
@@ -236,7 +237,7 @@ export class HeldCounts<Place> {
     const lines = { first: this.#line('first', first), last: this.#line('last', last) };
     let pair = lines.last.pairs.get(lines.first);
     if (pair === undefined) {
-      pair = { ...lines, amount: NOTHING, at: new Map<Place, Amount>() };
+      pair = { ...lines, amount: NOTHING, at: new OneOrMore<Place, Amount>() };
       lines.last.pairs.set(lines.first, pair);
       lines.first.pairs.set(lines.last, pair);
     }
@@ -309,6 +310,7 @@ export class HeldCounts<Place> {
 }
 
 function sum(one: Amount, other: Amount): Amount {
+  if (one === NOTHING) return other;
   return { images: one.images + other.images, bytes: one.bytes + other.bytes };
 }
 
