@@ -35,6 +35,7 @@ import type { Catalogue } from './catalogue.ts';
 import { Counters } from './counters.ts';
 import type { FinalStorage } from './final-storage.ts';
 import type { Keeping } from './keeping.ts';
+import { Repairs } from './repairs.ts';
 import type { ReadCache } from './read-cache.ts';
 import type { RecoveryReport, WriteMode } from './report.ts';
 import type { RetentionPolicy } from './retention-policy.ts';
@@ -112,6 +113,7 @@ export class Core {
   readonly undo: Undo;
   readonly catalogue: Catalogue;
   readonly final: FinalStorage;
+  readonly repairs: Repairs;
   readonly cache: ReadCache;
   readonly recovery: RecoveryReport;
   readonly readOnly: boolean;
@@ -156,6 +158,7 @@ export class Core {
     this.rollbackPin = parts.rollbackPin;
     this.undo = parts.undo;
     this.catalogue = parts.catalogue;
+    this.repairs = new Repairs(parts.final);
     this.final = parts.final;
     this.cache = parts.cache;
     this.horizon = parts.horizon;
@@ -350,13 +353,7 @@ export class Core {
   async #collect(): Promise<void> {
     const { undo } = this;
     await undo.collect();
-    try {
-      await undo.join(() => this.#recordUndoSlots());
-    } catch (error) {
-      // A sync that failed has taken what a round had put.
-      if (isVarveError(error, 'DEVICE_IO')) this.keeping = undefined;
-      throw error;
-    }
+    await undo.join(() => this.#recordUndoSlots());
     await undo.collect();
   }
 
@@ -375,6 +372,20 @@ export class Core {
     const before = this.undo.segments;
     try {
       await this.home.run(() => this.#collect());
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+    }
+    return this.undo.segments < before;
+  }
+
+  /**
+   * A round that has `home` found no room: what nobody needs by now takes some.
+   * @returns whether there was any
+   */
+  async freeUndo(): Promise<boolean> {
+    const before = this.undo.segments;
+    try {
+      await this.undo.collect();
     } catch (error) {
       if (!isVarveError(error)) throw error;
     }

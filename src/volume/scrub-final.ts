@@ -93,7 +93,9 @@ export class ScrubFinal {
     const { first, count } = final.sidecar.pageBlocks(number);
     const states = await final.sidecar.inspectPage(number);
     const looks = await this.#looks(first, count);
-    let isSuspect = states.some(({ problem }) => problem !== undefined);
+    const { repairs } = this.#run.core;
+    let isSuspect =
+      repairs.isDoubtfulPage(number) || states.some(({ problem }) => problem !== undefined);
     for (const { block, sum, problem } of looks) {
       if (this.#isRedone(block)) this.skipped += 1;
       else if (sum === undefined || problem !== undefined) isSuspect = true;
@@ -102,7 +104,7 @@ export class ScrubFinal {
         else this.zeros += 1;
         const truth = truths.of(block);
         if (truth !== undefined && truth.generation > sum.generation) isSuspect = true;
-        if (this.#isBehindWitness(block, sum)) isSuspect = true;
+        if (this.#isBehindWitness(block, sum) || repairs.isDoubtful(block)) isSuspect = true;
       }
     }
     this.sectors += Math.ceil(count / SUMS_ENTRIES);
@@ -181,13 +183,26 @@ export class ScrubFinal {
       if (look.sum !== undefined) await this.#mendBlock(look, look.sum, truths.of(look.block));
     }
     if (unknown.length > 0) await this.#mendSectors(number, states, unknown, truths);
+    if (core.repairs.isDoubtfulPage(number)) await this.#mendDoubtful(number);
+  }
+
+  /** A page that reads right, after a sync that failed. */
+  async #mendDoubtful(number: number): Promise<void> {
+    const isMended =
+      this.#run.repair && (await this.#run.core.repairs.writePage(number, new Map()));
+    this.#run.note({
+      place: 'checksums',
+      what: `page ${number} of the checksums: its repair was not durable`,
+      repairedFrom: isMended ? 'memory' : undefined,
+    });
   }
 
   /** Sectors of which memory has a good copy. */
   async #mendKnown(number: number, states: readonly SectorState[]): Promise<void> {
     const bad = states.filter(({ problem, isKnown }) => problem !== undefined && isKnown);
     if (bad.length === 0) return;
-    const isMended = this.#run.repair && (await this.#writePage(number, new Map()));
+    const isMended =
+      this.#run.repair && (await this.#run.core.repairs.writePage(number, new Map()));
     states.forEach(({ problem, isKnown }, i) => {
       if (problem === undefined || !isKnown) return;
       const sector = number * states.length + i;
@@ -232,7 +247,7 @@ export class ScrubFinal {
     // all of the page.
     const isRefused = states.some((state) => state.isRefused);
     const isWanted = this.#run.repair && (!isRefused || whole.size === states.length);
-    const isMended = isWanted && (await this.#writePage(number, given));
+    const isMended = isWanted && (await this.#run.core.repairs.writePage(number, given));
     for (const i of given.keys()) {
       const sector = number * states.length + i;
       this.#run.note({
@@ -259,10 +274,11 @@ export class ScrubFinal {
     const isBlank = truths.isWhole && !this.#run.core.final.hadBase;
     const never = isBlank ? NEVER : undefined;
     const sum = truth === undefined ? never : sumOf(truth);
-    if (sum === undefined || this.#fits(look, sum)) return sum;
+    if (sum === undefined) return undefined;
+    if (this.#fits(look, sum)) return (await this.#keepHome(look)) ? sum : undefined;
     const found = await this.#contentOf(look.block, sum, truth);
     if (found === undefined || !this.#run.repair) return undefined;
-    return (await this.#writeHome(look.block, found.content)) ? sum : undefined;
+    return (await this.#run.core.repairs.writeHome(look.block, found.content)) ? sum : undefined;
   }
 
   #fits({ block, content, isRefused }: Look, sum: Sum): boolean {
@@ -280,11 +296,17 @@ export class ScrubFinal {
     else if (look.problem !== undefined) {
       const found = await this.#contentOf(block, sum, truth);
       const isMended =
-        found !== undefined && this.#run.repair && (await this.#writeHome(block, found.content));
+        found !== undefined &&
+        this.#run.repair &&
+        (await this.#run.core.repairs.writeHome(block, found.content));
       this.#note(look, sum, look.problem, isMended ? found.from : undefined);
     } else if (this.#isBehindWitness(block, sum)) {
       const what = `block ${block}: generation ${sum.generation}, older than the last round wrote`;
       await this.#giveUp(look, sum, what);
+    } else if (this.#run.core.repairs.isDoubtful(block)) {
+      const isMended = await this.#keepHome(look);
+      const what = `block ${block}: its repair was not durable`;
+      this.#note(look, sum, what, isMended ? 'memory' : undefined);
     }
   }
 
@@ -305,9 +327,12 @@ export class ScrubFinal {
       else await this.#giveUp(look, newer, what);
       return;
     }
-    const isHome =
-      this.#run.repair && (found === undefined || (await this.#writeHome(block, found.content)));
-    const isMended = isHome && (await this.#writeSum(block, newer));
+    const { repairs } = this.#run.core;
+    const isHome = isAtHome
+      ? await this.#keepHome(look)
+      : this.#run.repair && found !== undefined && (await repairs.writeHome(block, found.content));
+    const isMended =
+      this.#run.repair && isHome && (await this.#run.core.repairs.writeSum(block, newer));
     this.#note(look, newer, what, isMended ? (found?.from ?? 'the log') : undefined);
   }
 
@@ -316,8 +341,8 @@ export class ScrubFinal {
     if (this.#run.repair) {
       const content = look.content.slice();
       const isBlank = !look.isRefused && markLost(content);
-      if (!isBlank || (await this.#writeHome(look.block, content)))
-        await this.#writeSum(look.block, { ...newest, ...NO_SUM, kind: SUM_LOST });
+      if (!isBlank || (await this.#run.core.repairs.writeHome(look.block, content)))
+        await this.#run.core.repairs.writeSum(look.block, { ...newest, ...NO_SUM, kind: SUM_LOST });
     }
     this.#note(look, newest, what, undefined);
   }
@@ -345,29 +370,11 @@ export class ScrubFinal {
     return isZero ? { content: ZEROS, from: 'the log' } : undefined;
   }
 
-  /** @returns false when a device refuses it */
-  async #writeHome(block: Block, content: Uint8Array): Promise<boolean> {
-    const { final } = this.#run.core;
-    return await isDone(async () => {
-      await final.write(block, [content]);
-      await final.syncFinal('repair');
-    });
-  }
-
-  async #writeSum(block: Block, sum: Sum): Promise<boolean> {
-    const { final } = this.#run.core;
-    return await isDone(async () => {
-      await final.sidecar.write([{ block, sum }]);
-      await final.sidecar.sync('repair');
-    });
-  }
-
-  async #writePage(number: number, given: ReadonlyMap<number, readonly Sum[]>): Promise<boolean> {
-    const { final } = this.#run.core;
-    return await isDone(async () => {
-      await final.sidecar.mendPage(number, given);
-      await final.sidecar.sync('repair');
-    });
+  /** What is right at home, and may not be durable there. */
+  async #keepHome({ block, content }: Look): Promise<boolean> {
+    const { repairs } = this.#run.core;
+    if (!repairs.isDoubtful(block)) return true;
+    return this.#run.repair && (await repairs.writeHome(block, content));
   }
 
   #note(look: Look, sum: Sum, what: string, repairedFrom: string | undefined): void {
@@ -388,14 +395,4 @@ const NEVER: Sum = { kind: SUM_NEVER, generation: generationOf(0), checksum: che
 
 function sumOf({ kind, generation, checksum }: Truth): Sum {
   return { kind, generation, checksum };
-}
-
-async function isDone(work: () => Promise<void>): Promise<boolean> {
-  try {
-    await work();
-    return true;
-  } catch (error) {
-    if (isVarveError(error, 'DEVICE_IO') || isVarveError(error, 'DISK_FULL')) return false;
-    throw error;
-  }
 }
