@@ -228,8 +228,13 @@ export class Log {
    * A checkpoint into the free area, synced, and a superblock that names it, as one step: nobody
    * else chooses an area meanwhile.
    * @param make - what the checkpoint holds, asked when its turn has come
+   * @param frees - what it lets go is freed: no copy names the one before any more, should one rot
    */
-  async publishCheckpoint(make: () => CheckpointContent, patch: Patch): Promise<void> {
+  async publishCheckpoint(
+    make: () => CheckpointContent,
+    patch: Patch,
+    frees = false,
+  ): Promise<void> {
     await this.#publishing.run(async () => {
       const area = this.#superblock.checkpointArea === 0 ? 1 : 0;
       const sequence = this.#superblock.checkpointSequence + 1;
@@ -238,6 +243,7 @@ export class Log {
       await this.writer.keep('checkpoint', () => writeCheckpoint(this.device, place, checkpoint));
       const named = { checkpointArea: area, checkpointSequence: sequence } as const;
       await this.#write({ ...patch, ...named }, 'settled');
+      if (frees) await this.#write({}, 'settled');
     });
   }
 
