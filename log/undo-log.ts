@@ -92,6 +92,7 @@ export class UndoLog {
   readonly #slots: UndoSlots;
   readonly #segments = new Map<SegmentSequence, UndoSegment>();
   #isDirty = false;
+  #hasVoided = false;
   /** Batches of images since the last sync. */
   readonly #doubtful = new Map<UndoSegment, number>();
   #nextSequence = segmentSequence(1);
@@ -141,6 +142,11 @@ export class UndoLog {
     return this.#slots.free;
   }
 
+  /** The opening found segments that others hold all of, or that were to hold what others do. */
+  get hasVoided(): boolean {
+    return this.#hasVoided;
+  }
+
   /** Slots that were ever used: the first so many. An opening looks at no others. */
   get slotsUsed(): number {
     return this.#slots.used;
@@ -155,6 +161,7 @@ export class UndoLog {
       else used.push(found);
     }
     const voided = await this.#survey.voided(used);
+    this.#hasVoided = voided.size > 0;
     for (const found of used) {
       const { sequence, slot } = found;
       this.#pass(sequence);

@@ -15,7 +15,7 @@ import { assert } from '../base/assert.ts';
 import { isVarveError, VarveError } from '../base/errors.ts';
 import { segmentSequence, type Block, type Generation } from '../base/units.ts';
 import type { Segment } from '../../log/segments.ts';
-import type { Core } from './core.ts';
+import type { Core, PinReason } from './core.ts';
 import { RANGE_RECORDS_MAX } from './water.ts';
 import type { OtherCopies } from './other-copies.ts';
 import { keepImages } from './keep-images.ts';
@@ -29,6 +29,8 @@ const DROP_STEP = 2000;
 export const RETRY_MS = 1000;
 /** So often it may fail before those who wait for room are told, and those who come at once. */
 export const FAILURES_MAX = 3;
+
+type OpenReason = Extract<PinReason, { kind: 'open' }>;
 
 export class Destager {
   readonly #core: Core;
@@ -75,11 +77,9 @@ export class Destager {
 
   /** A pin is gone: what found no room on the undo device may find some now. */
   unpinned(): void {
-    if (this.#failure?.code === 'UNDO_FULL') {
-      // What was found no longer holds: who waits is not told of it.
-      this.#worked({ failure: undefined, failures: 0 });
-      this.#endPause?.();
-    }
+    // What was found no longer holds: who waits is not told of it.
+    if (this.#failure?.code === 'UNDO_FULL') this.#worked({ failure: undefined, failures: 0 });
+    this.#endPause?.();
     this.poke();
   }
 
@@ -96,7 +96,7 @@ export class Destager {
       return this.#failures < FAILURES_MAX || (recording && isFull);
     }
     if (this.running) return true;
-    const possible = this.#target(true) !== undefined;
+    const possible = this.#next(true) !== undefined;
     if (possible) this.#start(true);
     // What is not durable yet, or still read, frees itself.
     return possible || recording || this.#retireable() || this.#waitsForSync();
@@ -185,41 +185,45 @@ export class Destager {
     }
   }
 
+  readonly #attempt: Attempt = (step) => this.#untilRoom(step);
+
+  /** The same for what is kept: automatic snapshots and open moments go before writers have to wait. */
+  readonly #attemptKept: Attempt = (step) =>
+    this.#untilRoom(async (pauses) => {
+      try {
+        await step();
+      } catch (error) {
+        // Once it may be over in a moment.
+        const isLasting = isVarveError(error, 'DISK_FULL') && pauses > 0;
+        const mayEnd = this.#retention.mayDrop || this.#openMoments().length > 0;
+        if (!isLasting || !mayEnd) throw error;
+        throw new VarveError('UNDO_FULL', error.detail, { cause: error });
+      }
+    });
+
   /**
    * A step that meets a full file system is tried again until there is space: what the round has
    * written so far was taken, and is synced with the rest. After any other failure the round is
    * made again, whole.
    */
-  readonly #attempt: Attempt = async (step) => {
+  async #untilRoom(step: (pauses: number) => Promise<void>): Promise<void> {
     const before = { failure: this.#failure, failures: this.#failures };
+    let pauses = 0;
+    let frees = false;
     for (let tries = 1; ; tries++) {
       try {
-        await step();
+        await step(pauses);
         if (tries > 1) this.#worked(before);
         return;
       } catch (error) {
         const goesOn = !this.#closing && this.#core.failure === undefined;
         if (!isVarveError(error, 'DISK_FULL') || !goesOn) throw error;
-        await this.#failed(error);
+        // Snapshots that were deleted meanwhile give back room, and only here: the round has `home`.
+        frees = !frees && (await this.#core.freeUndo());
+        if (!frees && (await this.#failed(error))) pauses += 1;
       }
     }
-  };
-
-  /** The same for what is kept: automatic snapshots go before writers are told that it finds no room. */
-  readonly #attemptKept: Attempt = async (step) => {
-    let tries = 0;
-    await this.#attempt(async () => {
-      try {
-        await step();
-      } catch (error) {
-        tries += 1;
-        // Once it may be over in a moment.
-        const isLasting = isVarveError(error, 'DISK_FULL') && tries > 1;
-        if (!isLasting || !this.#retention.mayDrop) throw error;
-        throw new VarveError('UNDO_FULL', error.detail, { cause: error });
-      }
-    });
-  };
+  }
 
   /** @param left - what failed before and has not worked yet */
   #worked(left: { failure: VarveError | undefined; failures: number }): void {
@@ -227,24 +231,29 @@ export class Destager {
     this.#failures = left.failures;
   }
 
-  /** Notes a failure that may pass, tells those who wait, and settles when to try again. */
-  async #failed(error: unknown): Promise<void> {
+  /**
+   * Notes a failure that may pass, tells those who wait, and settles when to try again.
+   * @returns whether that was after the whole pause
+   */
+  async #failed(error: unknown): Promise<boolean> {
     if (!isVarveError(error)) throw error;
-    if (error.code === 'UNDO_FULL' && (await this.#dropped())) return;
+    if (error.code === 'UNDO_FULL' && (await this.#dropped())) return false;
     this.#failure = error;
     this.#failures += 1;
     this.#core.final.sidecar.unfinishedAfter = this.#core.log.superblock.settled;
-    if (error.code === 'UNDO_FULL') this.#endMoments();
+    // There is no room for what they need: they say so from now on.
+    if (error.code === 'UNDO_FULL') for (const moment of this.#openMoments()) moment.end();
     this.#onRoom();
-    if (this.#closing) return;
-    await new Promise<void>((resume) => {
-      const cancel = this.#core.world.timers.after(RETRY_MS, resume);
+    if (this.#closing) return false;
+    const isWhole = await new Promise<boolean>((resume) => {
+      const cancel = this.#core.world.timers.after(RETRY_MS, () => resume(true));
       this.#endPause = () => {
         cancel();
-        resume();
+        resume(false);
       };
     });
     this.#endPause = undefined;
+    return isWhole;
   }
 
   /** There is no room: automatic snapshots go first, and it is tried again. */
@@ -264,11 +273,11 @@ export class Destager {
     return roundTarget(this.#core, { urgent, youngFrom: this.#retention.youngFrom });
   }
 
-  /** What was kept for a round that found no room goes on to count. */
+  /** What was kept for a round that found no room goes on to count, unless it may not go so far now. */
   #next(urgent: boolean): Generation | undefined {
     const { keeping, heldBack } = this.#core;
-    if (keeping === undefined) return this.#target(urgent);
-    return heldBack === undefined || keeping.target <= heldBack ? keeping.target : undefined;
+    const isBeyond = keeping !== undefined && keeping.target > (heldBack ?? Infinity);
+    return keeping === undefined || isBeyond ? this.#target(urgent) : keeping.target;
   }
 
   async #round(target: Generation): Promise<void> {
@@ -334,15 +343,17 @@ export class Destager {
     }
   }
 
-  /** There is no room for what open moments need: they say so from now on. */
-  #endMoments(): void {
+  /**
+   * What the round under way keeps for who reads a moment, and for nobody else: what is kept for
+   * another reason is not given back by ending who reads it.
+   */
+  #openMoments(): readonly OpenReason[] {
     const { pins, keeping } = this.#core;
-    for (const { generation, reasons } of pins.list()) {
-      if (keeping === undefined || generation >= keeping.target) break;
-      // What is kept for another reason is not given back by ending who reads it.
-      if (reasons.some(({ kind }) => kind !== 'open')) continue;
-      for (const reason of reasons) if (reason.kind === 'open') reason.end();
-    }
+    if (keeping === undefined) return [];
+    return pins.list().flatMap(({ generation, reasons }) => {
+      const open = reasons.filter((reason) => reason.kind === 'open');
+      return generation < keeping.target && open.length === reasons.length ? open : [];
+    });
   }
 
   async #finish(target: Generation, settledBlocks: number): Promise<void> {

@@ -76,10 +76,13 @@ export async function keepImages(
   means: Means,
 ): Promise<void> {
   const { settled } = core;
-  if (core.keeping?.target !== target || core.keeping.added.size > 0) {
+  const { undo } = core;
+  const isSame = core.keeping?.target === target && core.keeping.lostSyncs === undo.lostSyncs;
+  if (core.keeping === undefined || !isSame || core.keeping.added.size > 0) {
     core.keeping = undefined;
-    const there = await core.undo.restart();
-    core.keeping = { target, added: new Set(), steps: 0, there, put: new Set() };
+    const there = await undo.restart();
+    const { lostSyncs } = undo;
+    core.keeping = { target, lostSyncs, added: new Set(), steps: 0, there, put: new Set() };
   }
   const round = new Keeper(core, target, means, core.keeping);
   for (const range of core.index.rangesUpTo(target)) {
@@ -93,13 +96,7 @@ export async function keepImages(
   }
   for (let i = 0; i < newest.length; i++) await round.one(blockOf(newest.blocks[i] ?? 0));
   await round.flush();
-  try {
-    await core.undo.sync();
-  } catch (error) {
-    // All of it is put again, elsewhere.
-    core.keeping = undefined;
-    throw error;
-  }
+  await undo.sync();
 }
 
 class Keeper {
@@ -265,7 +262,12 @@ class Keeper {
     await Promise.allSettled(workers);
     await Promise.all(workers);
     await this.#means.makeRoom(() => this.#heldBy(stated));
-    await this.#means.attemptKept(() => undo.put(stated, this.#target));
+    await this.#means.attemptKept(async () => {
+      // Pins may have gone while it waited for room.
+      const isNeeded = ({ image: { from, until } }: StatedImage): boolean =>
+        undo.isNeeded(from, until);
+      await undo.put(stated.filter(isNeeded), this.#target);
+    });
   }
 
   /** Bytes of what pins need by now. */

@@ -4,6 +4,8 @@ import type { Generation } from '../base/units.ts';
 /** Of one round, until the horizon has come to its end. */
 export interface Keeping {
   readonly target: Generation;
+  /** `Undo.lostSyncs` when it began: with a later one, what was put may be gone. */
+  readonly lostSyncs: number;
   /** Moments below its end that are kept and were not when it began: they need images of each step. */
   readonly added: Set<Generation>;
   steps: number;

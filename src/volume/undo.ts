@@ -4,7 +4,7 @@
  *
  * Invariants:
  *   - What is held is counted by pairs of pins, and by the segments of the undo device.
- *   - A segment is freed once no pin needs anything in it, and never while a round puts something.
+ *   - A segment is freed once no pin needs anything in it, and never while something is being put.
  */
 import { assert } from '../base/assert.ts';
 import { isVarveError } from '../base/errors.ts';
@@ -59,6 +59,7 @@ export class Undo {
   readonly #ahead = new Set<SegmentSequence>();
   /** They stay as they are, until the horizon has come so far. */
   readonly #unjoinable = new Map<SegmentSequence, number>();
+  #lostSyncs = 0;
 
   private constructor(pins: Pins<unknown>, horizon: () => Generation) {
     this.#pins = pins;
@@ -80,6 +81,8 @@ export class Undo {
     else {
       // A slot may have been another segment's by half before a crash: nobody looks into it.
       try {
+        // A process that was killed may have left the mark of a join to the page cache alone.
+        if (!isClean && undo.#log.hasVoided) await device.sync('undo');
         await undo.collect();
       } catch (error) {
         // The live disk does not need it: what can't be given back now is with what comes next.
@@ -159,6 +162,7 @@ export class Undo {
 
   #synced(isDurable: boolean): void {
     if (!isDurable) {
+      this.#lostSyncs += 1;
       for (const segment of this.#doubtful.places.keys()) {
         const counts = this.#copies.places.has(segment) ? this.#copies : this.#held;
         for (const [pair, amount] of this.#doubtful.in(segment)) {
@@ -167,6 +171,11 @@ export class Undo {
       }
     }
     this.#doubtful.clear();
+  }
+
+  /** How often a sync failed, and what was put since the one before was taken back. */
+  get lostSyncs(): number {
+    return this.#lostSyncs;
   }
 
   /** What `put` takes at once. */
@@ -352,7 +361,7 @@ export class Undo {
     for (const sequence of sources) await this.#log.free(sequence);
   }
 
-  /** Frees segments that nobody needs. No round is under way. */
+  /** Frees segments that nobody needs. Nothing is being put. @throws VarveError DEVICE_IO, DISK_FULL */
   async collect(): Promise<void> {
     for (const sequence of this.#garbage()) {
       this.#unjoinable.delete(sequence);

@@ -243,8 +243,12 @@ class PinnedLives {
   }
 
   /** The last snapshots go, one by one, while nothing else happens. */
-  async end(volume: Volume): Promise<void> {
+  async end(volume: Volume, wait: () => Promise<void>): Promise<void> {
     const { undo, home } = volume.core;
+    // A round that is under way comes to its end, unless it found no room.
+    for (let i = 0; i < 100 && volume.core.settled < volume.core.horizon.generation; i++) {
+      await wait();
+    }
     // No round puts anything meanwhile.
     const check = (): Promise<void> => home.run(() => undo.check());
     await check();
@@ -329,7 +333,7 @@ export async function runPinnedLives(options: PinnedLivesOptions): Promise<Pinne
   const written = await world.run(async () => {
     const volume = await sim.open(power.life);
     await lives.live(volume, () => true);
-    await lives.end(volume);
+    await lives.end(volume, () => world.sleep(100_000));
     await volume.close();
     return volume.core.log.writer.durable.lsn;
   });

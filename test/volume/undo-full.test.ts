@@ -1,10 +1,12 @@
 /** A round that found the undo device full, and what comes and goes before it gets further. */
-import { describe, expect, test } from 'vitest';
-import { isVarveError } from '../../src/base/errors.ts';
+import { describe, expect, test, vi } from 'vitest';
+import { assert } from '../../src/base/assert.ts';
+import { isVarveError, VarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, kibibytes, type Generation } from '../../src/base/units.ts';
+import type { SyncPoint } from '../../src/device/lower-device.ts';
 import { RETRY_MS } from '../../src/volume/destager.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { Bench, blocksOf, holds, put } from '../crash/bench.ts';
+import { Bench, blocksOf, holds, put, withWriteHook } from '../crash/bench.ts';
 
 const SEGMENT = kibibytes(64);
 const SIZE = byteCount(6000 * BLOCK_BYTES);
@@ -98,6 +100,97 @@ describe('a round that found the undo device full', () => {
         expect(await holds(moment, block, [blocksOf(pass * 1000 + block)])).toBe(0);
       }
       await volume.close();
+    });
+  });
+
+  test('goes less far when a rollback begins, and nothing spins', async () => {
+    // Who waited for room was told that a round may make some, and the round had nothing to do: in
+    // one turn, without a timer or a signal, for ever.
+    const { world, sim, power } = await bench(40);
+    await world.run(async () => {
+      const volume = await sim.open(power.life);
+      const { core } = volume;
+      await over(volume, 0, 3600, 1);
+      await settle(volume);
+      await volume.createSnapshot('old');
+      await over(volume, 300, 900, 10_000);
+      const passes: Generation[] = [];
+      await expect(async () => {
+        for (;;) {
+          await over(volume, 0, 300, passes.length * 1000);
+          passes.push(core.head);
+        }
+      }).rejects.toThrow(expect.objectContaining({ code: 'UNDO_FULL' }));
+      const target = core.keeping?.target ?? 0;
+      const to = passes.findLast((at) => at < target - 5);
+      // A client that takes its time to go.
+      const session = volume.openLive();
+      session.onRevoke(() => {
+        void world.sleep(2 * RETRY_MS * 1000).then(() => session.device.close());
+      });
+      const { stream } = core.log;
+      const room = stream.room.bind(stream);
+      let asked = 0;
+      stream.room = (...parts) => {
+        asked += 1;
+        assert(asked < 10_000, 'nobody asks for room for ever');
+        return room(...parts);
+      };
+      const options = { to: `gen=${to}`, force: true, dryRun: false };
+      const result = await volume
+        .rollback(options, () => undefined)
+        .catch((error: unknown) => error);
+      expect(result).toMatchObject({ code: 'ROLLBACK_UNFINISHED' });
+    });
+  });
+
+  test('puts again what a failed sync took, whatever the device says of it', async () => {
+    // ENOSPC of fsync, as of NFS and thin volumes: the round went on, and home was overwritten.
+    const { world, sim, power } = await bench(190);
+    let isArmed = false;
+    let fired = 0;
+    const devices = sim.devices.bind(sim);
+    vi.spyOn(sim, 'devices').mockImplementation(() => {
+      const undo = withWriteHook(devices().undo, () => Promise.resolve());
+      const sync = async (point: SyncPoint): Promise<void> => {
+        if (!isArmed) return await undo.sync(point);
+        isArmed = false;
+        fired += 1;
+        sim.undo.failNextSync({ dropDirty: true, evict: true, point: 'undo' });
+        await expect(undo.sync(point)).rejects.toThrow(VarveError);
+        throw new VarveError('DISK_FULL', 'ENOSPC');
+      };
+      return { ...devices(), undo: { ...undo, sync } };
+    });
+    await world.run(async () => {
+      const volume = await sim.open(power.life);
+      const { core } = volume;
+      await over(volume, 0, 3600, 1);
+      await settle(volume);
+      await volume.createSnapshot('first');
+      await over(volume, 0, 300, 10_000);
+      await volume.createSnapshot('second');
+      await over(volume, 0, 300, 30_000);
+      await settle(volume);
+      await over(volume, 400, 3600, 20_000);
+      expect(await refusal(volume)).toBe('UNDO_FULL');
+      const target = core.keeping?.target ?? 0;
+      const join = core.undo.join.bind(core.undo);
+      core.undo.join = async (record) => {
+        isArmed = fired === 0;
+        await join(record).finally(() => (isArmed = false));
+      };
+      await volume.deleteSnapshot('first');
+      for (let i = 0; i < 60 && core.settled < target; i++) {
+        await world.sleep(RETRY_MS * 500);
+        await put(volume, FILLER + 1, blocksOf(2)).catch(() => undefined);
+      }
+      expect(fired).toBe(1);
+      const moment = volume.openMoment(await volume.resolve('second'));
+      for (let block = 0; block < 3600; block += 7) {
+        const content = blocksOf(block < 300 ? 10_000 + block : 1 + block);
+        expect(await holds(moment, block, [content])).toBe(0);
+      }
     });
   });
 });
