@@ -191,8 +191,7 @@ export class Appender {
    */
   async record(put: () => void, count = 1): Promise<void> {
     await this.#admission.run(async () => {
-      await this.#waitForRoom(() => this.#core.log.stream.room(count, count, false));
-      put();
+      await this.#waitForRoom(() => this.#core.log.stream.room(count, count, false), put);
     });
   }
 
@@ -208,9 +207,11 @@ export class Appender {
     const range = isData ? undefined : { kind, start: first, count };
     const parts: Parts = { edges: [], first, body, range, fua: false, by };
     await this.#admission.run(async () => {
-      await this.#waitForRoom(() => this.#roomFor(parts));
-      this.#checksum(body);
-      this.#put(parts, []);
+      const put = (): void => {
+        this.#checksum(body);
+        this.#put(parts, []);
+      };
+      await this.#waitForRoom(() => this.#roomFor(parts), put);
     });
     this.#core.log.writer.linger();
   }
@@ -285,13 +286,16 @@ export class Appender {
     return merged;
   }
 
-  /** Returns with room that is still there, because nothing awaits between here and `put`. */
-  async #waitForRoom(roomFor: () => Room): Promise<void> {
+  /** @param put - with the room: who awaits this may find that others have taken it */
+  async #waitForRoom(roomFor: () => Room, put: () => void = () => undefined): Promise<void> {
     const { log } = this.#core;
     for (;;) {
       this.#core.needWritable();
       const room = roomFor();
-      if (room === 'yes') return;
+      if (room === 'yes') {
+        put();
+        return;
+      }
       if (room === 'ring') log.writer.requestDurable(log.stream.nextLsn);
       else if (!this.#makeRoom()) throw this.#full();
       await new Promise<void>((resume) => {
