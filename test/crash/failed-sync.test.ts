@@ -456,53 +456,37 @@ describe('what the page cache shows after a kill, and the device does not hold',
     await bench.use((volume) => after.expectIn(volume));
   });
 
-  test('of a repair is made again by the next scrub, however right it reads', async () => {
-    // It read right out of the page cache, was called whole, and was gone with the next power cut.
-    const bench = await Bench.create(4);
-    const { final } = bench.sim;
-    const quiet = { bytesPerSecond: 0, progress: (): void => undefined };
-    await bench.use(async (volume) => {
-      for (let block = 0; block < 10; block++) await put(volume, block, blocksOf(block));
-      const { head } = volume.core;
-      while (volume.core.settled < head) await pushRounds(volume, 1);
-    });
-    await bench.lose('cut', async (volume) => {
-      final.corruptBit(3 * BLOCK_BYTES + 9, 2);
-      final.failNextSync({ dropDirty: true, point: 'repair' });
-      expect(await volume.scrub(quiet)).toMatchObject({ ok: false, left: 1 });
-      expect(await volume.scrub(quiet)).toMatchObject({ ok: true, repaired: 1, left: 0 });
-      expect(await volume.scrub(quiet)).toMatchObject({ ok: true, repaired: 0, left: 0 });
-      // The log's copy is overwritten.
-      await pushRounds(volume, 8);
-      await volume.live().flush();
-    });
-    await bench.use(async (volume) => {
-      expect(await holds(volume.live(), 3, [blocksOf(3)])).toBe(0);
-    });
-  });
-
-  test('of repaired sums is made again by the next scrub', async () => {
-    // On another page than what rounds write meanwhile.
-    const bench = await Bench.create(4, { size: byteCount(600 * BLOCK_BYTES) });
-    const { sums } = bench.sim;
-    const quiet = { bytesPerSecond: 0, progress: (): void => undefined };
-    await bench.use(async (volume) => {
-      for (let block = 0; block < 10; block++) await put(volume, block, blocksOf(block));
-      const { head } = volume.core;
-      while (volume.core.settled < head) await pushRounds(volume, 1, 560, 30);
-    });
-    await bench.lose('cut', async (volume) => {
-      sums.corruptBit(100, 2);
-      sums.failNextSync({ dropDirty: true, point: 'repair' });
-      expect(await volume.scrub(quiet)).toMatchObject({ ok: false });
-      expect(await volume.scrub(quiet)).toMatchObject({ ok: true, left: 0 });
-      await pushRounds(volume, 8, 560, 30);
-      await volume.live().flush();
-    });
-    await bench.use(async (volume) => {
-      for (let block = 0; block < 10; block++) {
-        expect(await holds(volume.live(), block, [blocksOf(block)])).toBe(0);
-      }
-    });
-  });
+  test.each([
+    ['final', 3 * BLOCK_BYTES + 9],
+    ['sums', 100],
+  ] as const)(
+    'of a repair of %s is made again by the next scrub, however right it reads',
+    async (disk, place) => {
+      // It read right out of the page cache, was called whole, and was gone with the next power cut.
+      const bench = await Bench.create(4, { size: byteCount(600 * BLOCK_BYTES) });
+      const damaged = bench.sim[disk];
+      const quiet = { bytesPerSecond: 0, progress: (): void => undefined };
+      // On another page of sums.
+      const push = (volume: Volume, rounds: number): Promise<void> =>
+        pushRounds(volume, rounds, 560, 30);
+      await bench.use(async (volume) => {
+        for (let block = 0; block < 10; block++) await put(volume, block, blocksOf(block));
+        const { head } = volume.core;
+        while (volume.core.settled < head) await push(volume, 1);
+      });
+      await bench.lose('cut', async (volume) => {
+        damaged.corruptBit(place, 2);
+        damaged.failNextSync({ dropDirty: true, point: 'repair' });
+        expect(await volume.scrub(quiet)).toMatchObject({ ok: false });
+        expect(await volume.scrub(quiet)).toMatchObject({ ok: true, repaired: 1, left: 0 });
+        expect(await volume.scrub(quiet)).toMatchObject({ ok: true, repaired: 0 });
+        // The log's copy is overwritten.
+        await push(volume, 8);
+        await volume.live().flush();
+      });
+      await bench.use(async (volume) => {
+        expect(await holds(volume.live(), 3, [blocksOf(3)])).toBe(0);
+      });
+    },
+  );
 });
