@@ -165,7 +165,7 @@ export class VolumeDirectory {
     if (kind !== 'none' && kind !== 'directory') {
       throw new VarveError('VOLUME_EXISTS', `${folder} is there, and is no directory`);
     }
-    await this.#needUnmade(name);
+    const hasRemains = await this.#needUnmade(name);
     const maker = new VolumeMaker(files, openDevice);
     let lock: FileLock | undefined;
     try {
@@ -175,7 +175,7 @@ export class VolumeDirectory {
       // Asked again under the lock: another process may have been faster.
       await this.#needUnmade(name);
       await clearUnfinished(this.#around, folder);
-      maker.adopt(folder);
+      if (hasRemains) maker.adopt(folder);
       maker.adopt(join(folder, LOCK_FILE));
       maker.adopt(join(folder, UNFINISHED_FILE));
       await files.writeAtomically(join(folder, UNFINISHED_FILE), recordText(record));
@@ -396,15 +396,18 @@ export class VolumeDirectory {
     return byteCount(Math.min(device.size, LOG_BYTES_MAX));
   }
 
-  /** @throws VarveError VOLUME_EXISTS unless the folder holds nothing, or a creation's remains */
-  async #needUnmade(name: string): Promise<void> {
+  /**
+   * @returns whether the folder holds a creation's remains; an empty one is whoever's who made it
+   * @throws VarveError VOLUME_EXISTS when it holds anything else
+   */
+  async #needUnmade(name: string): Promise<boolean> {
     const folder = join(this.path, name);
     const names = await this.#around.files.list(folder);
     if (names.includes(RECORD_FILE)) {
       throw new VarveError('VOLUME_EXISTS', `"${name}" in ${this.path}`);
     }
     const [other] = foreignNames(names);
-    if (other === undefined) return;
+    if (other === undefined) return names.length > 0;
     throw new VarveError('VOLUME_EXISTS', `${folder} holds no volume, but holds ${other}`);
   }
 

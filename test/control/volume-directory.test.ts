@@ -175,6 +175,22 @@ describe('a volume directory', () => {
     expect(failed).toBe(3 * 9);
   });
 
+  test("leaves a user's own empty folder when a creation fails", async () => {
+    // Who had made it, with its owner and mode, found it gone.
+    const { world, files, directory } = machine(1);
+    await world.run(async () => {
+      await files.createDirectory('/srv/varve/disk');
+      const stop = (): never => {
+        throw new RangeError('enough');
+      };
+      for (let again = 0; again < 2; again++) {
+        await expect(directory.create('disk', SMALL, stop)).rejects.toThrow('enough');
+        expect(await treeOf(files)).toEqual(['/srv', '/srv/varve', '/srv/varve/disk']);
+      }
+      await directory.create('disk', SMALL, quiet);
+    });
+  });
+
   test('stops a creation whose progress throws, and clears it away', async () => {
     const { world, files, directory } = machine(1);
     await world.run(async () => {
