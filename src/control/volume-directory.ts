@@ -279,8 +279,8 @@ export class VolumeDirectory {
   /**
    * What is to hold at later openings.
    * @param access - `locked`: the caller has the volume open, and tells it; `free`: nobody may
-   * @throws VarveError VOLUME_UNKNOWN, VOLUME_LOCKED, DISK_FULL, what `change` throws; the old record
-   *   stands then
+   * @throws VarveError VOLUME_UNKNOWN, VOLUME_LOCKED, what `change` throws; the old record stands
+   *   then. DISK_FULL, PERMISSION, DEVICE_IO: the old one or the new one does, whole
    */
   async change(
     name: string,
@@ -293,8 +293,7 @@ export class VolumeDirectory {
   /**
    * That the base of a volume is being copied. The caller has it open.
    * @returns the base
-   * @throws VarveError BASE_NONE, also when one that was copied has just been dropped; DISK_FULL,
-   *   DEVICE_IO; the old record stands then
+   * @throws VarveError as `change`; BASE_NONE, also when what was copied has just been dropped
    */
   async copyBase(name: string): Promise<BaseRecord> {
     const { base } = await this.#change(name, 'locked', (record) => {
@@ -305,8 +304,8 @@ export class VolumeDirectory {
   }
 
   /**
-   * That the base of a volume is not needed any more. The caller has it open.
-   * @throws VarveError DISK_FULL, DEVICE_IO; the old record stands then
+   * That the base of a volume is not needed any more: all of it is copied. The caller has it open.
+   * @throws VarveError as `change`
    */
   async dropBase(name: string): Promise<void> {
     await this.#change(name, 'locked', (record) => ({

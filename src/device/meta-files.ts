@@ -19,7 +19,10 @@ export interface MetaFiles {
   kind(path: string): Promise<PathKind>;
   /** Undefined when there is no such file. */
   readText(path: string): Promise<string | undefined>;
-  /** Puts `text` in place of what was there; a reader finds the old or the new text, whole. */
+  /**
+   * Puts `text` in place of what was there; a reader finds the old or the new text, whole. Also when
+   * it fails: a directory may fail to sync that has the new text, which a power cut may take back.
+   */
   writeAtomically(path: string, text: string): Promise<void>;
   /** Gives a file another name in its directory; what had that name before is gone. */
   rename(path: string, name: string): Promise<void>;

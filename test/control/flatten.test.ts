@@ -1,5 +1,6 @@
-/** Flattens of one volume that are asked for at once, on a server. */
+/** Flattens on a server: asked for again after a failure, or several at once. */
 import { expect, test } from 'vitest';
+import { VarveError } from '../../src/base/errors.ts';
 import { byteOffset, mebibytes } from '../../src/base/units.ts';
 import { LocalOperator } from '../../src/control/local-operator.ts';
 import { VolumeDirectory } from '../../src/control/volume-directory.ts';
@@ -10,6 +11,48 @@ import { SimWorld } from '../sim/sim-world.ts';
 import { loadVolumes } from '../support/volume-code.ts';
 
 const quiet = (): void => undefined;
+
+test('a flatten goes on when it is not known which record stands', async () => {
+  // A directory that fails to sync has the new record all the same: flatten says DEVICE_IO, and is
+  // asked for again, with one record or the other.
+  const world = new SimWorld(1);
+  const power = new PowerSupply(world);
+  const files = SimFiles.create(power);
+  const { openDevice } = files;
+  const around = { files, openDevice, world: power.life, loadVolumes };
+  const directory = new VolumeDirectory('/srv/varve', around);
+  const write = files.writeAtomically.bind(files);
+  await world.run(async () => {
+    await directory.create('one', { size: mebibytes(1), logSize: mebibytes(80) }, quiet);
+    const first = await directory.open('one', 'write');
+    const content = new Uint8Array(mebibytes(1)).fill(7);
+    await first.volume.live().write(byteOffset(0), content, { fua: true });
+    await first.close();
+    for (const failing of [1, 2]) {
+      const pool = await ServedVolumes.open(directory);
+      const operator = new LocalOperator(directory, pool, { isServed: true });
+      const name = `clone${failing}`;
+      await operator.clone(name, { of: 'one' }, quiet);
+      let writes = 0;
+      files.writeAtomically = async (path, text) => {
+        await write(path, text);
+        if (++writes === failing) throw new VarveError('DEVICE_IO', `${path}: EIO (simulated)`);
+      };
+      await expect(operator.flatten(name, quiet)).rejects.toMatchObject({ code: 'DEVICE_IO' });
+      const base = failing === 1 ? expect.objectContaining({ isCopied: true }) : undefined;
+      expect((await directory.record(name)).base).toEqual(base);
+      const again = operator.flatten(name, quiet);
+      if (failing === 1) await again;
+      else await expect(again).rejects.toMatchObject({ code: 'BASE_NONE' });
+      await pool.close();
+      const opened = await directory.open(name, 'read');
+      const found = new Uint8Array(mebibytes(1));
+      await opened.volume.live().read(byteOffset(0), found);
+      expect(Buffer.compare(found, content)).toBe(0);
+      await opened.close();
+    }
+  });
+});
 
 test('a flatten that is asked for while another one ends never brings the base back', async () => {
   // It read the record before the first had written the one without the base, and wrote its own
