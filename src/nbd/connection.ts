@@ -84,6 +84,9 @@ export class Connection implements SocketEvents {
       payloadBytesMax: this.#options.payloadBytesMax,
       lists: this.#options.shared.lists,
       closing: () => this.#isClosing,
+      revoke: (why: string) => {
+        this.#revoke(why);
+      },
     };
     let session: Session | undefined;
     try {
@@ -179,6 +182,7 @@ export class Connection implements SocketEvents {
     if (this.#isSocketGone) return;
     this.#trace(`${why}: session ended`);
     this.shutdown();
+    this.#cancelTimeout();
     this.#cancelTimeout = this.#options.timers.after(REVOKE_GRACE_MS, () => {
       this.#options.socket.destroy();
     });

@@ -1,6 +1,9 @@
 /**
  * The exports that one handshake has open. A name is resolved once in a connection, so what INFO
  * told GO also gives, and a relative moment does not move in between.
+ *
+ * Invariant: between options no export is open that may be taken from its client (the live disk),
+ * as who only asks about it would count among those that have it open, and could not be ended.
  */
 import { isVarveError } from '../base/errors.ts';
 import type { BlockDevice, ExportDirectory, OpenExport } from '../device/block-device.ts';
@@ -85,6 +88,15 @@ export class HandshakeExports {
     const opened = await this.#directory.open(name);
     this.#open.set(name, opened);
     return opened;
+  }
+
+  /** After an option that began no session: its name means the same when it is opened again. */
+  async letGo(): Promise<void> {
+    for (const [name, { device, onRevoke }] of this.#open) {
+      if (onRevoke === undefined) continue;
+      this.#open.delete(name);
+      await closeDevice(device);
+    }
   }
 
   /** Closes all but `kept`, which is the caller's from now on. */

@@ -55,6 +55,8 @@ export interface HandshakeContext {
   readonly lists: Turns;
   /** The server is being shut down. */
   closing(): boolean;
+  /** The export that was chosen is taken from the client, which may not have its reply yet. */
+  readonly revoke: (why: string) => void;
 }
 
 export interface SelectedContext {
@@ -177,6 +179,7 @@ class Handshake {
       if (!isVarveError(error)) throw error;
       this.#reply(option, replyTypeOf(error), `${error.message}; ${error.next}`);
     }
+    if (outcome.kind !== 'session') await this.#exports.letGo();
     await this.#answered();
     return outcome;
   }
@@ -218,11 +221,13 @@ class Handshake {
     const name = decodeString(data, 'the export name');
     if (this.#context.closing()) throw new VarveError('CLOSED', 'no new sessions');
     const opened = await this.#exports.open(name);
+    const session = this.#session(name, opened);
     await this.#stream.write(encodeExportName(this.#facts(opened), this.#noZeroes));
-    return { kind: 'session', session: this.#session(name, opened) };
+    return { kind: 'session', session };
   }
 
   #session(name: string, opened: OpenExport): Session {
+    opened.onRevoke?.(this.#context.revoke);
     const contexts = this.#selected?.name === name ? this.#selected.contexts : [];
     return { opened, structured: this.#structured, contexts };
   }
