@@ -22,6 +22,7 @@ import {
   FORMAT_VERSION,
   LOST_TEXT,
   SUM_ALLOCATED,
+  SUM_DATA,
   SUMS_ENTRIES,
   SUMS_ENTRY_BYTES,
   SUMS_MAGIC,
@@ -72,6 +73,15 @@ export function readSum(bytes: Uint8Array, block: Block): Sum {
     generation: generation(readU48(view, at + 2)),
     checksum: checksum(view.getUint32(at + 8, true)),
   };
+}
+
+/**
+ * The kind alone, for whoever looks at very many.
+ * @param view - one sector that `isSector` accepted
+ */
+export function kindAt(view: DataView, block: Block, at: Generation): number {
+  const offset = entryOffset(block);
+  return readU48(view, offset + 2) > at ? SUM_DATA : view.getUint8(offset);
 }
 
 export function writeSum(bytes: Uint8Array, block: Block, sum: Sum): void {

@@ -66,6 +66,7 @@ export class Executor {
   readonly #bounds: RequestBounds;
   readonly #counters: Counters;
   readonly #caches: Turns;
+  readonly #statuses: Turns;
   readonly #structured: boolean;
   readonly #onIdle: () => void;
   #running = 0;
@@ -80,6 +81,7 @@ export class Executor {
     this.#bounds = options.bounds;
     this.#counters = options.shared.counters;
     this.#caches = options.shared.caches;
+    this.#statuses = options.shared.statuses;
     this.#onIdle = options.onIdle;
     this.outbox = new Outbox(options.socket, options.onSent);
   }
@@ -186,7 +188,7 @@ export class Executor {
       }
       default:
         assert(type === nbd.NBD_CMD_BLOCK_STATUS, 'what is unknown was refused');
-        return this.#askStatus(request);
+        return this.#statuses.run(() => this.#askStatus(request));
     }
   }
 
@@ -210,7 +212,10 @@ export class Executor {
     });
   }
 
-  /** Writes the answer into the request's store; `length` of the answer ends up in its `end`. */
+  /**
+   * Writes the answer into the request's store; `length` of the answer ends up in its `end`. For a
+   * client that is gone there is none.
+   */
   async #askStatus(request: Request): Promise<void> {
     const { store, start, length } = request;
     assert(store !== undefined, 'a status request has room for its reply');
@@ -218,10 +223,12 @@ export class Executor {
     const most = runsMax(request);
     let at = start;
     for (const [index, { id, fixed }] of this.#contexts.entries()) {
+      if (this.#isDropped) return;
       const runs = await this.#device.status(fixed, offset, byteCount(length), most);
       assert(runs.length <= most, 'no more status runs than were asked for');
       const done = index === this.#contexts.length - 1;
       at = putStatus(store.bytes, at, request, { id, runs, done });
+      await this.#letOthersRun();
     }
     request.end = at;
   }

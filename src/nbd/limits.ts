@@ -48,6 +48,8 @@ export const DISCARD_BYTES_MAX: ByteCount = mebibytes(64);
 export const CACHE_PIECE_BYTES: ByteCount = kibibytes(256);
 /** Requests to CACHE that read at one time, of all connections: 28 bytes may ask for very much. */
 export const CACHES_MAX = 4;
+/** Requests to BLOCK_STATUS that are looked up at one time, of all connections. */
+export const STATUSES_MAX = 4;
 /** Runs in the answer of one context to BLOCK_STATUS. */
 export const STATUS_RUNS_MAX = 2048;
 /** Of the message in an error reply. */

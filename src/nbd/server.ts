@@ -18,6 +18,7 @@ import {
   STALL_MS_MAX,
   STALL_SHORT_MS_MAX,
   STALL_TICK_MS,
+  STATUSES_MAX,
   UNREAD_BYTES_MAX,
 } from './limits.ts';
 import { Memory, Spares } from './memory.ts';
@@ -66,6 +67,7 @@ export class NbdServer {
       spares: new Spares(),
       lists: new Turns(LISTS_MAX),
       caches: new Turns(CACHES_MAX),
+      statuses: new Turns(STATUSES_MAX),
       counters: noCounts(),
     };
     this.#payloadBytesMax = Memory.payloadMax(budget.reservationMax);

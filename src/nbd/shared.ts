@@ -39,6 +39,8 @@ export interface Shared {
   readonly lists: Turns;
   /** For CACHE. */
   readonly caches: Turns;
+  /** For BLOCK_STATUS. */
+  readonly statuses: Turns;
   readonly counters: Counters;
 }
 

@@ -30,10 +30,10 @@ async function kindsOver(
   base: BaseBlocks | undefined,
   { first, count, at }: { readonly first: Block; readonly count: number; readonly at: Generation },
 ): Promise<BlockKind[]> {
-  const sums = await core.final.sidecar.sums(first, count);
-  const kinds = sums.map(({ kind, generation }) => (generation > at ? 'data' : kindOfSum(kind)));
+  const sums = await core.final.sidecar.kinds(first, count, at);
+  const kinds = Array.from(sums, kindOfSum);
   if (base !== undefined) {
-    for (const run of runsOf(first, count, (i) => sums[i]?.kind === SUM_NEVER)) {
+    for (const run of runsOf(first, count, (i) => sums[i] === SUM_NEVER)) {
       const below = await base.kinds(run.first, run.count);
       below.forEach((kind, i) => (kinds[run.at + i] = kind));
     }

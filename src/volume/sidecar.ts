@@ -29,8 +29,10 @@ import {
   SUM_LOST,
   SUM_ZERO,
 } from '../format/layouts.ts';
+import { viewOf } from '../format/record.ts';
 import {
   isSector,
+  kindAt,
   readSum,
   sealSector,
   sectorOf,
@@ -141,14 +143,40 @@ export class Sidecar {
     return false;
   }
 
+  /**
+   * The kinds alone, without a thing in memory for each block: `SUM_DATA` also for what was written
+   * after `at`.
+   * @throws VarveError BLOCK_CORRUPT when a sector of the sidecar is damaged
+   */
+  async kinds(first: Block, count: number, at: Generation): Promise<Uint8Array> {
+    const kinds = new Uint8Array(count);
+    let number = -1;
+    let page: Page | undefined;
+    for (let i = 0; i < count;) {
+      const block = blockOf(first + i);
+      if (page === undefined || pageOf(block) !== number) {
+        number = pageOf(block);
+        page = this.#pages.get(number) ?? (await this.#load(number));
+      }
+      const view = viewOf(this.#sectorIn(page, block));
+      const end = Math.min(count, (sectorOf(block) + 1) * SUMS_ENTRIES - first);
+      for (; i < end; i++) kinds[i] = kindAt(view, blockOf(first + i), at);
+    }
+    return kinds;
+  }
+
   #sumIn(page: Page, block: Block): Sum {
+    return readSum(this.#sectorIn(page, block), block);
+  }
+
+  #sectorIn(page: Page, block: Block): Uint8Array {
     const sector = sectorOf(block);
     const inPage = sector % PAGE_SECTORS;
     if ((page.damaged & (1 << inPage)) !== 0) {
       throw new VarveError('BLOCK_CORRUPT', `block ${block}: sector ${sector} of its checksums`);
     }
     const at = inPage * SUMS_SECTOR_BYTES;
-    return readSum(page.bytes.subarray(at, at + SUMS_SECTOR_BYTES), block);
+    return page.bytes.subarray(at, at + SUMS_SECTOR_BYTES);
   }
 
   async #load(number: number): Promise<Page> {

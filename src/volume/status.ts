@@ -31,6 +31,8 @@ const CHANGED_SINCE = 'varve:changed-since:';
 const SPACE = 'varve:space';
 /** Blocks looked at for one answer: bounds its time. */
 const PROBES_MAX = 65_536;
+/** Blocks of which it is told one by one what they are at home: bounds its memory. */
+const PART_BLOCKS = 1024;
 
 export class Status {
   readonly #core: Core;
@@ -129,7 +131,11 @@ export class Status {
       } else {
         const count = Math.min(run.count, PROBES_MAX - probes);
         probes += count;
-        for (const flags of await this.#atHome(run.start, count, at)) push(out, 1, flags);
+        for (let done = 0; done < count && out.length <= runsMax; done += PART_BLOCKS) {
+          const part = Math.min(PART_BLOCKS, count - done);
+          const kinds = await this.#atHome(blockOf(run.start + done), part, at);
+          for (const flags of kinds) push(out, 1, flags);
+        }
         if (count < run.count) break;
       }
       if (out.length > runsMax) break;

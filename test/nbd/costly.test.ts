@@ -1,11 +1,12 @@
 /**
  * Requests that cost the server more than they take on the wire. 64 requests to CACHE, of 28 bytes
  * each, once took two gigabytes: each had a buffer as long as what it named, outside of the budget,
- * and all ran at one time. A server that is ended for want of memory loses what it has answered in
+ * and all ran at one time. 250 requests to BLOCK_STATUS took nearly as much, for lists of blocks,
+ * and 1,250 of five connections ended the server. A server that is ended for want of memory loses what it has answered in
  * mode `back`, of every volume.
  */
 import { describe, expect, it } from 'vitest';
-import { CACHE_PIECE_BYTES, CACHES_MAX } from '../../src/nbd/limits.ts';
+import { CACHE_PIECE_BYTES, CACHES_MAX, STATUSES_MAX } from '../../src/nbd/limits.ts';
 import * as nbd from '../../src/nbd/protocol.ts';
 import { gate, Rig, settled, until } from '../support/nbd-rig.ts';
 
@@ -67,6 +68,44 @@ describe('a client that has very much cached', () => {
     const pieces = SIZE / CACHE_PIECE_BYTES;
     expect(before).toBeLessThan(pieces / 2);
     expect(rig.calls('cache')).toBeLessThan(pieces);
+    expect(rig.server.budget.used).toBe(0);
+  });
+});
+
+describe('a client that asks for the status of everything, very often', () => {
+  it('is served a few requests at a time, and others beside it', async () => {
+    const rig = new Rig({ size: SIZE });
+    const door = gate();
+    rig.device.before = ({ kind }) => (kind === 'status' ? door.opened : undefined);
+    const metaContexts = ['base:allocation', 'varve:space'];
+    const clients = await Promise.all([1, 2].map(() => rig.connect({ metaContexts })));
+    const asked = clients.flatMap((client) =>
+      Array.from({ length: 100 }, () => client.status(0, SIZE)),
+    );
+    await until(() => rig.calls('status') === STATUSES_MAX);
+    await settled();
+    expect(rig.calls('status')).toBe(STATUSES_MAX);
+    const other = await rig.connect();
+    await other.write(0, Buffer.alloc(65_536, 1));
+    door.open();
+    const answers = await Promise.all(asked);
+    expect(answers.every((answer) => answer.size === metaContexts.length)).toBe(true);
+    await settled();
+    expect(rig.server.budget.used).toBe(0);
+  });
+
+  it('lets others run between the answers, and nothing is looked up when it is gone', async () => {
+    const rig = new Rig({ size: SIZE });
+    const client = await rig.connect({ metaContexts: ['base:allocation'] });
+    const other = await rig.connect();
+    const asked = Array.from({ length: 200 }, () => client.status(0, SIZE));
+    const ended = Promise.allSettled(asked);
+    await asked[0];
+    await other.flush();
+    client.destroy();
+    await ended;
+    await until(() => rig.device.openCount === 1, 'the export is closed');
+    expect(rig.calls('status')).toBeLessThan(asked.length);
     expect(rig.server.budget.used).toBe(0);
   });
 });
