@@ -36,7 +36,6 @@ export class VolumeMaker {
    * A new sparse file of that size, or the beginning of a raw device that is all zeros there.
    * @param secondName - of a file, which has it from before it has the first; not of a device, nor
    *   where the file system gives a file one name only
-   * @param progress - of reading a raw device
    * @throws VarveError LOG_IN_USE, SIZE_BAD, FILE_BAD, PERMISSION, DISK_FULL, DEVICE_IO
    */
   async device(
