@@ -19,7 +19,7 @@ import type { Volume } from '../src/volume/volume.ts';
 import { loadVolumes } from '../test/support/volume-code.ts';
 
 const SNAPSHOTS = Number(process.argv[2] ?? 10_000);
-const WRITES = Number(process.argv[3] ?? 64);
+const WRITES = Number(process.argv[3] ?? 8);
 const IN_FLIGHT = 32;
 const TENTHS = 10;
 const SIZE = mebibytes(256);
@@ -107,7 +107,7 @@ try {
     world: realWorld,
     loadVolumes,
   });
-  await directory.create('disk', { size: SIZE, logSize: mebibytes(128) }, () => undefined);
+  await directory.create('disk', { size: SIZE, logSize: mebibytes(256) }, () => undefined);
   const opened = await directory.open('disk', 'write');
   await run(opened.volume);
   await opened.close();
