@@ -63,7 +63,7 @@ export class Oracle {
   finalFailures = 0;
   /** Of those, for the undo disk: an opening clears leftovers of a crash there. */
   undoFailures = 0;
-  /** Snapshots left a round no room in this life: open moments end then. */
+  /** Snapshots, or the file system below, left a round no room in this life: open moments end then. */
   wasUndoFull = false;
   /** What of that is still so, or planned. */
   readonly #troubles: DiskName[] = [];
@@ -95,11 +95,17 @@ export class Oracle {
     const { stream, writer } = log;
     this.#volume = volume;
     const put = undo.put.bind(undo);
+    let wasFullBelow = false;
     undo.put = async (...images) => {
       try {
         await put(...images);
+        wasFullBelow = false;
       } catch (error) {
-        if (isAlive() && isVarveError(error, 'UNDO_FULL')) this.wasUndoFull = true;
+        // Once it may be over in a moment.
+        const isFullBelow = isVarveError(error, 'DISK_FULL');
+        const isFull = isVarveError(error, 'UNDO_FULL') || (isFullBelow && wasFullBelow);
+        if (isAlive() && isFull) this.wasUndoFull = true;
+        wasFullBelow = isFullBelow;
         throw error;
       }
     };
