@@ -129,7 +129,10 @@ export class Replay {
       .sort((a, b) => a.sequence - b.sequence);
     for (const header of candidates) this.#claim(header.durableLsn, `segment ${header.sequence}`);
     const newest = candidates.at(-1);
-    if (newest !== undefined) await this.#claimsOf(newest);
+    if (newest !== undefined) {
+      await this.#claimsOf(newest);
+      await this.#lookAhead(newest, newest.firstLsn, candidates);
+    }
     const branches = new Branches(this.#reader, candidates);
 
     const found: Found[] = [];
@@ -147,27 +150,28 @@ export class Replay {
       chain = walked.chain;
       segment = await branches.next(walked, this.#claimed);
     }
-    await this.#lookAhead(found, candidates);
+    const last = found.at(-1)?.segment;
+    if (last === undefined || last !== newest) await this.#lookAhead(last, position, candidates);
     return await this.#finish(found, candidates, position, chain);
   }
 
   /**
    * The slot where the next segment would have begun may not show it, because that one write was
    * lost, or went elsewhere: what lies behind it there states what it knows all the same.
+   * @param end - no segment begins before it
    */
   async #lookAhead(
-    found: readonly Found[],
+    last: ReadSegmentHeader | undefined,
+    end: Lsn,
     candidates: readonly ReadSegmentHeader[],
   ): Promise<void> {
-    const last = found.at(-1);
-    const after = last?.segment.sequence ?? this.#super.tailSequence - 1;
-    const end = last?.end ?? this.#super.tailLsn;
+    const after = last?.sequence ?? this.#super.tailSequence - 1;
     // A slot may show the first batch of a segment of long ago, under which the lost header is.
     const later = this.#headless.filter(({ sequence }) => sequence > after);
     const known = new Set([...candidates, ...later].map(({ slot }) => slot));
     const { slotCount } = this.#super.geometry;
     for (let i = 1; i <= slotCount; i++) {
-      const slot = slotOf(((last?.segment.slot ?? -1) + i) % slotCount);
+      const slot = slotOf(((last?.slot ?? -1) + i) % slotCount);
       if (known.has(slot)) continue;
       for await (const { header } of this.#reader.strays(slot, after, end)) {
         this.#claim(header.durableLsn, `batch at LSN ${header.lsn}`);
@@ -184,7 +188,7 @@ export class Replay {
     }
   }
 
-  /** What the newest segment's headers state, before its payloads are judged. */
+  /** What the newest segment's headers state, before its payloads are judged: rot is no torn tail. */
   async #claimsOf(segment: ReadSegmentHeader): Promise<void> {
     for await (const batch of this.#reader.leftovers(segment, segment.firstLsn)) {
       this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);
