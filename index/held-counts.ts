@@ -78,10 +78,6 @@ export class HeldCounts<Place> {
     return this.#total;
   }
 
-  get isEmpty(): boolean {
-    return this.#places.size === 0;
-  }
-
   /** How much lies where; nothing is left out that holds something. */
   get places(): ReadonlyMap<Place, { readonly total: Amount }> {
     return this.#places;

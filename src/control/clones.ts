@@ -102,8 +102,9 @@ export interface KeptMoment {
 }
 
 /**
- * The snapshot of a moment, which is made unless there is one by that name, or one for other clones:
- * or for this one, from an earlier try that was killed. One with a name that nobody gave it may go by itself, and is not used.
+ * The snapshot of a moment, which is made unless there is one by that name, or one for clones: others,
+ * or this one, by an earlier try that was killed. One with a name that nobody gave it may go by itself,
+ * and is not used.
  * @param moment - undefined: now
  */
 export async function keepMoment(

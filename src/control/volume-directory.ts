@@ -60,13 +60,13 @@ import {
 
 const CACHE_BYTES = mebibytes(16);
 
-/** The outside world, as a directory of volumes needs it. */
 /** What is loaded where a volume is opened. */
 export interface VolumeCode {
   readonly formatVolume: typeof formatVolume;
   readonly openVolume: typeof Volume.open;
 }
 
+/** The outside world, as a directory of volumes needs it. */
 export interface Surroundings {
   readonly files: MetaFiles;
   readonly openDevice: OpenDevice;

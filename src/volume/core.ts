@@ -369,13 +369,7 @@ export class Core {
    * @returns whether one was made
    */
   async makeUndoRoom(): Promise<boolean> {
-    const before = this.undo.segments;
-    try {
-      await this.home.run(() => this.#collect());
-    } catch (error) {
-      if (!isVarveError(error)) throw error;
-    }
-    return this.undo.segments < before;
+    return await this.#frees(() => this.home.run(() => this.#collect()));
   }
 
   /**
@@ -383,9 +377,13 @@ export class Core {
    * @returns whether there was any
    */
   async freeUndo(): Promise<boolean> {
+    return await this.#frees(() => this.undo.collect());
+  }
+
+  async #frees(work: () => Promise<void>): Promise<boolean> {
     const before = this.undo.segments;
     try {
-      await this.undo.collect();
+      await work();
     } catch (error) {
       if (!isVarveError(error)) throw error;
     }

@@ -170,6 +170,7 @@ export class ScrubFinal {
   /** A second look at a page, while nobody changes it; then what can be done. */
   async #mend(number: number): Promise<void> {
     const { core } = this.#run;
+    const wasDoubtful = core.repairs.isDoubtfulPage(number);
     const { first, count } = core.final.sidecar.pageBlocks(number);
     const states = await core.final.sidecar.inspectPage(number);
     // At once: what memory knows now it may have given to others after a search of the log.
@@ -183,7 +184,7 @@ export class ScrubFinal {
       if (look.sum !== undefined) await this.#mendBlock(look, look.sum, truths.of(look.block));
     }
     if (unknown.length > 0) await this.#mendSectors(number, states, unknown, truths);
-    if (core.repairs.isDoubtfulPage(number)) await this.#mendDoubtful(number);
+    if (wasDoubtful && core.repairs.isDoubtfulPage(number)) await this.#mendDoubtful(number);
   }
 
   /** A page that reads right, after a sync that failed. */

@@ -478,7 +478,7 @@ describe('what the page cache shows after a kill, and the device does not hold',
         damaged.corruptBit(place, 2);
         damaged.failNextSync({ dropDirty: true, point: 'repair' });
         expect(await volume.scrub(quiet)).toMatchObject({ ok: false });
-        expect(await volume.scrub(quiet)).toMatchObject({ ok: true, left: 0 });
+        expect(await volume.scrub(quiet)).toMatchObject({ ok: true, repaired: 1, left: 0 });
         expect(await volume.scrub(quiet)).toMatchObject({ ok: true, repaired: 0 });
         // The log's copy is overwritten.
         await push(volume, 8);

@@ -120,7 +120,7 @@ describe('pairs of pins', () => {
         pins.remove(handle);
         if (!pins.isPinned(handle.generation)) counts.unpinned(handle.generation, pins);
       }
-      expect(counts.isEmpty).toBe(true);
+      expect(counts.places.size).toBe(0);
       expect(counts.total).toEqual({ images: 0, bytes: 0 });
     },
   );

@@ -42,6 +42,22 @@ async function refusal(volume: Volume): Promise<unknown> {
   }
 }
 
+/** Under a snapshot, until the undo device is full. @returns where each pass over some blocks ended */
+async function passesUntilFull(volume: Volume): Promise<readonly Generation[]> {
+  await over(volume, 0, 3600, 1);
+  await settle(volume);
+  await volume.createSnapshot('old');
+  await over(volume, 300, 900, 10_000);
+  const passes: Generation[] = [];
+  await expect(async () => {
+    for (;;) {
+      await over(volume, 0, 300, passes.length * 1000);
+      passes.push(volume.core.head);
+    }
+  }).rejects.toThrow(expect.objectContaining({ code: 'UNDO_FULL' }));
+  return passes;
+}
+
 const bench = (undoSlots: number): Promise<Bench> =>
   Bench.create(5, { size: SIZE, slots: 560, undoBytes: byteCount(SEGMENT + undoSlots * SEGMENT) });
 
@@ -77,17 +93,7 @@ describe('a round that found the undo device full', () => {
     await world.run(async () => {
       const volume = await sim.open(power.life);
       const { core } = volume;
-      await over(volume, 0, 3600, 1);
-      await settle(volume);
-      await volume.createSnapshot('old');
-      await over(volume, 300, 900, 10_000);
-      const passes: Generation[] = [];
-      await expect(async () => {
-        for (;;) {
-          await over(volume, 0, 300, passes.length * 1000);
-          passes.push(core.head);
-        }
-      }).rejects.toThrow(expect.objectContaining({ code: 'UNDO_FULL' }));
+      const passes = await passesUntilFull(volume);
       const { target = core.settled, steps = 0 } = core.keeping ?? {};
       const pass = passes.findLastIndex((at) => at < target);
       const generation = passes[pass] ?? core.head;
@@ -110,17 +116,7 @@ describe('a round that found the undo device full', () => {
     await world.run(async () => {
       const volume = await sim.open(power.life);
       const { core } = volume;
-      await over(volume, 0, 3600, 1);
-      await settle(volume);
-      await volume.createSnapshot('old');
-      await over(volume, 300, 900, 10_000);
-      const passes: Generation[] = [];
-      await expect(async () => {
-        for (;;) {
-          await over(volume, 0, 300, passes.length * 1000);
-          passes.push(core.head);
-        }
-      }).rejects.toThrow(expect.objectContaining({ code: 'UNDO_FULL' }));
+      const passes = await passesUntilFull(volume);
       const target = core.keeping?.target ?? 0;
       const to = passes.findLast((at) => at < target - 5);
       // A client that takes its time to go.
