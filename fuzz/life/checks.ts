@@ -197,15 +197,17 @@ export async function checkSnapshots(state: RunState, volume: Volume): Promise<v
 
 /** After an opening: what had no answer is decided now. */
 export function settleSnapshots(state: RunState, volume: Volume, isExact: boolean): void {
-  const { snapshots, unsure } = state;
+  const { snapshots, unsure, oracle } = state;
   const found = new Map(volume.snapshots().map(({ label, generation }) => [label, generation]));
   for (const label of snapshots.keys()) {
     if (found.has(label) || (isExact && !unsure.has(label))) continue;
     snapshots.delete(label);
   }
   for (const [label, generation] of found) {
-    // A deletion behind the cut that a fault excuses has not happened.
-    if (!isExact && !snapshots.has(label)) snapshots.set(label, generation);
+    if (isExact) continue;
+    // A deletion behind the cut that a fault excuses has not happened; its images may be freed.
+    if (!snapshots.has(label) || unsure.has(label)) oracle.suspectImages(volume, generation);
+    if (!snapshots.has(label)) snapshots.set(label, generation);
   }
   unsure.clear();
 }

@@ -200,6 +200,15 @@ export class Oracle {
     this.#suspects.add(`${block}:${generation}`);
   }
 
+  /** Blocks of a moment that final storage and log have replaced: their images may be gone. */
+  suspectImages({ core }: Volume, moment: number): void {
+    const replaced = Math.max(this.#replaced, core.settled, core.horizon.generation);
+    for (let block = 0; block < this.#model.blocks; block++) {
+      const version = this.#model.generationAt(block, moment);
+      if (version !== this.#model.generationAt(block, replaced)) this.suspect(block, version);
+    }
+  }
+
   /**
    * A range of a disk was touched by a fault.
    * @param volume - undefined: while it is being opened, so that nobody knows what lies there
