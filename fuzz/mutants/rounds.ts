@@ -139,8 +139,8 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     law: 2,
     story: 'a round punches its trims when it has written its blocks: newer data is lost',
     file: 'src/volume/settle.ts',
-    find: '  await settleRanges(core, target, attempt);\n  for (let from = 0',
-    replace: '  for (let from = 0',
+    find: '  await settleRanges(core, target, attempt);\n  const buffer',
+    replace: '  const buffer',
     more: [
       {
         find: "  await core.final.syncFinal('final');",
@@ -156,9 +156,8 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     law: 5,
     story: 'a round stamps what it read from the log, instead of checking it first',
     file: 'src/volume/settle.ts',
-    find: 'if (got === newest.checksums[i]) good[i - from] = 1;',
-    replace:
-      'newest.checksums[i] = got;\n        if (got === newest.checksums[i]) good[i - from] = 1;',
+    find: 'return got === newest.checksums[i];',
+    replace: 'newest.checksums[i] = got;\n    return got === newest.checksums[i];',
     fuzzers: DAMAGE,
   },
   {

@@ -5,6 +5,7 @@
  */
 import { isVarveError, VarveError } from '../base/errors.ts';
 import { Mutex } from '../base/mutex.ts';
+import { inParallel } from '../base/parallel.ts';
 import type { Volume } from '../volume/volume.ts';
 import { originDisk, originName } from './clones.ts';
 import type { Access, OpenedVolume, VolumeDirectory } from './volume-directory.ts';
@@ -77,15 +78,7 @@ export class ServedVolumes implements VolumePool {
     const pool = new ServedVolumes(directory);
     try {
       for (const level of await levelsOf(directory, await directory.names())) {
-        let next = 0;
-        const work = async (): Promise<void> => {
-          for (let name = level[next++]; name !== undefined; name = level[next++]) {
-            await pool.#try(name);
-          }
-        };
-        const workers = Array.from({ length: OPENING_MAX }, work);
-        await Promise.allSettled(workers);
-        await Promise.all(workers);
+        await inParallel(level, OPENING_MAX, (name) => pool.#try(name));
       }
       const [first] = pool.#failures.values();
       if (first !== undefined && pool.#opened.size === 0) throw first;

@@ -12,7 +12,7 @@
  *   - What the volume is based on is kept as data, from generation 0 on: history stands by itself.
  */
 import { crc32c } from '../base/crc32c.ts';
-import { isVarveError, type VarveError } from '../base/errors.ts';
+import { isVarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
@@ -20,42 +20,25 @@ import {
   checksum as checksumOf,
   generation as generationOf,
   type Block,
-  type Checksum,
   type Generation,
-  type Lsn,
 } from '../base/units.ts';
 import { isUnreadable } from '../base/unreadable.ts';
 import { isZero } from '../device/zeros.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA, SUM_LOST } from '../format/layouts.ts';
-import { markLost, type Sum } from '../format/sums.ts';
+import type { Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_NONE, FOUND_ZERO } from '../../index/found.ts';
 import { endOfImage, factOf, factsOf, type BeforeImage } from '../../log/before-image.ts';
 import type { StatedImage } from '../../log/undo-log.ts';
 import type { Core } from './core.ts';
+import { ImageContent, type Source } from './image-content.ts';
 import type { Keeping } from './keeping.ts';
-import type { Version } from './other-copies.ts';
-import { isThere, type Means } from './settle.ts';
+import type { Means } from './settle.ts';
 
 /** Of an image that nobody can read: the mark of a lost block has another checksum. */
 const LOST_SUM = checksumOf(0);
 /** Blocks looked at in one go; clients have their turn between. */
 const CHUNK_BLOCKS = 256;
-/** Reads at once. */
-const PARALLEL = 16;
-/** Places at home that are looked at, to tell a bad one from a device that is away. */
-const LOOKS = 8;
-
-/** Where what a version was can be had; zeros need nothing. */
-interface Source {
-  readonly checksum: Checksum;
-  /** Undefined: at home. */
-  readonly lsn: Lsn | undefined;
-  /** Nobody knows what it was. */
-  readonly isLost?: boolean;
-  /** Of what is neither at home nor in the log: what the base has. */
-  readonly content?: Uint8Array | undefined;
-}
 
 interface Kept {
   readonly image: BeforeImage;
@@ -105,6 +88,7 @@ class Keeper {
   readonly #means: Means;
   readonly #seed: number;
   readonly #progress: Keeping;
+  readonly #content: ImageContent;
   #blocks: Block[] = [];
   #step = 0;
 
@@ -113,6 +97,7 @@ class Keeper {
     this.#target = target;
     this.#means = means;
     this.#progress = progress;
+    this.#content = new ImageContent(core, means);
     this.#seed = volumeSeed(core.uuid);
   }
 
@@ -223,7 +208,7 @@ class Keeper {
         return each;
       }
       const isRefused = isVarveError(error, 'DEVICE_IO');
-      if (isRefused && !(await this.#givesUp(first.block, undefined))) throw error;
+      if (isRefused && !(await this.#content.givesUp(first.block, undefined))) throw error;
       this.#core.counters.readErrors += 1;
       const source = { checksum: LOST_SUM, lsn: undefined, isLost: true };
       return [{ image: { ...first, checksum: LOST_SUM }, source }];
@@ -242,25 +227,18 @@ class Keeper {
       return await this.#core.final.sidecar.sum(block);
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      if (isVarveError(error, 'DEVICE_IO') && !(await this.#givesUp(block, undefined))) throw error;
+      if (isVarveError(error, 'DEVICE_IO') && !(await this.#content.givesUp(block, undefined)))
+        throw error;
       return undefined;
     }
   }
 
   async #put(kept: readonly Kept[]): Promise<void> {
     const { undo } = this.#core;
-    const stated: StatedImage[] = kept.map(({ image }) => ({ image, content: undefined }));
-    let next = 0;
-    const work = async (): Promise<void> => {
-      for (let i = next++; i < kept.length; i = next++) {
-        const one = kept[i];
-        if (one?.source === undefined) continue;
-        stated[i] = { image: one.image, content: await this.#contentOf(one.image, one.source) };
-      }
-    };
-    const workers = Array.from({ length: PARALLEL }, work);
-    await Promise.allSettled(workers);
-    await Promise.all(workers);
+    const contents = await this.#content.of(
+      kept.map(({ image, source }) => ({ block: image.block, generation: image.from, source })),
+    );
+    const stated = kept.map(({ image }, i): StatedImage => ({ image, content: contents[i] }));
     await this.#means.makeRoom(() => this.#heldBy(stated));
     await this.#means.attemptKept(async () => {
       // Pins may have gone while it waited for room.
@@ -276,71 +254,6 @@ class Keeper {
     const isHeld = ({ image: { from, until }, content }: StatedImage): boolean =>
       content !== undefined && undo.isNeeded(from, until);
     return stated.filter(isHeld).length * BLOCK_BYTES;
-  }
-
-  async #contentOf(
-    { block, from }: BeforeImage,
-    { checksum, lsn, isLost = false, content: known }: Source,
-  ): Promise<Uint8Array> {
-    if (known !== undefined) return known;
-    const lost = new Uint8Array(BLOCK_BYTES);
-    markLost(lost);
-    if (isLost) return lost;
-    const version: Version = { block, generation: from, checksum };
-    const content = new Uint8Array(BLOCK_BYTES);
-    let failure: VarveError | undefined;
-    for (let look = 0; look < 2; look++) {
-      try {
-        if (lsn === undefined) await this.#core.final.readRaw(block, content);
-        else await this.#readLog(lsn, content);
-        const crc = crc32c(content);
-        if (bindChecksum(crc, this.#seed, block, from) === checksum) return content;
-      } catch (error) {
-        if (!isVarveError(error, 'DEVICE_IO')) throw error;
-        failure = error;
-      }
-    }
-    this.#core.counters.readErrors += 1;
-    const saved: { content?: Uint8Array } = {};
-    const onCopy = (_: Block, copy: Uint8Array): void => {
-      saved.content = copy.slice();
-      this.#core.counters.readRescues += 1;
-    };
-    const { copies } = this.#means;
-    if (lsn === undefined) await copies.ofHome([version], onCopy);
-    else await copies.ofLog([version], onCopy, { thorough: true });
-    if (saved.content !== undefined) return saved.content;
-    if (failure !== undefined && !(await this.#givesUp(block, lsn))) throw failure;
-    return lost;
-  }
-
-  /** Some places fail for good; a device that is away may come back whole. */
-  async #givesUp(block: Block, lsn: Lsn | undefined): Promise<boolean> {
-    if (!this.#means.givesUp(block)) return false;
-    return lsn === undefined ? await this.#isHomeThere() : await isThere(this.#core);
-  }
-
-  /** Whether final storage, with its sums and what it is based on, reads anything at all. */
-  async #isHomeThere(): Promise<boolean> {
-    const { final, blocks } = this.#core;
-    const content = new Uint8Array(BLOCK_BYTES);
-    for (let part = 0; part <= LOOKS; part++) {
-      try {
-        await final.read(blockOf(Math.floor(((blocks - 1) * part) / LOOKS)), content);
-        return true;
-      } catch (error) {
-        if (!isUnreadable(error)) throw error;
-        // Damaged, but there.
-        if (isVarveError(error, 'BLOCK_CORRUPT')) return true;
-      }
-    }
-    return false;
-  }
-
-  async #readLog(lsn: Lsn, content: Uint8Array): Promise<void> {
-    const { log } = this.#core;
-    if (log.ring.holds(lsn)) content.set(log.ring.blockAt(lsn));
-    else await log.readSlot(lsn, content);
   }
 }
 

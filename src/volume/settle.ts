@@ -10,6 +10,7 @@
  */
 import { crc32c } from '../base/crc32c.ts';
 import { isVarveError, type VarveError } from '../base/errors.ts';
+import { inParallel } from '../base/parallel.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
@@ -37,8 +38,16 @@ import type { OtherCopies, Version } from './other-copies.ts';
 
 /** Blocks in memory at once: 4 MiB. */
 const CHUNK_BLOCKS = 1024;
-const PARALLEL = 16;
+const READS_AT_ONCE = 16;
+/** Fewer: reads of clients come between. */
+const WRITES_AT_ONCE = 4;
 const ZERO_CHUNK = new Uint8Array(256 * BLOCK_BYTES);
+
+/** Positions in the sorted list. */
+interface LogRun {
+  readonly first: number;
+  readonly end: number;
+}
 
 export type Newest = ReturnType<Core['index']['newestUpTo']>;
 
@@ -75,9 +84,11 @@ export async function settleBlocks(
   const { attempt } = means;
   const newest = planned ?? (await planRound(core, target));
   await settleRanges(core, target, attempt);
+  const buffer = new Uint8Array(Math.min(newest.length, CHUNK_BLOCKS) * BLOCK_BYTES);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     const to = Math.min(newest.length, from + CHUNK_BLOCKS);
-    await attempt(() => settleChunk(core, means, newest, from, to));
+    const content = buffer.subarray(0, (to - from) * BLOCK_BYTES);
+    await attempt(() => settleChunk(core, means, newest, from, to, content));
   }
   await core.final.syncFinal('final');
   await core.final.sidecar.sync('sums');
@@ -153,10 +164,11 @@ async function settleChunk(
   newest: Newest,
   from: number,
   to: number,
+  buffer: Uint8Array,
 ): Promise<void> {
-  const buffer = new Uint8Array((to - from) * BLOCK_BYTES);
   const changes: { block: Block; sum: Sum }[] = [];
   const good = await readVersions(core, means, newest, from, to, buffer);
+  const runs: { readonly first: Block; readonly bytes: Uint8Array }[] = [];
   let runStart = from;
   for (let i = from; i < to; i++) {
     const block = blockOf(newest.blocks[i] ?? 0);
@@ -167,9 +179,10 @@ async function settleChunk(
     const next = i + 1 < to ? newest.blocks[i + 1] : undefined;
     if (next === block + 1) continue;
     const bytes = buffer.subarray((runStart - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES);
-    await core.final.write(blockOf(newest.blocks[runStart] ?? 0), [bytes]);
+    runs.push({ first: blockOf(newest.blocks[runStart] ?? 0), bytes });
     runStart = i + 1;
   }
+  await inParallel(runs, WRITES_AT_ONCE, ({ first, bytes }) => core.final.write(first, [bytes]));
   await core.final.sidecar.write(changes);
 }
 
@@ -199,37 +212,27 @@ async function readVersions(
   const bad: Version[] = [];
   const places = new Map<number, number>();
   let failure: VarveError | undefined;
-  let next = from;
-  const work = async (): Promise<void> => {
-    while (next < to) {
-      const first = next;
-      next = runEnd(core, newest, first, to);
-      const count = next - first;
-      const target = buffer.subarray(
-        (first - from) * BLOCK_BYTES,
-        (first - from + count) * BLOCK_BYTES,
-      );
-      failure = (await readReadable(core, lsnOf(newest.lsns[first] ?? 0), target)) ?? failure;
-      for (let i = first; i < first + count; i++) {
-        const at = (i - from) * BLOCK_BYTES;
-        const crc = crc32c(buffer.subarray(at, at + BLOCK_BYTES));
-        const got = bindChecksum(crc, seed, newest.blocks[i] ?? 0, newest.generations[i] ?? 0);
-        if (got === newest.checksums[i]) good[i - from] = 1;
-        else {
-          core.counters.readErrors += 1;
-          bad.push({
-            block: blockOf(newest.blocks[i] ?? 0),
-            generation: generationOf(newest.generations[i] ?? 0),
-            checksum: checksumOf(newest.checksums[i] ?? 0),
-          });
-          places.set(newest.blocks[i] ?? 0, i - from);
-        }
+  const fits = (i: number): boolean => {
+    const crc = crc32c(buffer.subarray((i - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES));
+    const got = bindChecksum(crc, seed, newest.blocks[i] ?? 0, newest.generations[i] ?? 0);
+    return got === newest.checksums[i];
+  };
+  await inParallel(logRuns(core, newest, from, to), READS_AT_ONCE, async ({ first, end }) => {
+    const target = buffer.subarray((first - from) * BLOCK_BYTES, (end - from) * BLOCK_BYTES);
+    failure = (await readReadable(core, lsnOf(newest.lsns[first] ?? 0), target)) ?? failure;
+    for (let i = first; i < end; i++) {
+      if (fits(i)) good[i - from] = 1;
+      else {
+        core.counters.readErrors += 1;
+        bad.push({
+          block: blockOf(newest.blocks[i] ?? 0),
+          generation: generationOf(newest.generations[i] ?? 0),
+          checksum: checksumOf(newest.checksums[i] ?? 0),
+        });
+        places.set(newest.blocks[i] ?? 0, i - from);
       }
     }
-  };
-  const workers: Promise<void>[] = [];
-  for (let i = 0; i < PARALLEL; i++) workers.push(work());
-  await Promise.all(workers);
+  });
   if (bad.length === 0) return good;
   const saved = (block: Block, content: Uint8Array): void => {
     const place = places.get(block) ?? 0;
@@ -245,19 +248,24 @@ async function readVersions(
   return good;
 }
 
-/** How far versions are adjacent in the same segment of the log. */
-function runEnd(core: Core, newest: Newest, first: number, to: number): number {
-  const position = newest.lsns[first] ?? 0;
-  const segment = core.references.segmentOf(lsnOf(position));
-  let end = first + 1;
-  while (
-    end < to &&
-    newest.lsns[end] === position + (end - first) * BLOCK_BYTES &&
-    core.references.segmentOf(lsnOf(newest.lsns[end] ?? 0)) === segment
-  ) {
-    end += 1;
+/** Versions [from, to) as runs that are adjacent in one segment of the log. */
+function logRuns(core: Core, newest: Newest, from: number, to: number): readonly LogRun[] {
+  const runs: LogRun[] = [];
+  for (let first = from; first < to;) {
+    const position = newest.lsns[first] ?? 0;
+    const segment = core.references.segmentOf(lsnOf(position));
+    let end = first + 1;
+    while (
+      end < to &&
+      newest.lsns[end] === position + (end - first) * BLOCK_BYTES &&
+      core.references.segmentOf(lsnOf(newest.lsns[end] ?? 0)) === segment
+    ) {
+      end += 1;
+    }
+    runs.push({ first, end });
+    first = end;
   }
-  return end;
+  return runs;
 }
 
 /**

@@ -64,7 +64,7 @@ const bench = (undoSlots: number): Promise<Bench> =>
 describe('a round that found the undo device full', () => {
   test('puts nothing twice because somebody looks at the disk as it is now', async () => {
     // All was put again, beside the first copies: a snapshot's deletion then freed too little.
-    const { world, sim, power } = await bench(190);
+    const { world, sim, power } = await bench(206);
     await world.run(async () => {
       const volume = await sim.open(power.life);
       const { core } = volume;
