@@ -183,12 +183,28 @@ export class ImageContent {
   }
 
   /**
-   * Some places fail for good; a device that is away may come back whole.
+   * Some places fail for good; a device that is away may come back whole, and may be back by the time
+   * that it is asked: so what was refused is looked at once more.
    * @param lsn - undefined: at home
    */
   async givesUp(block: Block, lsn: Lsn | undefined): Promise<boolean> {
     if (!this.#means.givesUp(block)) return false;
-    return lsn === undefined ? await this.#isHomeThere() : await isThere(this.#core);
+    const isDeviceThere = (): Promise<boolean> =>
+      lsn === undefined ? this.#isHomeThere() : isThere(this.#core);
+    if (!(await isDeviceThere())) return false;
+    return (await this.#isRefused(block, lsn)) && (await isDeviceThere());
+  }
+
+  async #isRefused(block: Block, lsn: Lsn | undefined): Promise<boolean> {
+    const content = new Uint8Array(BLOCK_BYTES);
+    try {
+      if (lsn === undefined) await this.#core.final.read(block, content);
+      else await this.#readLog(lsn, content);
+      return false;
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      return isVarveError(error, 'DEVICE_IO');
+    }
   }
 
   /** Whether final storage, with its sums and what it is based on, reads anything at all. */

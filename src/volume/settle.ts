@@ -242,8 +242,16 @@ async function readVersions(
   };
   await copies.ofLog(bad, saved, { thorough: true });
   if (failure !== undefined && good.includes(0)) {
-    // Some places fail for good; a device that is away may come back whole.
+    // Some places fail for good; a device that is away may come back whole, and may be back by the
+    // time that it is asked: so what it refused is looked at once more.
     if (!givesUp(blockOf(newest.blocks[from] ?? 0)) || !(await isThere(core))) throw failure;
+    for (let i = from; i < to; i++) {
+      if (good[i - from] === 1) continue;
+      const target = buffer.subarray((i - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES);
+      const refusal = await readReadable(core, lsnOf(newest.lsns[i] ?? 0), target);
+      if (refusal === undefined && fits(i)) throw failure;
+    }
+    if (!(await isThere(core))) throw failure;
   }
   return good;
 }

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset } from '../../src/base/units.ts';
 import { UnreadableError } from '../../src/base/unreadable.ts';
-import { SEGMENT_MAGIC, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
+import { SEGMENT_MAGIC, SUM_LOST, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, NO_UNDO, get, holds, put, unreadable, pushRounds } from './bench.ts';
 import { runRottenHeader } from './rotten-header.ts';
@@ -138,6 +138,59 @@ describe('the device of the log is away for long', () => {
       await bench.world.sleep(3_000_000);
       expect(volume.core.counters.rounds).toBeGreaterThan(0);
       expect(await unreadable(volume.live(), 0, 40)).toEqual(new Map());
+    });
+  });
+});
+
+describe('a device is back just when a round asks whether it is away', () => {
+  // What had been refused until then was given up, as a place that fails for good, on a sound device.
+  test.each(['final', 'log'] as const)('%s: nothing is given up', async (disk) => {
+    const bench = await Bench.create(19);
+    await bench.use(async (volume) => {
+      for (let i = 4; i < 8; i++) await put(volume, i, blocksOf(i));
+      await pushRounds(volume, 1, 20, 8);
+      await volume.createSnapshot('before');
+      // Blocks 12 to 15 have never been written.
+      for (let i = 4; i < 16; i++) await put(volume, i, blocksOf(100 + i));
+    });
+    await bench.use(async (volume) => {
+      const { core } = volume;
+      const mend = bench.sim[disk].failRead({ offset: 0, length: bench.sim[disk].size });
+      let isAsked = false;
+      const asked = (): void => {
+        isAsked = true;
+        mend();
+      };
+      const readHome = core.final.read.bind(core.final);
+      core.final.read = async (first, target) => {
+        if (disk === 'final' && first === 0) asked();
+        return await readHome(first, target);
+      };
+      const readLog = core.log.device.read.bind(core.log.device);
+      core.log.device.read = async (offset, target) => {
+        if (disk === 'log' && offset === SUPERBLOCK_BLOCKS[0] * BLOCK_BYTES) asked();
+        await readLog(offset, target);
+      };
+      let lost = 0;
+      const writeSums = core.final.sidecar.write.bind(core.final.sidecar);
+      core.final.sidecar.write = async (changes) => {
+        lost += changes.filter(({ sum }) => sum.kind === SUM_LOST).length;
+        await writeSums(changes);
+      };
+      const { rounds } = core.counters;
+      const pushed = pushRounds(volume, 3, 30, 8).catch((error: unknown) => {
+        if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      });
+      while (!isAsked) await bench.world.sleep(100_000);
+      await pushed;
+      await bench.world.sleep(3_000_000);
+      await pushRounds(volume, 2, 30, 8);
+      expect(core.counters.rounds).toBeGreaterThan(rounds);
+      expect(lost).toBe(0);
+      expect(await unreadable(volume.live(), 0, 40)).toEqual(new Map());
+      const before = volume.openMoment(await volume.resolve('before'));
+      expect(await unreadable(before, 0, 40)).toEqual(new Map());
+      for (let i = 4; i < 8; i++) expect(await holds(before, i, [blocksOf(i)])).toBe(0);
     });
   });
 });
