@@ -38,6 +38,8 @@ export class Oracle {
   /** Where payloads lie in the stream. */
   readonly #places = new Map<number, Place>();
   #claims: Claim[] = [];
+  /** Positions behind headers that were touched: an opening may not find its way there. */
+  #unlisted: { readonly from: number; readonly end: number }[] = [];
   /** Those of durable batches. */
   #proofs: Claim[] = [];
   /** The log's bytes were touched by a fault since the last opening: its end may be cut. */
@@ -236,9 +238,14 @@ export class Oracle {
       const start = slotOffset(geometry, segment.slot) + BLOCK_BYTES;
       const from = Math.max(start, Math.floor(offset / BLOCK_BYTES) * BLOCK_BYTES);
       const to = Math.min(start + geometry.segmentBytes - BLOCK_BYTES, offset + length);
+      const { firstLsn, endLsn: end = Infinity } = segment;
+      const isHeader = offset < start && offset + length > start - BLOCK_BYTES;
+      if (isHeader) this.#unlisted.push({ from: firstLsn, end });
       for (let at = from; at < to; at += BLOCK_BYTES) {
-        const place = this.#places.get(segment.firstLsn + (at - start));
+        const lsn = firstLsn + (at - start);
+        const place = this.#places.get(lsn);
         if (place !== undefined) this.suspect(place.block, place.generation);
+        else this.#unlisted.push({ from: lsn, end });
       }
       const isKept = ({ lsn }: Claim): boolean => {
         const position = start + (lsn - segment.firstLsn);
@@ -284,6 +291,11 @@ export class Oracle {
 
   /** A volume was opened: what its recovery accepted is the truth, and its end is given again. */
   opened(endLsn: number): void {
+    for (const { from, end } of this.#unlisted) {
+      for (const [lsn, { block, generation }] of this.#places)
+        if (lsn >= from && lsn < end) this.suspect(block, generation);
+    }
+    this.#unlisted = [];
     for (const lsn of this.#places.keys()) if (lsn >= endLsn) this.#places.delete(lsn);
     this.#proofs = this.#proofs.filter(({ lsn }) => lsn < endLsn);
     this.isLogTouched = false;
