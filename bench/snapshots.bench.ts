@@ -4,8 +4,9 @@
  *   npm run --silent build:tools && node dist/bench/snapshots.bench.js [SNAPSHOTS] [WRITES BETWEEN]
  *
  * How long creating and deleting one takes, for each tenth of them, and how fast random writes of 4 KiB
- * are with them, beside the same writes without any, before and after, in the same run: then a flush stands where a
- * snapshot is created, which is durable when it answers. The log wraps many times.
+ * are while they are created and while all of them are there, beside the same writes to a volume
+ * without any, in turns. A flush stands where none is created, since a snapshot is durable when it
+ * answers. The logs are full from the beginning, and wrap many times.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,7 +22,8 @@ import { loadVolumes } from '../test/support/volume-code.ts';
 const SNAPSHOTS = Number(process.argv[2] ?? 10_000);
 const WRITES = Number(process.argv[3] ?? 8);
 const IN_FLIGHT = 32;
-const TENTHS = 10;
+/** Of the two volumes, one after the other: what a disk does by the way meets both alike. */
+const TURNS = 10;
 const SIZE = mebibytes(256);
 const LOG_SIZE = mebibytes(256);
 const NO = { fua: false };
@@ -55,55 +57,58 @@ function say(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
-/** Flushes stand where snapshots would. @returns milliseconds */
-async function plain(volume: Volume): Promise<number> {
-  let ms = 0;
-  for (let i = 0; i < SNAPSHOTS; i++) {
-    ms += await write(volume, WRITES);
-    const start = performance.now();
-    await volume.live().flush();
-    ms += performance.now() - start;
+/** As many writes as between the snapshots of one turn, each time made durable. @returns milliseconds */
+async function turn(volume: Volume, durable: (i: number) => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  for (let i = 0; i < SNAPSHOTS / TURNS; i++) {
+    await write(volume, WRITES);
+    await durable(i);
   }
-  say(`without: ${Math.round(((SNAPSHOTS * WRITES) / ms) * 1000)} writes a second`);
-  return ms;
+  // The round that these writes have begun is theirs.
+  await volume.core.home.run(() => Promise.resolve());
+  return performance.now() - start;
 }
 
-async function run(volume: Volume): Promise<void> {
-  const all = SNAPSHOTS * WRITES;
+/** Turns of the two volumes, one after the other. @returns how fast the second is beside the first */
+async function compare(
+  [plain, kept]: readonly [Volume, Volume],
+  durable: (turn: number, i: number) => Promise<unknown>,
+): Promise<string> {
+  let [plainMs, keptMs] = [0, 0];
+  for (let at = 0; at < TURNS; at++) {
+    plainMs += await turn(plain, () => Promise.resolve(plain.live().flush()));
+    keptMs += await turn(kept, (i) => durable(at, i));
+  }
+  const rate = (ms: number): number => Math.round((SNAPSHOTS * WRITES * 1000) / ms);
+  const ratio = (plainMs / keptMs).toFixed(2);
+  return `${rate(keptMs)} writes a second, ${rate(plainMs)} without snapshots: ${ratio} of them`;
+}
+
+async function run(plain: Volume, kept: Volume): Promise<void> {
   // Until rounds come as often as they will: an empty log takes writes faster.
-  await write(volume, LOG_SIZE / BLOCK_BYTES);
-  const before = await plain(volume);
-  let withMs = 0;
-  for (let tenth = 0; tenth < TENTHS; tenth++) {
-    let createMs = 0;
-    let writeMs = 0;
-    for (let i = 0; i < SNAPSHOTS / TENTHS; i++) {
-      const start = performance.now();
-      await volume.createSnapshot(`s${tenth}-${i}`);
-      createMs += performance.now() - start;
-      writeMs += await write(volume, WRITES);
-    }
-    withMs += writeMs + createMs;
-    const { held } = volume.core.undo;
-    say(
-      `create, tenth ${tenth + 1}: ${((createMs * TENTHS) / SNAPSHOTS).toFixed(2)} ms each, ` +
-        `${Math.round((all / TENTHS / (writeMs + createMs)) * 1000)} writes a second, ` +
-        `${Math.round(held.bytes / 2 ** 20)} MiB held`,
-    );
-  }
-  for (let tenth = 0; tenth < TENTHS; tenth++) {
+  for (const volume of [plain, kept]) await write(volume, LOG_SIZE / BLOCK_BYTES);
+  const createMs = Array.from({ length: TURNS }, () => 0);
+  const created = await compare([plain, kept], async (at, i) => {
     const start = performance.now();
-    for (let i = 0; i < SNAPSHOTS / TENTHS; i++) await volume.deleteSnapshot(`s${tenth}-${i}`);
-    const ms = performance.now() - start;
-    say(`delete, tenth ${tenth + 1}: ${((ms * TENTHS) / SNAPSHOTS).toFixed(2)} ms each`);
+    await kept.createSnapshot(`s${at}-${i}`);
+    createMs[at] = (createMs[at] ?? 0) + performance.now() - start;
+  });
+  const each = (ms: number): string => ((ms * TURNS) / SNAPSHOTS).toFixed(2);
+  say(`created in ${createMs.map(each).join(', ')} ms each`);
+  say(`while ${SNAPSHOTS} are created: ${created}`);
+  const { held } = kept.core.undo;
+  say(`held: ${Math.round(held.bytes / 2 ** 20)} MiB`);
+  const there = await compare([plain, kept], () => Promise.resolve(kept.live().flush()));
+  say(`while ${SNAPSHOTS} are there: ${there}`);
+  const deleteMs: number[] = [];
+  for (let at = 0; at < TURNS; at++) {
+    const start = performance.now();
+    for (let i = 0; i < SNAPSHOTS / TURNS; i++) await kept.deleteSnapshot(`s${at}-${i}`);
+    deleteMs.push(performance.now() - start);
   }
-  await volume.core.collected();
-  say(`left: ${volume.core.undo.held.bytes} bytes, ${volume.core.undo.segments} segments`);
-  const after = await plain(volume);
-  const plainMs = (before + after) / 2;
-  say(
-    `with: ${Math.round((all / withMs) * 1000)} writes a second, ${(plainMs / withMs).toFixed(2)} of those without`,
-  );
+  say(`deleted in ${deleteMs.map(each).join(', ')} ms each`);
+  await kept.core.collected();
+  say(`left: ${kept.core.undo.held.bytes} bytes, ${kept.core.undo.segments} segments`);
   say(`resident: ${Math.round(process.memoryUsage().rss / 2 ** 20)} MiB`);
 }
 
@@ -117,10 +122,14 @@ try {
     world: realWorld,
     loadVolumes,
   });
-  await directory.create('disk', { size: SIZE, logSize: LOG_SIZE }, () => undefined);
-  const opened = await directory.open('disk', 'write');
-  await run(opened.volume);
-  await opened.close();
+  const volumes = [];
+  for (const name of ['plain', 'kept']) {
+    await directory.create(name, { size: SIZE, logSize: LOG_SIZE }, () => undefined);
+    volumes.push(await directory.open(name, 'write'));
+  }
+  const [plain, kept] = volumes;
+  if (plain !== undefined && kept !== undefined) await run(plain.volume, kept.volume);
+  for (const opened of volumes) await opened.close();
 } finally {
   clearInterval(alive);
   rmSync(folder, { recursive: true });
