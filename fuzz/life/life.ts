@@ -14,6 +14,8 @@ import type { Script, Step } from './steps.ts';
 /** Steps after VOLUME_FAILED until the operator restarts the server. */
 const STEPS_FAILED = 6;
 const MOMENTS = 5;
+/** Of each run. */
+const CRASHES_MIN = 10;
 const REFUSALS = [
   'VOLUME_CORRUPT',
   'VOLUME_FOREIGN',
@@ -73,6 +75,11 @@ class LifeRun {
       await power.runLife((life) => this.#live(life));
       this.#end();
     }
+    // Where one crash came before another that was planned.
+    while ((state.counts['crashes'] ?? 0) < CRASHES_MIN) {
+      await power.runLife((life) => this.#crashOnce(life));
+      this.#end();
+    }
     faults.heal();
     await world.run(async () => {
       const volume = await this.#open(power.life);
@@ -80,6 +87,15 @@ class LifeRun {
       await volume.close();
     });
     state.count('lives');
+  }
+
+  async #crashOnce(life: Life): Promise<void> {
+    const { state } = this;
+    const volume = await this.#open(life);
+    await checkAll(state, volume, MOMENTS);
+    const session = new Session(state, life, volume);
+    await session.step({ do: 'burst', at: state.random.below(10_000), count: 8 });
+    await session.step({ do: 'crash', loss: 'cut', operations: 0 });
   }
 
   #end(): void {

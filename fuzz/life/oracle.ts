@@ -39,7 +39,8 @@ export class Oracle {
   readonly #places = new Map<number, Place>();
   #claims: Claim[] = [];
   /** Positions behind headers that were touched: an opening may not find its way there. */
-  #unlisted: { readonly from: number; readonly end: number }[] = [];
+  #unlisted: { readonly from: number; readonly of: { readonly endLsn?: number | undefined } }[] =
+    [];
   /** Those of durable batches. */
   #proofs: Claim[] = [];
   /** The log's bytes were touched by a fault since the last opening: its end may be cut. */
@@ -238,14 +239,15 @@ export class Oracle {
       const start = slotOffset(geometry, segment.slot) + BLOCK_BYTES;
       const from = Math.max(start, Math.floor(offset / BLOCK_BYTES) * BLOCK_BYTES);
       const to = Math.min(start + geometry.segmentBytes - BLOCK_BYTES, offset + length);
-      const { firstLsn, endLsn: end = Infinity } = segment;
+      const { firstLsn } = segment;
       const isHeader = offset < start && offset + length > start - BLOCK_BYTES;
-      if (isHeader) this.#unlisted.push({ from: firstLsn, end });
+      if (isHeader) this.#unlisted.push({ from: firstLsn, of: segment });
+      const { sealedLsn } = volume.core.log.stream;
       for (let at = from; at < to; at += BLOCK_BYTES) {
         const lsn = firstLsn + (at - start);
         const place = this.#places.get(lsn);
         if (place !== undefined) this.suspect(place.block, place.generation);
-        else this.#unlisted.push({ from: lsn, end });
+        else if (lsn < sealedLsn) this.#unlisted.push({ from: lsn, of: segment });
       }
       const isKept = ({ lsn }: Claim): boolean => {
         const position = start + (lsn - segment.firstLsn);
@@ -291,7 +293,8 @@ export class Oracle {
 
   /** A volume was opened: what its recovery accepted is the truth, and its end is given again. */
   opened(endLsn: number): void {
-    for (const { from, end } of this.#unlisted) {
+    for (const { from, of } of this.#unlisted) {
+      const { endLsn: end = Infinity } = of;
       for (const [lsn, { block, generation }] of this.#places)
         if (lsn >= from && lsn < end) this.suspect(block, generation);
     }
