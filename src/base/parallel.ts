@@ -11,19 +11,17 @@ export async function inParallel<T>(
 ): Promise<void> {
   // One iterator for all of them.
   const rest = list.entries();
-  let hasFailed = false;
+  const failures: unknown[] = [];
   const work = async (): Promise<void> => {
     for (const [at, one] of rest) {
-      if (hasFailed) return;
+      if (failures.length > 0) return;
       try {
         await each(one, at);
       } catch (error) {
-        hasFailed = true;
-        throw error;
+        failures.push(error);
       }
     }
   };
-  const workers = Array.from({ length: Math.min(width, list.length) }, work);
-  await Promise.allSettled(workers);
-  await Promise.all(workers);
+  await Promise.all(Array.from({ length: Math.min(width, list.length) }, work));
+  if (failures.length > 0) throw failures[0];
 }

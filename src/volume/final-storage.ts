@@ -36,6 +36,8 @@ import { pageOf, Sidecar } from './sidecar.ts';
 
 const ZEROS = new Uint8Array(BLOCK_BYTES);
 const SECTOR_BYTES = SUMS_SECTOR_BYTES;
+/** Places that are looked at, to tell a bad one from a device that is away. */
+const LOOKS = 8;
 
 /** What a volume is based on. */
 export interface BaseOptions {
@@ -313,6 +315,30 @@ export class FinalStorage {
     await this.#final.write(byteOffset(first * BLOCK_BYTES), sources);
   }
 
+  /**
+   * Whether each part of it reads anything at all, past what is cached: home, sums, and the base. Bad
+   * places are for good; a device that is away may come back whole.
+   */
+  async isThere(): Promise<boolean> {
+    const content = new Uint8Array(BLOCK_BYTES);
+    const isHome = await anyOf(this.blocks, async (block) => {
+      await this.readRaw(block, content);
+      return true;
+    });
+    const isSums = await anyOf(this.blocks, async (block) => {
+      const states = await this.sidecar.inspectPage(pageOf(block));
+      return states.some(({ isRefused }) => !isRefused);
+    });
+    const isBase = await this.withBase(async (base) => {
+      if (base === undefined || base.size === 0) return true;
+      return await anyOf(Math.ceil(base.size / BLOCK_BYTES), async (block) => {
+        const bad = await base.read(block, content);
+        return bad?.code !== 'DEVICE_IO';
+      });
+    });
+    return isHome && isSums && isBase;
+  }
+
   async punch(first: Block, count: number): Promise<void> {
     const length = count * BLOCK_BYTES;
     await this.#final.punch(byteOffset(first * BLOCK_BYTES), byteCount(length));
@@ -326,6 +352,18 @@ export class FinalStorage {
   async syncFinal(point: 'final' | 'create-final' | 'repair'): Promise<void> {
     await this.#final.sync(point);
   }
+}
+
+/** Whether one of some blocks all over [0, count) answers. */
+async function anyOf(count: number, answers: (block: Block) => Promise<boolean>): Promise<boolean> {
+  for (let part = 0; part <= LOOKS; part++) {
+    try {
+      if (await answers(blockOf(Math.floor(((count - 1) * part) / LOOKS)))) return true;
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+    }
+  }
+  return false;
 }
 
 /** Whether a copy of `content` was written there, or a part of it in any order. */

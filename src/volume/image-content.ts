@@ -48,8 +48,6 @@ const PARALLEL = 16;
 const GAP_BYTES = 8 * BLOCK_BYTES;
 /** One read; with as many at once as there are workers, this is their memory. */
 const SPAN_BYTES = 64 * BLOCK_BYTES;
-/** Places at home that are looked at, to tell a bad one from a device that is away. */
-const LOOKS = 8;
 
 /** Blocks that one read brings. */
 interface Span {
@@ -172,8 +170,13 @@ export class ImageContent {
     if (lsn === undefined) await copies.ofHome([version], onCopy);
     else await copies.ofLog([version], onCopy, { thorough: true });
     if (saved.content !== undefined) return saved.content;
-    if (failure !== undefined && !(await this.givesUp(block, lsn))) throw failure;
-    return lost;
+    if (failure === undefined) return lost;
+    const again = await this.again(block, lsn, failure, async () => {
+      if (lsn === undefined) await this.#core.final.readRaw(block, content);
+      else await this.#readLog(lsn, content);
+      return this.#fits(content, block, from, source) ? content : undefined;
+    });
+    return again ?? lost;
   }
 
   async #readLog(lsn: Lsn, content: Uint8Array): Promise<void> {
@@ -183,45 +186,29 @@ export class ImageContent {
   }
 
   /**
-   * Some places fail for good; a device that is away may come back whole, and may be back by the time
-   * that it is asked: so what was refused is looked at once more.
+   * A last look at what a device refused. Some places fail for good; a device that is away may come
+   * back whole, and may be back by the time that it is asked.
    * @param lsn - undefined: at home
+   * @returns undefined: it is given up
+   * @throws VarveError `failure`: the round is to be made again
    */
-  async givesUp(block: Block, lsn: Lsn | undefined): Promise<boolean> {
-    if (!this.#means.givesUp(block)) return false;
+  async again<T>(
+    block: Block,
+    lsn: Lsn | undefined,
+    failure: VarveError,
+    read: () => Promise<T>,
+  ): Promise<T | undefined> {
+    const { final } = this.#core;
     const isDeviceThere = (): Promise<boolean> =>
-      lsn === undefined ? this.#isHomeThere() : isThere(this.#core);
-    if (!(await isDeviceThere())) return false;
-    return (await this.#isRefused(block, lsn)) && (await isDeviceThere());
-  }
-
-  async #isRefused(block: Block, lsn: Lsn | undefined): Promise<boolean> {
-    const content = new Uint8Array(BLOCK_BYTES);
+      lsn === undefined ? final.isThere() : isThere(this.#core);
+    if (!this.#means.givesUp(block) || !(await isDeviceThere())) throw failure;
     try {
-      if (lsn === undefined) await this.#core.final.read(block, content);
-      else await this.#readLog(lsn, content);
-      return false;
+      return await read();
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      return isVarveError(error, 'DEVICE_IO');
+      if (isVarveError(error, 'DEVICE_IO') && !(await isDeviceThere())) throw failure;
+      return undefined;
     }
-  }
-
-  /** Whether final storage, with its sums and what it is based on, reads anything at all. */
-  async #isHomeThere(): Promise<boolean> {
-    const { final, blocks } = this.#core;
-    const content = new Uint8Array(BLOCK_BYTES);
-    for (let part = 0; part <= LOOKS; part++) {
-      try {
-        await final.read(blockOf(Math.floor(((blocks - 1) * part) / LOOKS)), content);
-        return true;
-      } catch (error) {
-        if (!isUnreadable(error)) throw error;
-        // Damaged, but there.
-        if (isVarveError(error, 'BLOCK_CORRUPT')) return true;
-      }
-    }
-    return false;
   }
 }
 

@@ -197,8 +197,12 @@ class Keeper {
     const [first] = images;
     if (first === undefined) return [];
     const content = new Uint8Array(images.length * BLOCK_BYTES);
-    try {
+    const read = async (): Promise<Uint8Array> => {
       await this.#core.final.read(first.block, content);
+      return content;
+    };
+    try {
+      await read();
     } catch (error) {
       if (!isUnreadable(error)) throw error;
       // One by one: a block that is refused now may be there later, and its neighbour damaged.
@@ -208,10 +212,14 @@ class Keeper {
         return each;
       }
       const isRefused = isVarveError(error, 'DEVICE_IO');
-      if (isRefused && !(await this.#content.givesUp(first.block, undefined))) throw error;
-      this.#core.counters.readErrors += 1;
-      const source = { checksum: LOST_SUM, lsn: undefined, isLost: true };
-      return [{ image: { ...first, checksum: LOST_SUM }, source }];
+      const found = isRefused
+        ? await this.#content.again(first.block, undefined, error, read)
+        : undefined;
+      if (found === undefined) {
+        this.#core.counters.readErrors += 1;
+        const source = { checksum: LOST_SUM, lsn: undefined, isLost: true };
+        return [{ image: { ...first, checksum: LOST_SUM }, source }];
+      }
     }
     return images.map((image, i): Kept => {
       const bytes = content.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
@@ -223,13 +231,13 @@ class Keeper {
   }
 
   async #sumOf(block: Block): Promise<Sum | undefined> {
+    const { sidecar } = this.#core.final;
     try {
-      return await this.#core.final.sidecar.sum(block);
+      return await sidecar.sum(block);
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      if (isVarveError(error, 'DEVICE_IO') && !(await this.#content.givesUp(block, undefined)))
-        throw error;
-      return undefined;
+      if (!isVarveError(error, 'DEVICE_IO')) return undefined;
+      return await this.#content.again(block, undefined, error, () => sidecar.sum(block));
     }
   }
 

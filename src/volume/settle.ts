@@ -245,13 +245,18 @@ async function readVersions(
     // Some places fail for good; a device that is away may come back whole, and may be back by the
     // time that it is asked: so what it refused is looked at once more.
     if (!givesUp(blockOf(newest.blocks[from] ?? 0)) || !(await isThere(core))) throw failure;
-    for (let i = from; i < to; i++) {
-      if (good[i - from] === 1) continue;
-      const target = buffer.subarray((i - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES);
-      const refusal = await readReadable(core, lsnOf(newest.lsns[i] ?? 0), target);
-      if (refusal === undefined && fits(i)) throw failure;
+    for (let isBack = true; isBack && good.includes(0);) {
+      isBack = false;
+      for (let i = from; i < to; i++) {
+        if (good[i - from] === 1) continue;
+        const target = buffer.subarray((i - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES);
+        await readReadable(core, lsnOf(newest.lsns[i] ?? 0), target);
+        if (!fits(i)) continue;
+        good[i - from] = 1;
+        isBack = true;
+      }
     }
-    if (!(await isThere(core))) throw failure;
+    if (good.includes(0) && !(await isThere(core))) throw failure;
   }
   return good;
 }
@@ -303,15 +308,15 @@ async function readReadable(
 
 /** Whether the log's device reads anything at all. */
 export async function isThere(core: Core): Promise<boolean> {
-  try {
-    for (const block of SUPERBLOCK_BLOCKS) {
+  for (const block of SUPERBLOCK_BLOCKS) {
+    try {
       await core.log.device.read(byteOffset(block * BLOCK_BYTES), new Uint8Array(BLOCK_BYTES));
+      return true;
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
     }
-    return true;
-  } catch (error) {
-    if (!isVarveError(error, 'DEVICE_IO')) throw error;
-    return false;
   }
+  return false;
 }
 
 async function readPositions(core: Core, position: Lsn, target: Uint8Array): Promise<void> {
