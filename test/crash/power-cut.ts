@@ -379,6 +379,8 @@ export class PowerCutRun {
   async #checkAll(volume: Volume): Promise<void> {
     const { core } = volume;
     core.check();
+    const isSound = this.#trouble !== undefined || core.counters.readErrors === 0;
+    assert(isSound, 'what nothing has damaged is read as it was');
     await this.#checkState(volume.live(), this.#model.head);
     await this.#checkSnapshots(volume);
     const moments = this.#options.moments ?? 50;

@@ -47,6 +47,8 @@ class ReadersRun {
       slots: this.#random.pick([8, 12]),
       requestBytesMax: kibibytes(64),
       ringBytes: kibibytes(128),
+      // Often too small for what open moments need, so that they end.
+      undoBytes: kibibytes(64 * this.#random.pick([1 + 4, 1 + 64])),
     });
   }
 
