@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { NodeFiles } from '../src/app/node-files.ts';
 import { realWorld } from '../src/app/real-world.ts';
 import { BLOCK_BYTES, byteOffset, mebibytes } from '../src/base/units.ts';
-import { VolumeDirectory } from '../src/control/volume-directory.ts';
+import { VolumeDirectory, type OpenedVolume } from '../src/control/volume-directory.ts';
 import { FileDevice } from '../src/device/file-device.ts';
 import type { Volume } from '../src/volume/volume.ts';
 import { loadVolumes } from '../test/support/volume-code.ts';
@@ -122,14 +122,14 @@ try {
     world: realWorld,
     loadVolumes,
   });
-  const volumes = [];
-  for (const name of ['plain', 'kept']) {
+  const opened = async (name: string): Promise<OpenedVolume> => {
     await directory.create(name, { size: SIZE, logSize: LOG_SIZE }, () => undefined);
-    volumes.push(await directory.open(name, 'write'));
-  }
-  const [plain, kept] = volumes;
-  if (plain !== undefined && kept !== undefined) await run(plain.volume, kept.volume);
-  for (const opened of volumes) await opened.close();
+    return await directory.open(name, 'write');
+  };
+  const [plain, kept] = [await opened('plain'), await opened('kept')];
+  await run(plain.volume, kept.volume);
+  await plain.close();
+  await kept.close();
 } finally {
   clearInterval(alive);
   rmSync(folder, { recursive: true });

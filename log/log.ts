@@ -9,6 +9,7 @@ import { assert } from '../src/base/assert.ts';
 import type { Uuid } from '../src/base/identity.ts';
 import { Mutex } from '../src/base/mutex.ts';
 import {
+  BLOCK_BYTES,
   byteOffset,
   checksum,
   generation,
@@ -20,9 +21,10 @@ import {
   type Lsn,
   type SegmentSequence,
 } from '../src/base/units.ts';
-import type { VarveError } from '../src/base/errors.ts';
+import { isVarveError, type VarveError } from '../src/base/errors.ts';
 import type { Timers } from '../src/base/world.ts';
 import type { LowerDevice, SyncPoint } from '../src/device/lower-device.ts';
+import { SUPERBLOCK_BLOCKS } from '../src/format/layouts.ts';
 import { readCheckpoint, writeCheckpoint, type Checkpoint } from './checkpoint.ts';
 import type { LogGeometry } from './geometry.ts';
 import { erase, writeAgain } from './erase.ts';
@@ -274,6 +276,19 @@ export class Log {
       tailLsn: segment.firstLsn,
       tailChain: segment.chain,
     };
+  }
+
+  /** Whether its device reads anything at all: of two places one may be bad for good. */
+  async isThere(): Promise<boolean> {
+    for (const block of SUPERBLOCK_BLOCKS) {
+      try {
+        await this.device.read(byteOffset(block * BLOCK_BYTES), new Uint8Array(BLOCK_BYTES));
+        return true;
+      } catch (error) {
+        if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      }
+    }
+    return false;
   }
 
   /**

@@ -21,8 +21,9 @@ import { isUnreadable } from '../base/unreadable.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { markLost } from '../format/sums.ts';
 import type { Core } from './core.ts';
+import { lastLook } from './last-look.ts';
 import type { Version } from './other-copies.ts';
-import { isThere, type Means } from './settle.ts';
+import type { Means } from './settle.ts';
 
 /** Where what a version was can be had. */
 export interface Source {
@@ -186,29 +187,21 @@ export class ImageContent {
   }
 
   /**
-   * A last look at what a device refused. Some places fail for good; a device that is away may come
-   * back whole, and may be back by the time that it is asked.
+   * A last look at what a device refused.
    * @param lsn - undefined: at home
    * @returns undefined: it is given up
    * @throws VarveError `failure`: the round is to be made again
    */
   async again<T>(
-    block: Block,
+    first: Block,
     lsn: Lsn | undefined,
     failure: VarveError,
-    read: () => Promise<T>,
+    read: () => Promise<T | undefined>,
   ): Promise<T | undefined> {
-    const { final } = this.#core;
-    const isDeviceThere = (): Promise<boolean> =>
-      lsn === undefined ? final.isThere() : isThere(this.#core);
-    if (!this.#means.givesUp(block) || !(await isDeviceThere())) throw failure;
-    try {
-      return await read();
-    } catch (error) {
-      if (!isUnreadable(error)) throw error;
-      if (isVarveError(error, 'DEVICE_IO') && !(await isDeviceThere())) throw failure;
-      return undefined;
-    }
+    const { final, log } = this.#core;
+    const { givesUp } = this.#means;
+    const isThere = (): Promise<boolean> => (lsn === undefined ? final : log).isThere();
+    return await lastLook({ first, failure, givesUp, isThere }, read);
   }
 }
 

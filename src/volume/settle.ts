@@ -14,7 +14,6 @@ import { inParallel } from '../base/parallel.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
-  byteOffset,
   checksum as checksumOf,
   generation as generationOf,
   lsn as lsnOf,
@@ -23,17 +22,12 @@ import {
   type Lsn,
 } from '../base/units.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
-import {
-  SUM_ALLOCATED,
-  SUM_DATA,
-  SUM_LOST,
-  SUM_ZERO,
-  SUPERBLOCK_BLOCKS,
-} from '../format/layouts.ts';
+import { SUM_ALLOCATED, SUM_DATA, SUM_LOST, SUM_ZERO } from '../format/layouts.ts';
 import { markLost, type Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue-entries.ts';
 import type { Core } from './core.ts';
+import { lastLook } from './last-look.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
 
 /** Blocks in memory at once: 4 MiB. */
@@ -242,21 +236,22 @@ async function readVersions(
   };
   await copies.ofLog(bad, saved, { thorough: true });
   if (failure !== undefined && good.includes(0)) {
-    // Some places fail for good; a device that is away may come back whole, and may be back by the
-    // time that it is asked: so what it refused is looked at once more.
-    if (!givesUp(blockOf(newest.blocks[from] ?? 0)) || !(await isThere(core))) throw failure;
-    for (let isBack = true; isBack && good.includes(0);) {
-      isBack = false;
-      for (let i = from; i < to; i++) {
-        if (good[i - from] === 1) continue;
-        const target = buffer.subarray((i - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES);
-        await readReadable(core, lsnOf(newest.lsns[i] ?? 0), target);
-        if (!fits(i)) continue;
-        good[i - from] = 1;
-        isBack = true;
+    const first = blockOf(newest.blocks[from] ?? 0);
+    const isThere = (): Promise<boolean> => core.log.isThere();
+    await lastLook({ first, failure, givesUp, isThere }, async () => {
+      for (let isBack = true; isBack && good.includes(0);) {
+        isBack = false;
+        for (let i = from; i < to; i++) {
+          if (good[i - from] === 1) continue;
+          const target = buffer.subarray((i - from) * BLOCK_BYTES, (i + 1 - from) * BLOCK_BYTES);
+          await readReadable(core, lsnOf(newest.lsns[i] ?? 0), target);
+          if (!fits(i)) continue;
+          good[i - from] = 1;
+          isBack = true;
+        }
       }
-    }
-    if (good.includes(0) && !(await isThere(core))) throw failure;
+      return good.includes(0) ? undefined : good;
+    });
   }
   return good;
 }
@@ -304,19 +299,6 @@ async function readReadable(
     }
     return failure;
   }
-}
-
-/** Whether the log's device reads anything at all. */
-export async function isThere(core: Core): Promise<boolean> {
-  for (const block of SUPERBLOCK_BLOCKS) {
-    try {
-      await core.log.device.read(byteOffset(block * BLOCK_BYTES), new Uint8Array(BLOCK_BYTES));
-      return true;
-    } catch (error) {
-      if (!isVarveError(error, 'DEVICE_IO')) throw error;
-    }
-  }
-  return false;
 }
 
 async function readPositions(core: Core, position: Lsn, target: Uint8Array): Promise<void> {

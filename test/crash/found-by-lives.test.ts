@@ -9,6 +9,11 @@ import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, NO_UNDO, get, holds, put, unreadable, pushRounds } from './bench.ts';
 import { runRottenHeader } from './rotten-header.ts';
 
+/** Writers that wait are told when a round has failed a few times. */
+function refusedMeanwhile(error: unknown): void {
+  if (!isVarveError(error, 'DEVICE_IO')) throw error;
+}
+
 describe('the newest superblock rots', () => {
   test.each([0, 1])('copy %i: the horizon stays where it was', async (copy) => {
     // The older copy had the older horizon. Moments that final storage had passed opened again
@@ -105,9 +110,7 @@ describe('final storage failed before, and then the log', () => {
     await bench.use(async (volume) => {
       const all = { offset: 0, length: bench.sim.log.size };
       const mendFinal = bench.sim.final.failWrite({ offset: 0, length: bench.sim.final.size });
-      const pushed = pushRounds(volume, 1, 20, 8).catch((error: unknown) => {
-        if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      });
+      const pushed = pushRounds(volume, 1, 20, 8).catch(refusedMeanwhile);
       await bench.world.sleep(4_500_000);
       const mendLog = bench.sim.log.failRead(all);
       mendFinal();
@@ -129,9 +132,7 @@ describe('the device of the log is away for long', () => {
     });
     await bench.use(async (volume) => {
       const mend = bench.sim.log.failRead({ offset: 0, length: bench.sim.log.size });
-      const pushed = pushRounds(volume, 1, 20, 8).catch((error: unknown) => {
-        if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      });
+      const pushed = pushRounds(volume, 1, 20, 8).catch(refusedMeanwhile);
       await bench.world.sleep(60_000_000);
       await pushed;
       expect(volume.core.counters.rounds).toBe(0);
@@ -179,9 +180,7 @@ describe('a device is back just when a round asks whether it is away', () => {
         await writeSums(changes);
       };
       const { rounds } = core.counters;
-      const pushed = pushRounds(volume, 3, 30, 8).catch((error: unknown) => {
-        if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      });
+      const pushed = pushRounds(volume, 3, 30, 8).catch(refusedMeanwhile);
       while (!isAsked) await bench.world.sleep(100_000);
       await pushed;
       await bench.world.sleep(3_000_000);
@@ -211,9 +210,7 @@ describe('the sums are away, but for what is cached of them', () => {
     await bench.use(async (volume) => {
       expect(await unreadable(volume.live(), 0, 8)).toEqual(new Map());
       const mend = bench.sim.sums.failRead({ offset: 0, length: bench.sim.sums.size });
-      const pushed = pushRounds(volume, 3, 20, 8).catch((error: unknown) => {
-        if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      });
+      const pushed = pushRounds(volume, 3, 20, 8).catch(refusedMeanwhile);
       await bench.world.sleep(30_000_000);
       mend();
       await pushed;

@@ -1,0 +1,37 @@
+/**
+ * Giving up what a device refuses. Some places fail for good; a device that is away may come back
+ * whole, and may be back by the time that it is asked. What is given up stays so.
+ */
+import type { VarveError } from '../base/errors.ts';
+import type { Block } from '../base/units.ts';
+import { isUnreadable } from '../base/unreadable.ts';
+
+export interface Refused {
+  /** Its first block, which has attempts of its own. */
+  readonly first: Block;
+  readonly failure: VarveError;
+  /** @see Means.givesUp */
+  readonly givesUp: (first: Block) => boolean;
+  /** Whether the device reads anything at all. */
+  readonly isThere: () => Promise<boolean>;
+}
+
+/**
+ * @param read - gives undefined, or throws, where there is still nothing to be had
+ * @returns undefined: it is given up
+ * @throws VarveError `failure`: the round is to be made again
+ */
+export async function lastLook<T>(
+  { first, failure, givesUp, isThere }: Refused,
+  read: () => Promise<T | undefined>,
+): Promise<T | undefined> {
+  if (!givesUp(first) || !(await isThere())) throw failure;
+  let found: T | undefined;
+  try {
+    found = await read();
+  } catch (error) {
+    if (!isUnreadable(error)) throw error;
+  }
+  if (found === undefined && !(await isThere())) throw failure;
+  return found;
+}
