@@ -190,7 +190,7 @@ class LifeRun {
     model.cut(head);
     settleSnapshots(state, volume, isExact);
     state.durable = head;
-    oracle.opened(volume.core.log.writer.durable.lsn);
+    oracle.opened(volume);
     state.count('openings');
   }
 }

@@ -96,7 +96,6 @@ export class Oracle {
   listen(volume: Volume, isAlive: () => boolean): void {
     const { log, undo } = volume.core;
     const { stream, writer } = log;
-    this.#volume = volume;
     const put = undo.put.bind(undo);
     let wasFullBelow = false;
     undo.put = async (...images) => {
@@ -292,7 +291,10 @@ export class Oracle {
   }
 
   /** A volume was opened: what its recovery accepted is the truth, and its end is given again. */
-  opened(endLsn: number): void {
+  opened(volume: Volume): void {
+    // Its rounds go on before anybody else uses it.
+    this.#volume = volume;
+    const endLsn = volume.core.log.writer.durable.lsn;
     for (const { from, of } of this.#unlisted) {
       const { endLsn: end = Infinity } = of;
       for (const [lsn, { block, generation }] of this.#places)
