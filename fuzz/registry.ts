@@ -17,7 +17,7 @@ import { fuzzer as nbdCodecs } from './nbd/codecs.fuzz.ts';
 import { fuzzer as nbdRequests } from './nbd/requests.fuzz.ts';
 import { fuzzer as nbdSessions } from './nbd/sessions.fuzz.ts';
 import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
-import { fuzzer as volumeLives } from './life/lives.fuzz.ts';
+import { fuzzer as volumeLives, hardFuzzer as volumeHardLives } from './life/lives.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeAstrayReads } from './volume/astray-reads.fuzz.ts';
 import { fuzzer as volumeBasedLives } from './volume/based-lives.fuzz.ts';
@@ -61,6 +61,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeCloneLives,
   volumeDamage,
   volumeLives,
+  volumeHardLives,
   volumeFlattenLives,
   volumeForks,
   volumePast,

@@ -1,5 +1,5 @@
 /**
- * `npm run fuzz:replay -- --seed N [--runs N] [--trace] [--shrink SECONDS] [--faults A,B]`, or `--script FILE`, or `--json TEXT`:
+ * `npm run fuzz:replay -- --seed N [--runs N] [--trace] [--shrink SECONDS] [--faults A,B] [--hard]`, or `--script FILE`, or `--json TEXT`:
  * runs again, step by step if asked; a script that fails is made short and printed.
  */
 import { readFileSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util';
 import { FAULTS } from './faults.ts';
 import { runLife } from './life.ts';
 import { failure, shrink } from './shrink.ts';
-import { parseScript, scriptOf } from './steps.ts';
+import { hardScriptOf, parseScript, scriptOf } from './steps.ts';
 
 async function main(): Promise<void> {
   const text = { type: 'string' } as const;
@@ -20,12 +20,14 @@ async function main(): Promise<void> {
       faults: text,
       shrink: text,
       trace: { type: 'boolean' },
+      hard: { type: 'boolean' },
     },
   });
   const seed = Number(values.seed ?? 0);
   for (let i = 0; i < Number(values.runs ?? 1); i++) {
     const given = values.script === undefined ? values.json : readFileSync(values.script, 'utf8');
-    const whole = given === undefined ? scriptOf(seed + i) : parseScript(given);
+    const of = values.hard === true ? hardScriptOf : scriptOf;
+    const whole = given === undefined ? of(seed + i) : parseScript(given);
     const known = values.faults?.split(',');
     const faults = FAULTS.filter((one) => known?.includes(one) ?? whole.faults.includes(one));
     const script = { ...whole, faults };

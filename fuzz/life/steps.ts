@@ -53,7 +53,31 @@ const allocate = fc.constantFrom(true, false, false, false);
 const plain = <T extends string>(name: T): fc.Arbitrary<{ readonly do: T }> =>
   fc.record({ do: fc.constant(name) });
 
-export const step: fc.Arbitrary<Step> = fc.oneof(
+interface Kind {
+  readonly weight: number;
+  readonly arbitrary: fc.Arbitrary<Step>;
+}
+
+const crash: Kind = {
+  weight: 16,
+  arbitrary: fc.record({
+    do: fc.constant('crash' as const),
+    loss: fc.constantFrom('cut' as const, 'cut' as const, 'kill' as const),
+    operations: fc.oneof(fc.nat({ max: 12 }), fc.nat({ max: 200 })),
+  }),
+};
+
+const fault: Kind = {
+  weight: 25,
+  arbitrary: fc.record({
+    do: fc.constant('fault' as const),
+    fault: fc.constantFrom(...FAULTS),
+    where: part,
+    how: fc.nat({ max: 999 }),
+  }),
+};
+
+const KINDS: readonly Kind[] = [
   {
     weight: 300,
     arbitrary: fc.record({ do: fc.constant('write' as const), at: part, length: short, fua }),
@@ -111,23 +135,15 @@ export const step: fc.Arbitrary<Step> = fc.oneof(
       mode: fc.constantFrom(...WRITE_MODES),
     }),
   },
-  {
-    weight: 16,
-    arbitrary: fc.record({
-      do: fc.constant('crash' as const),
-      loss: fc.constantFrom('cut' as const, 'cut' as const, 'kill' as const),
-      operations: fc.oneof(fc.nat({ max: 12 }), fc.nat({ max: 200 })),
-    }),
-  },
-  {
-    weight: 25,
-    arbitrary: fc.record({
-      do: fc.constant('fault' as const),
-      fault: fc.constantFrom(...FAULTS),
-      where: part,
-      how: fc.nat({ max: 999 }),
-    }),
-  },
+];
+
+export const step: fc.Arbitrary<Step> = fc.oneof(...KINDS, crash, fault);
+
+/** Of a hard life: every eighth step ends one, and as many are faults. */
+const hardStep: fc.Arbitrary<Step> = fc.oneof(
+  ...KINDS,
+  { ...crash, weight: 160 },
+  { ...fault, weight: 160 },
 );
 
 const machine = fc.record({
@@ -157,6 +173,13 @@ export function scriptOf(seed: number): Script {
     more.push({ do: 'crash', loss: 'cut', operations: 0 });
   }
   return { ...about, steps: [...steps, ...more] };
+}
+
+/** As many crashes and faults as a run of `scriptOf` has, in a fifth of the steps. */
+export function hardScriptOf(seed: number): Script {
+  const [about] = fc.sample(machine, { seed, numRuns: 1 });
+  if (about === undefined) throw new Error('a sample has what was asked for');
+  return { ...about, steps: fc.sample(hardStep, { seed: seed ^ 0x5bd1e995, numRuns: 200 }) };
 }
 
 /** What `JSON.stringify` made of a script. */
