@@ -33,6 +33,7 @@ import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
 import { fuzzer as volumeRetention } from './volume/retention.fuzz.ts';
 import { fuzzer as volumeRollback } from './volume/rollback.fuzz.ts';
 import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
+import { fuzzer as volumeRottenPayloads } from './volume/rotten-payloads.fuzz.ts';
 import { fuzzer as volumeReceive } from './volume/receive.fuzz.ts';
 import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
 import { fuzzer as volumeShortLives } from './volume/short-lives.fuzz.ts';
@@ -72,6 +73,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeRetention,
   volumeRollback,
   volumeRottenHeaders,
+  volumeRottenPayloads,
   volumeReceive,
   volumeRoundCuts,
   volumeShortLives,

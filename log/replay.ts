@@ -156,7 +156,7 @@ export class Replay {
   }
 
   /**
-   * The slot where the next segment would have begun may not show it, because that one write was
+   * The slots where the next segments would have begun may not show them, because that one write was
    * lost, or went elsewhere: what lies behind it there states what it knows all the same.
    * @param end - no segment begins before it
    */
@@ -168,6 +168,7 @@ export class Replay {
     const after = last?.sequence ?? this.#super.tailSequence - 1;
     // A slot may show the first batch of a segment of long ago, under which the lost header is.
     const later = this.#headless.filter(({ sequence }) => sequence > after);
+    for (const one of later) await this.#claimsOf(one);
     const known = new Set([...candidates, ...later].map(({ slot }) => slot));
     const { slotCount } = this.#super.geometry;
     for (let i = 1; i <= slotCount; i++) {
@@ -188,7 +189,7 @@ export class Replay {
     }
   }
 
-  /** What the newest segment's headers state, before its payloads are judged: rot is no torn tail. */
+  /** What a segment's headers state, before payloads are judged: rot is no torn tail. */
   async #claimsOf(segment: ReadSegmentHeader): Promise<void> {
     for await (const batch of this.#reader.leftovers(segment, segment.firstLsn)) {
       this.#claim(batch.header.durableLsn, `batch at LSN ${batch.header.lsn}`);

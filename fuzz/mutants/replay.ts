@@ -168,4 +168,13 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     replace: 'if (isRedone) {',
     fuzzers: ['volume-rotten-headers', 'volume-lives'],
   },
+  {
+    name: 'headless-segment-heard-too-late',
+    law: 5,
+    story: 'a cut took the header of the segment that states of a rotten payload that it was durable',
+    file: 'log/replay.ts',
+    find: '    for (const one of later) await this.#claimsOf(one);\n',
+    replace: '',
+    fuzzers: ['volume-rotten-payloads', 'volume-lives'],
+  },
 ];
