@@ -31,6 +31,7 @@ import { fuzzer as volumePinnedLives } from './volume/pinned-lives.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
 import { fuzzer as volumeRetention } from './volume/retention.fuzz.ts';
+import { fuzzer as volumeRetentionCuts } from './volume/retention-cuts.fuzz.ts';
 import { fuzzer as volumeRollback } from './volume/rollback.fuzz.ts';
 import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
 import { fuzzer as volumeRottenPayloads } from './volume/rotten-payloads.fuzz.ts';
@@ -71,6 +72,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumePowerCuts,
   volumeReaders,
   volumeRetention,
+  volumeRetentionCuts,
   volumeRollback,
   volumeRottenHeaders,
   volumeRottenPayloads,

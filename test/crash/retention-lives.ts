@@ -16,8 +16,10 @@ import { isDeepStrictEqual } from 'node:util';
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, kibibytes, micros } from '../../src/base/units.ts';
+import type { BlockDevice } from '../../src/device/block-device.ts';
 import { NO_RETENTION, type RetentionPolicy } from '../../src/volume/retention-policy.ts';
 import type { Volume } from '../../src/volume/volume.ts';
+import { factsOf } from '../../log/before-image.ts';
 import { RetentionModel } from '../model/retention-model.ts';
 import { needSame } from '../model/same-blocks.ts';
 import { VolumeModel } from '../model/volume-model.ts';
@@ -36,6 +38,11 @@ export interface RetentionLivesOptions {
   readonly seed: number;
   readonly lives: number;
   readonly steps: number;
+  /**
+   * What is rare otherwise: cuts between the automatic snapshots of a round and its horizon, open
+   * moments before which the next rounds end, and snapshots that come while a round finds no room.
+   */
+  readonly isAimed?: boolean;
   readonly onStep?: () => void;
 }
 
@@ -73,6 +80,7 @@ class RetentionLives {
   #doubtfulEnd: number | undefined;
   /** There is little room for what is replaced: any automatic snapshot may go. */
   readonly #isScarce: boolean;
+  #opened: BlockDevice | undefined;
   #flushed = 0;
   #made = 0;
 
@@ -90,14 +98,28 @@ class RetentionLives {
 
   async live(volume: Volume, isAlive: () => boolean): Promise<void> {
     const random = this.#random;
+    this.#opened = undefined;
     this.#recovered(volume);
     // As a server does with what it has opened.
     await volume.setRetention(this.policy);
     await this.#compare(volume, true);
+    const isSlow = this.#options.isAimed === true && random.chance(0.6);
+    if (this.#options.isAimed === true) {
+      await this.#noFactTwice(volume);
+      // Before the first round, which went further before the cut.
+      if (random.chance(0.7)) await this.#open(volume);
+    }
     for (let step = 0; step < this.#options.steps; step++) {
       this.#options.onStep?.();
       if (!isAlive()) return;
-      this.#timePasses();
+      // Where an hour is longer than a segment, rounds end inside it.
+      if (!isSlow || random.chance(0.1)) this.#timePasses();
+      if (this.#options.isAimed === true) {
+        await this.#openOrClose(volume);
+        // Rounds that nobody waits for keep up.
+        if (isSlow) await this.#world.sleep(random.below(20_000));
+        if (!isAlive()) return;
+      }
       const turn = random.below(100);
       if (turn < 3) await this.#name(volume);
       else if (turn < 6) await this.#deleteNamed(volume);
@@ -111,7 +133,50 @@ class RetentionLives {
       } else await this.#change(volume);
     }
     await this.#compare(volume, false);
+    await this.#close();
     this.counts.rounds += volume.core.counters.rounds;
+  }
+
+  /** Rounds that nobody waits for end before a moment that somebody reads. */
+  async #openOrClose(volume: Volume): Promise<void> {
+    const random = this.#random;
+    if (this.#opened !== undefined) {
+      if (random.chance(0.03)) await this.#close();
+    } else if (random.chance(0.1)) await this.#open(volume);
+  }
+
+  async #open(volume: Volume): Promise<void> {
+    const { horizon, head } = volume.core;
+    // Where a cut has left an automatic one ahead of the horizon, the next round ends before it.
+    const ahead = volume.snapshots().findLast(({ isAutomatic }) => isAutomatic)?.generation ?? 0;
+    const last = ahead > horizon.generation ? ahead : Math.min(head, horizon.generation + 40);
+    const at = this.#random.between(horizon.generation, last);
+    try {
+      this.#opened = volume.openMoment(await volume.resolve(`gen=${at}`));
+    } catch (error) {
+      // A round was faster.
+      if (!isVarveError(error, 'MOMENT_OUTSIDE')) throw error;
+    }
+  }
+
+  async #close(): Promise<void> {
+    await this.#opened?.close();
+    this.#opened = undefined;
+  }
+
+  /** What a round put and what it puts again is there once. */
+  async #noFactTwice({ core: { undo, home } }: Volume): Promise<void> {
+    await home.run(async () => {
+      const facts = new Set<string>();
+      for (const batch of undo.batches()) {
+        for (const { image } of await undo.imagesOf(batch)) {
+          for (const fact of factsOf(image)) {
+            assert(!facts.has(fact), 'a before-image is there once');
+            facts.add(fact);
+          }
+        }
+      }
+    });
   }
 
   /** Only by the wall clock: that is what hours and days go by. */
@@ -194,6 +259,8 @@ class RetentionLives {
       left.every(({ generation }) => named.has(generation)),
       'automatic snapshots go before writes are refused',
     );
+    // The round that finds no room has put something already.
+    if (this.#options.isAimed === true && this.#random.chance(0.7)) await this.#name(volume);
     await this.#deleteNamed(volume);
   }
 
@@ -360,14 +427,26 @@ function unlessGone(error: unknown): void {
   if (!isVarveError(error, 'SNAPSHOT_UNKNOWN')) throw error;
 }
 
+/** The automatic snapshots of a round are durable, and its horizon is not. */
+function cutBeforeHorizons({ core: { log } }: Volume, power: PowerSupply, random: SeededRandom): void {
+  const publish = log.publish.bind(log);
+  log.publish = async (patch, syncPoint) => {
+    if (syncPoint === 'horizon' && power.alive && random.chance(0.1)) {
+      power.plan({ loss: 'cut', afterOperations: 1 });
+    }
+    await publish(patch, syncPoint);
+  };
+}
+
 export async function runRetentionLives(options: RetentionLivesOptions): Promise<RetentionCounts> {
   const world = new SimWorld(options.seed);
   const power = new PowerSupply(world);
   const random = world.random.fork('retention-lives');
-  const isScarce = random.chance(0.3);
+  const isScarce = random.chance(options.isAimed === true ? 0.5 : 0.3);
   const slots = isScarce ? 6 + random.below(10) : 400;
   const sim = new SimVolume(power, {
-    slots: 10,
+    // Rounds of several segments, where the next one may end before the one that was cut.
+    slots: options.isAimed === true ? 20 : 10,
     requestBytesMax: kibibytes(48),
     undoBytes: byteCount(kibibytes(64) + slots * kibibytes(64)),
   });
@@ -383,6 +462,7 @@ export async function runRetentionLives(options: RetentionLivesOptions): Promise
     }
     const end = await power.runLife(async (machine) => {
       const volume = await sim.open(machine, { retention: lives.policy });
+      if (options.isAimed === true) cutBeforeHorizons(volume, power, random);
       await lives.live(volume, () => machine.alive);
       await volume.close();
     });
