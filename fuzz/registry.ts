@@ -21,6 +21,7 @@ import { fuzzer as volumeLives, hardFuzzer as volumeHardLives } from './life/liv
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeAstrayReads } from './volume/astray-reads.fuzz.ts';
 import { fuzzer as volumeBasedLives } from './volume/based-lives.fuzz.ts';
+import { fuzzer as volumeBlankSums } from './volume/blank-sums.fuzz.ts';
 import { fuzzer as volumeCloneLives } from './volume/clone-lives.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeFlattenLives } from './volume/flatten-lives.fuzz.ts';
@@ -60,6 +61,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   nbdSim,
   volumeAstrayReads,
   volumeBasedLives,
+  volumeBlankSums,
   volumeCloneLives,
   volumeDamage,
   volumeLives,

@@ -23,7 +23,7 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     file: 'log/found-image.ts',
     find: '    .filter(({ image }) => image.until === until)\n',
     replace: '    .filter(({ image }) => image.until >= until)\n',
-    fuzzers: [...PINNED, 'volume-past'],
+    fuzzers: ['volume-blank-sums', ...PINNED],
   },
   {
     name: 'image-counts-before-its-round',

@@ -16,6 +16,8 @@ import { SimWorld } from '../sim/sim-world.ts';
 
 export interface StaleSumsOptions {
   readonly seed: number;
+  /** All writes of the page were lost, also that of a round before a snapshot. */
+  readonly isBlank?: boolean;
   /** Told of each request. */
   readonly onStep?: () => void;
 }
@@ -40,11 +42,15 @@ class StaleSums {
   readonly #sim: SimVolume;
   readonly #model = new VolumeModel(BLOCKS * BLOCK_BYTES);
   readonly #onStep: (() => void) | undefined;
+  readonly #isBlank: boolean;
+  /** A generation below the horizon when the page goes: before-images of it are sound. */
+  #oldest: number | undefined;
   #read = 0;
   #refused = 0;
 
-  constructor({ seed, onStep }: StaleSumsOptions) {
+  constructor({ seed, isBlank = false, onStep }: StaleSumsOptions) {
     const world = new SimWorld(seed);
+    this.#isBlank = isBlank;
     this.#onStep = onStep;
     this.#random = world.fork('stale-sums');
     this.#power = new PowerSupply(world);
@@ -92,6 +98,15 @@ class StaleSums {
     await volume.live().write(offset, content, { fua: false });
   }
 
+  async #trimFar(volume: Volume): Promise<void> {
+    this.#onStep?.();
+    const first = this.#random.below(LAST_PAGE - 1);
+    const count = this.#random.between(1, LAST_PAGE - first);
+    const [offset, length] = [byteOffset(first * BLOCK_BYTES), byteCount(count * BLOCK_BYTES)];
+    this.#model.trim(offset, length);
+    await volume.live().trim(offset, length, { fua: false });
+  }
+
   /** Until all that is written now has gone home. */
   async #goHome(volume: Volume, from: number): Promise<void> {
     const { head } = volume.core;
@@ -102,12 +117,16 @@ class StaleSums {
   /** Some blocks of the first two pages go home, in rounds whose writes of one page are lost. */
   async #lose(volume: Volume): Promise<() => void> {
     const random = this.#random;
+    const { sums } = this.#sim;
     for (let i = random.below(60); i > 0; i--) await this.#write(volume, 0);
     await this.#goHome(volume, LAST_PAGE);
-    const { sums } = this.#sim;
     const at = random.below(2) * BLOCK_BYTES;
     const before = new Uint8Array(BLOCK_BYTES);
-    sums.platter.read(at, before);
+    if (this.#isBlank) {
+      this.#oldest = (await volume.createSnapshot('oldest')).generation;
+      // More of it is trimmed than in other lives, and lies there as the blank page says.
+      for (let i = random.between(4, 16); i > 0; i--) await this.#trimFar(volume);
+    } else sums.platter.read(at, before);
     for (let i = random.between(4, 16); i > 0; i--) await this.#write(volume, 0);
     await this.#goHome(volume, LAST_PAGE);
     // What the last round wrote is compared at the next opening: that is another round's.
@@ -131,6 +150,10 @@ class StaleSums {
         await this.#compare(moment, head);
         await moment.close();
         await this.#compare(volume.live(), this.#model.head);
+        if (this.#oldest === undefined) return;
+        const oldest = volume.openMoment(await volume.resolve('oldest'));
+        await this.#compare(oldest, this.#oldest);
+        await oldest.close();
       });
       return false;
     } catch (error) {
