@@ -90,9 +90,11 @@ export class Log {
   readonly writer: LogWriter;
   readonly #publishing = new Mutex();
   #superblock: Superblock;
+  #tail: SegmentSequence;
 
   private constructor(opened: OpenedLog, options: LogOptions) {
     const { superblock, replayed, device } = opened;
+    this.#tail = superblock.tailSequence;
     this.geometry = superblock.geometry;
     this.device = device;
     this.#superblock = superblock;
@@ -180,22 +182,19 @@ export class Log {
     await writeAgain({ device, geometry, volume }, replayed);
     await writeSuperblock(device, superblock);
     await sync();
-    let last = superblock;
-    // A crash may have come between the two copies of a horizon; its round is made again now.
-    const isRedone = superblock.settled < superblock.horizon.generation;
-    if (isRedone || replayed.endLsn > superblock.durableLsn) {
-      last = {
-        ...superblock,
-        clean: false,
-        sequence: superblock.sequence + 1,
-        durable: head.generation,
-        durableLsn: replayed.endLsn,
-        headLineage: head.lineage,
-        chain: chainAtEnd(replayed),
-      };
-      await writeSuperblock(device, last);
-      await sync();
-    }
+    // A crash may have come between the two copies of a horizon, whose round is made again now, or of a
+    // tail, before which slots are used again.
+    const last = {
+      ...superblock,
+      clean: false,
+      sequence: superblock.sequence + 1,
+      durable: head.generation,
+      durableLsn: replayed.endLsn,
+      headLineage: head.lineage,
+      chain: chainAtEnd(replayed),
+    };
+    await writeSuperblock(device, last);
+    await sync();
     await erase(device, geometry, replayed);
     await sync();
     return { ...opened, superblock: last };
@@ -228,15 +227,11 @@ export class Log {
 
   /**
    * A checkpoint into the free area, synced, and a superblock that names it, as one step: nobody
-   * else chooses an area meanwhile.
+   * else chooses an area meanwhile. Both copies name it, and the tail: what they let go is freed, and
+   * whichever of them is left, should one rot, must not lead there.
    * @param make - what the checkpoint holds, asked when its turn has come
-   * @param frees - what it lets go is freed: no copy names the one before any more, should one rot
    */
-  async publishCheckpoint(
-    make: () => CheckpointContent,
-    patch: Patch,
-    frees = false,
-  ): Promise<void> {
+  async publishCheckpoint(make: () => CheckpointContent, patch: Patch): Promise<void> {
     await this.#publishing.run(async () => {
       const area = this.#superblock.checkpointArea === 0 ? 1 : 0;
       const sequence = this.#superblock.checkpointSequence + 1;
@@ -245,8 +240,14 @@ export class Log {
       await this.writer.keep('checkpoint', () => writeCheckpoint(this.device, place, checkpoint));
       const named = { checkpointArea: area, checkpointSequence: sequence } as const;
       await this.#write({ ...patch, ...named }, 'settled');
-      if (frees) await this.#write({}, 'settled');
+      await this.#write({}, 'settled');
+      this.#tail = this.#superblock.tailSequence;
     });
+  }
+
+  /** Where replay begins, whichever copy of the superblock it goes by: what lies before is free. */
+  get tail(): SegmentSequence {
+    return this.#tail;
   }
 
   async #write(patch: Patch, point: SyncPoint): Promise<void> {

@@ -119,7 +119,7 @@ export class Destager {
     const { log, references, settled } = this.#core;
     let upTo: Segment | undefined;
     for (const segment of log.segments.live) {
-      if (segment.sequence >= log.superblock.tailSequence) break;
+      if (segment.sequence >= log.tail) break;
       assert(segment.lastGeneration <= settled, 'what is recycled is settled');
       // Held by a reader, or the round is still dropping what lies in it.
       if (references.readers(segment.sequence) > 0 || references.live(segment.sequence) > 0) break;
@@ -132,7 +132,7 @@ export class Destager {
 
   #retireable(): boolean {
     const oldest = this.#core.log.segments.oldest;
-    return oldest !== undefined && oldest.sequence < this.#core.log.superblock.tailSequence;
+    return oldest !== undefined && oldest.sequence < this.#core.log.tail;
   }
 
   #waitsForSync(): boolean {

@@ -427,7 +427,7 @@ export class Moments {
     }
     if (room === 'log') {
       catalogue.apply(entry);
-      await log.publishCheckpoint(() => this.#core.checkpoint(), {}, true);
+      await log.publishCheckpoint(() => this.#core.checkpoint(), {});
       return;
     }
     await this.#applied(entry, this.#put(entry));

@@ -128,7 +128,7 @@ export class Retention {
     const labels = made.map((end) => this.#make(end));
     for (const { label } of gone) core.catalogue.snapshots.delete(label);
     try {
-      await core.log.publishCheckpoint(() => core.checkpoint(), {}, gone.length > 0);
+      await core.log.publishCheckpoint(() => core.checkpoint(), {});
     } catch (error) {
       for (const label of labels) this.#unpin(label);
       // Unless somebody has deleted it meanwhile.
