@@ -35,6 +35,7 @@ import { fuzzer as volumeRetention } from './volume/retention.fuzz.ts';
 import { fuzzer as volumeRetentionCuts } from './volume/retention-cuts.fuzz.ts';
 import { fuzzer as volumeRollback } from './volume/rollback.fuzz.ts';
 import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
+import { fuzzer as volumeRottenLog } from './volume/rotten-log.fuzz.ts';
 import { fuzzer as volumeRottenPayloads } from './volume/rotten-payloads.fuzz.ts';
 import { fuzzer as volumeReceive } from './volume/receive.fuzz.ts';
 import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
@@ -77,6 +78,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeRetentionCuts,
   volumeRollback,
   volumeRottenHeaders,
+  volumeRottenLog,
   volumeRottenPayloads,
   volumeReceive,
   volumeRoundCuts,

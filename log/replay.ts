@@ -16,6 +16,7 @@ import {
   byteCount,
   byteOffset,
   generation,
+  mebibytes,
   segmentSequence,
   slot as slotOf,
   type ByteCount,
@@ -34,6 +35,9 @@ import { SlotReader } from './scan.ts';
 import type { Segment } from './segments.ts';
 import type { Superblock } from './superblock.ts';
 import type { ReadSegmentHeader } from './summary.ts';
+
+/** Looked at behind the newest segment. */
+const AHEAD_BYTES = mebibytes(64);
 
 export interface ReplayHandler {
   segment(segment: ReadSegmentHeader): void;
@@ -156,8 +160,9 @@ export class Replay {
   }
 
   /**
-   * The slots where the next segments would have begun may not show them, because that one write was
-   * lost, or went elsewhere: what lies behind it there states what it knows all the same.
+   * The slots where the next segments would have begun may not show them, because those writes were
+   * lost, or went elsewhere: what lies behind them there states what it knows all the same. A cut may
+   * take any of what was not durable, and that is as much as a ring holds.
    * @param end - no segment begins before it
    */
   async #lookAhead(
@@ -170,15 +175,16 @@ export class Replay {
     const later = this.#headless.filter(({ sequence }) => sequence > after);
     for (const one of later) await this.#claimsOf(one);
     const known = new Set([...candidates, ...later].map(({ slot }) => slot));
-    const { slotCount } = this.#super.geometry;
-    for (let i = 1; i <= slotCount; i++) {
+    const { slotCount, segmentBytes } = this.#super.geometry;
+    let left = this.#super.clean ? segmentBytes : Math.max(segmentBytes, AHEAD_BYTES);
+    for (let i = 1; i <= slotCount && left > 0; i++) {
       const slot = slotOf(((last?.slot ?? -1) + i) % slotCount);
       if (known.has(slot)) continue;
       for await (const { header } of this.#reader.strays(slot, after, end)) {
         this.#claim(header.durableLsn, `batch at LSN ${header.lsn}`);
         this.#newest = Math.max(this.#newest, header.segment);
       }
-      return;
+      left -= segmentBytes;
     }
   }
 

@@ -7,7 +7,6 @@ import { slotOffset } from '../../log/geometry.ts';
 import { SEGMENT_MAGIC, SUM_LOST, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, NO_UNDO, get, holds, put, unreadable, pushRounds } from './bench.ts';
-import { runRottenHeader, runRottenPayload } from './rotten-header.ts';
 
 /** Writers that wait are told when a round has failed a few times. */
 function refusedMeanwhile(error: unknown): void {
@@ -466,24 +465,5 @@ describe('the first write into a slot is lost, and later ones are not', () => {
       for (let i = 0; i < 4; i++) await put(volume, 30 + i, blocksOf(3000 + i), true);
     });
     expect(await bench.openError()).toMatchObject({ code: 'VOLUME_CORRUPT' });
-  });
-});
-
-describe('what an opening has shown', () => {
-  // A torn batch was all that stated what was durable before it. The opening that cut it off went by
-  // that; the next one took a rotten header for a torn tail, and flushed requests were gone.
-  test('is there at the next one, or that one refuses', async () => {
-    let openings = 0;
-    for (let seed = 1; seed <= 120; seed++) openings += await runRottenHeader({ seed });
-    expect(openings).toBeGreaterThan(60);
-  });
-
-  // The cut took the header of the segment behind, whose first batch states that the one with the
-  // rotten payload was durable. It was heard after that one had been called torn: the volume was
-  // refused, though no more than a block was damaged (volume-lives, seed 440000104).
-  test('is all of it but a block whose payload rotted, whatever a cut took behind that', async () => {
-    let rotten = 0;
-    for (let seed = 580; seed <= 600; seed++) rotten += await runRottenPayload({ seed });
-    expect(rotten).toBeGreaterThan(15);
   });
 });

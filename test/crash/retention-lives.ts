@@ -428,7 +428,11 @@ function unlessGone(error: unknown): void {
 }
 
 /** The automatic snapshots of a round are durable, and its horizon is not. */
-function cutBeforeHorizons({ core: { log } }: Volume, power: PowerSupply, random: SeededRandom): void {
+function cutBeforeHorizons(
+  { core: { log } }: Volume,
+  power: PowerSupply,
+  random: SeededRandom,
+): void {
   const publish = log.publish.bind(log);
   log.publish = async (patch, syncPoint) => {
     if (syncPoint === 'horizon' && power.alive && random.chance(0.1)) {

@@ -1,0 +1,234 @@
+/**
+ * Lives of a small log between which one copy of the superblock rots, and payloads whose batches
+ * something on the disk states to be durable. So no such batch is a torn tail, whatever the cuts took
+ * behind it: the volume opens, has all that was flushed, and is right but for the versions that
+ * rotted.
+ */
+import { assert } from '../../src/base/assert.ts';
+import { isVarveError } from '../../src/base/errors.ts';
+import { uuidBytes } from '../../src/base/identity.ts';
+import {
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  kibibytes,
+  slot as slotOf,
+} from '../../src/base/units.ts';
+import { FLAG_START, KIND_DATA, KIND_RECORD, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
+import type { Volume } from '../../src/volume/volume.ts';
+import { decodeBatch, endOf, entryOf, type Batch } from '../../log/batch.ts';
+import { slotOffset } from '../../log/geometry.ts';
+import { decodeSegmentHeader } from '../../log/summary.ts';
+import { decodeSuperblock } from '../../log/superblock.ts';
+import { VolumeModel } from '../model/volume-model.ts';
+import { PowerSupply } from '../sim/power-supply.ts';
+import type { SeededRandom } from '../sim/random.ts';
+import { SimVolume } from '../sim/sim-volume.ts';
+import { SimWorld } from '../sim/sim-world.ts';
+
+const BLOCKS = 40;
+const LIVES = 4;
+/** Of a life; it ends somewhere before, or there. */
+const WRITES = 60;
+/** Where every third seed's never wait: slots are used again as soon as a round has freed them. */
+const HASTY_WRITES = 250;
+const WRITE_BLOCKS_MAX = 3;
+
+export interface RottenLogOptions {
+  readonly seed: number;
+  readonly onStep?: () => void;
+}
+
+/** A payload that is data, and which version it is. */
+interface Payload {
+  readonly at: number;
+  readonly block: number;
+  readonly generation: number;
+  /** Of its batch. */
+  readonly endLsn: number;
+}
+
+class RottenLog {
+  readonly #world: SimWorld;
+  readonly #random: SeededRandom;
+  readonly #power: PowerSupply;
+  readonly #sim: SimVolume;
+  readonly #model = new VolumeModel(BLOCKS * BLOCK_BYTES);
+  readonly #onStep: (() => void) | undefined;
+  readonly #isHasty: boolean;
+  /** Versions that may be unreadable, as `block:generation`. */
+  readonly #rotten = new Set<string>();
+  /** Where the last batch ends of which something has rotted. */
+  #rottenEnd = 0;
+  #flushed = 0;
+  rots = 0;
+
+  constructor({ seed, onStep }: RottenLogOptions) {
+    this.#world = new SimWorld(seed);
+    this.#random = this.#world.fork('rotten-log');
+    this.#power = new PowerSupply(this.#world);
+    this.#onStep = onStep;
+    this.#isHasty = seed % 3 === 0;
+    this.#sim = new SimVolume(this.#power, {
+      size: byteCount(BLOCKS * BLOCK_BYTES),
+      segmentBytes: kibibytes(32),
+      slots: this.#random.between(8, 14),
+      requestBytesMax: byteCount(WRITE_BLOCKS_MAX * BLOCK_BYTES),
+      ringBytes: kibibytes(96),
+    });
+  }
+
+  async run(): Promise<void> {
+    const power = this.#power;
+    const random = this.#random;
+    await this.#world.run(() => this.#sim.format(power.life));
+    for (let life = 0; life < LIVES; life++) {
+      const loss = random.chance(0.8) ? 'cut' : 'kill';
+      power.plan({ loss, afterOperations: 1 + random.below(this.#isHasty ? 400 : 150) });
+      const end = await power.runLife(async (machine) => {
+        const volume = await this.#sim.open(machine);
+        await this.#live(volume, () => machine.alive);
+        await volume.close();
+      });
+      if (power.alive) power.cut();
+      power.restore();
+      // What a kill leaves in the page cache alone states nothing: a cut may take it.
+      if (end.kind === 'lost' && end.loss === 'kill') continue;
+      if (random.chance(this.#isHasty ? 0.5 : 0.3)) this.#rotSuperblock();
+      for (let i = random.below(4); i > 0; i--) this.#rot();
+    }
+    await this.#world.run(async () => {
+      const volume = await this.#sim.open(power.life);
+      await this.#live(volume, () => false);
+      await volume.close();
+    });
+  }
+
+  async #live(volume: Volume, isAlive: () => boolean): Promise<void> {
+    const random = this.#random;
+    const { head } = volume.core;
+    assert(
+      head >= this.#flushed,
+      `generation ${this.#flushed} was flushed, and ${head} is the last`,
+    );
+    assert(head <= this.#model.head, 'nothing is there that was not written');
+    this.#model.cut(head);
+    this.#flushed = head;
+    volume.core.check();
+    await this.#compare(volume);
+    for (let i = 0; i < (this.#isHasty ? HASTY_WRITES : WRITES) && isAlive(); i++) {
+      this.#onStep?.();
+      const count = random.between(1, WRITE_BLOCKS_MAX);
+      const offset = byteOffset(random.below(BLOCKS - count) * BLOCK_BYTES);
+      const content = random.bytes(count * BLOCK_BYTES);
+      this.#model.write(offset, content);
+      await volume.live().write(offset, content, { fua: false });
+      if (this.#isHasty) continue;
+      if (random.chance(0.2)) await this.#world.sleep(random.below(10_000));
+      if (!random.chance(0.4)) continue;
+      const { head: written } = this.#model;
+      await volume.live().flush();
+      this.#flushed = written;
+    }
+  }
+
+  async #compare(volume: Volume): Promise<void> {
+    const { head } = this.#model;
+    const content = new Uint8Array(BLOCK_BYTES);
+    for (let block = 0; block < BLOCKS; block++) {
+      try {
+        await volume.live().read(byteOffset(block * BLOCK_BYTES), content);
+      } catch (error) {
+        if (!isVarveError(error, 'BLOCK_CORRUPT')) throw error;
+        const version = `${block}:${this.#model.generationAt(block, head)}`;
+        assert(this.#rotten.has(version), `block ${block} is readable: its version did not rot`);
+        continue;
+      }
+      const isRight = Buffer.compare(content, this.#model.blockAt(block, head)) === 0;
+      assert(isRight, `block ${block} is as it was at generation ${head}`);
+    }
+  }
+
+  /** Mostly the newer one; where both are whole: a cut may have torn one, and needs the other. */
+  #rotSuperblock(): void {
+    const [one, other] = SUPERBLOCK_BLOCKS.map(
+      (block) => decodeSuperblock(this.#blockAt(block * BLOCK_BYTES))?.sequence,
+    );
+    if (one === undefined || other === undefined) return;
+    const isNewest = this.#random.chance(0.8);
+    const place = SUPERBLOCK_BLOCKS[isNewest === one > other ? 0 : 1] * BLOCK_BYTES;
+    const [at, bit] = [place + this.#random.between(12, 100), this.#random.below(8)];
+    this.#sim.log.corruptBit(at, bit);
+    // It may be all that states something durable that has rotted already.
+    if (this.#stated().stated < this.#rottenEnd) this.#sim.log.corruptBit(at, bit);
+  }
+
+  #rot(): void {
+    const { payloads, stated } = this.#stated();
+    const random = this.#random;
+    // The newest ones most of all.
+    const back = random.chance(0.7) ? random.below(Math.min(8, payloads.length + 1)) : 0;
+    const at = back > 0 ? payloads.length - back : random.below(payloads.length + 1);
+    const payload = payloads[at];
+    if (payload === undefined || stated === 0) return;
+    this.#sim.log.corruptBit(payload.at + random.below(BLOCK_BYTES), random.below(8));
+    this.#rotten.add(`${payload.block}:${payload.generation}`);
+    this.#rottenEnd = Math.max(this.#rottenEnd, payload.endLsn);
+    this.rots += 1;
+  }
+
+  /** Data of batches that something states to be durable, in the order in which it was written. */
+  #stated(): { readonly payloads: readonly Payload[]; readonly stated: number } {
+    const { geometry, uuid } = this.#sim;
+    const volume = uuidBytes(uuid);
+    const batches: { readonly at: number; readonly batch: Batch }[] = [];
+    let stated = 0;
+    const states = (lsn: number | undefined): void => {
+      stated = Math.max(stated, lsn ?? 0);
+    };
+    for (const block of SUPERBLOCK_BLOCKS) {
+      states(decodeSuperblock(this.#blockAt(block * BLOCK_BYTES))?.durableLsn);
+    }
+    for (let i = 0; i < geometry.slotCount; i++) {
+      const start = slotOffset(geometry, slotOf(i));
+      states(decodeSegmentHeader(this.#blockAt(start), uuid)?.durableLsn);
+      for (let inside = BLOCK_BYTES; inside < geometry.segmentBytes; inside += BLOCK_BYTES) {
+        const batch = decodeBatch(this.#blockAt(start + inside), volume);
+        if (batch === undefined) continue;
+        batches.push({ at: start + inside, batch });
+        states(batch.header.durableLsn);
+      }
+    }
+    batches.sort((one, other) => one.batch.header.lsn - other.batch.header.lsn);
+    const durable = batches.filter(({ batch }) => endOf(batch) <= stated);
+    return { payloads: durable.flatMap(({ at, batch }) => dataOf(batch, at)), stated };
+  }
+
+  #blockAt(offset: number): Uint8Array {
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    this.#sim.log.platter.read(offset, bytes);
+    return bytes;
+  }
+}
+
+/** Payloads of records are read by every opening, and refuse it. */
+function dataOf(batch: Batch, header: number): readonly Payload[] {
+  const data: Payload[] = [];
+  const endLsn = endOf(batch);
+  let at = header;
+  let { generation }: { generation: number } = batch.header;
+  for (let i = 0; i < batch.header.entryCount; i++) {
+    const { kind, flags, block } = entryOf(batch, i);
+    if ((flags & FLAG_START) !== 0) generation += 1;
+    if (kind === KIND_DATA || kind === KIND_RECORD) at += BLOCK_BYTES;
+    if (kind === KIND_DATA) data.push({ at, block, generation, endLsn });
+  }
+  return data;
+}
+
+/** @returns how many payloads rotted */
+export async function runRottenLog(options: RottenLogOptions): Promise<number> {
+  const life = new RottenLog(options);
+  await life.run();
+  return life.rots;
+}
