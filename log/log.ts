@@ -182,19 +182,23 @@ export class Log {
     await writeAgain({ device, geometry, volume }, replayed);
     await writeSuperblock(device, superblock);
     await sync();
-    // A crash may have come between the two copies of a horizon, whose round is made again now, or of a
-    // tail, before which slots are used again.
-    const last = {
-      ...superblock,
-      clean: false,
-      sequence: superblock.sequence + 1,
-      durable: head.generation,
-      durableLsn: replayed.endLsn,
-      headLineage: head.lineage,
-      chain: chainAtEnd(replayed),
-    };
-    await writeSuperblock(device, last);
-    await sync();
+    // Into both copies. A crash may have come between the two of a horizon, whose round is made again
+    // now, or of a tail, before which slots are used again; and neither says any more that the end
+    // was in order.
+    let last = superblock;
+    for (let copy = 0; copy < 2; copy++) {
+      last = {
+        ...last,
+        clean: false,
+        sequence: last.sequence + 1,
+        durable: head.generation,
+        durableLsn: replayed.endLsn,
+        headLineage: head.lineage,
+        chain: chainAtEnd(replayed),
+      };
+      await writeSuperblock(device, last);
+      await sync();
+    }
     await erase(device, geometry, replayed);
     await sync();
     return { ...opened, superblock: last };
