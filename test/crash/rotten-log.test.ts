@@ -1,9 +1,13 @@
 /** Stories of logs of which a part rotted between two lives, beside what a cut took. */
 import { describe, expect, test } from 'vitest';
-import { BLOCK_BYTES, kibibytes } from '../../src/base/units.ts';
+import { uuidBytes } from '../../src/base/identity.ts';
+import { BLOCK_BYTES, kibibytes, slot } from '../../src/base/units.ts';
 import { SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
+import { decodeBatch } from '../../log/batch.ts';
+import { slotOffset } from '../../log/geometry.ts';
+import { decodeSegmentHeader } from '../../log/summary.ts';
 import { decodeSuperblock } from '../../log/superblock.ts';
-import { Bench, blocksOf, get, put } from './bench.ts';
+import { Bench, blocksOf, get, put, unreadable } from './bench.ts';
 import { runRottenHeader, runRottenPayload } from './rotten-header.ts';
 import { runRottenLog } from './rotten-log.ts';
 
@@ -56,9 +60,57 @@ describe('what an opening has shown', () => {
     }
   });
 
-  // The cut had taken all of the next slots but a batch two or more slots on, and that alone stated
-  // that the batch with the rotten payload was durable: flushed requests were gone without a word.
-  test.each([10_019, 12_412, 1, 2, 3])('is there whatever rots, seed %i', async (seed) => {
+  // The cut had taken all of the next slot, and of the one behind it all but a header, which alone
+  // stated that the batch with the rotten payload was durable: it was called torn, and flushed
+  // requests were gone without a word.
+  test('is all of it when what states so lies two slots on', async () => {
+    const bench = await Bench.create(1, { segmentBytes: kibibytes(32), slots: 12 });
+    const { log, geometry, uuid } = bench.sim;
+    let written = 0;
+    let endLsn = 0;
+    await bench.lose('kill', async (volume) => {
+      const { segments, writer } = volume.core.log;
+      while (segments.live.length < 2) await put(volume, ++written % 20, blocksOf(written), true);
+      endLsn = writer.durable.lsn;
+      for (let more = written; segments.live.length < 5;) {
+        await put(volume, ++more % 20, blocksOf(more));
+        await bench.world.sleep(3000);
+      }
+    });
+    const blockAt = (at: number): Uint8Array => {
+      const bytes = new Uint8Array(BLOCK_BYTES);
+      log.platter.read(at, bytes);
+      return bytes;
+    };
+    let last = 0;
+    let isTold = false;
+    for (let i = 0; i < geometry.slotCount; i++) {
+      const start = slotOffset(geometry, slot(i));
+      const firstLsn = decodeSegmentHeader(blockAt(start), uuid)?.firstLsn;
+      for (let at: number = start; at < start + geometry.segmentBytes; at += BLOCK_BYTES) {
+        const batch = decodeBatch(blockAt(at), uuidBytes(uuid));
+        if (firstLsn === undefined) continue;
+        const lsn = firstLsn + at - start - BLOCK_BYTES;
+        const isFlushed = at > start ? lsn < endLsn : firstLsn < endLsn;
+        if (isFlushed) {
+          if (batch !== undefined) last = at;
+          continue;
+        }
+        // One header, that is none of its segment's first batch.
+        if (i === 3 && !isTold && batch !== undefined && lsn > firstLsn) isTold = true;
+        else log.corrupt(at, new Uint8Array(BLOCK_BYTES));
+      }
+    }
+    expect(isTold).toBe(true);
+    log.corruptBit(last + BLOCK_BYTES + 100, 1);
+    await bench.use(async (volume) => {
+      expect(volume.core.head).toBe(written);
+      const bad = await unreadable(volume.live(), 0, 20);
+      expect([...bad]).toEqual([[written % 20, 'BLOCK_CORRUPT EIO']]);
+    });
+  });
+
+  test.each([1, 2, 3, 10_019, 12_412])('is there whatever rots, seed %i', async (seed) => {
     await runRottenLog({ seed });
   });
 });
