@@ -200,7 +200,7 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     story: 'pages of checksums in the cache outlive the trim that cleared them',
     file: 'src/volume/sidecar.ts',
     find: 'if (number >= from && number < to) this.#pages.delete(number);',
-    replace: 'if (number > wholeFrom && number < wholeTo) this.#pages.delete(number);',
+    replace: 'if (number > from && number < to) this.#pages.delete(number);',
     fuzzers: ['volume-damage', ...LIVES],
   },
   {
