@@ -234,6 +234,6 @@ export const SYNC_MUTANTS: readonly Mutant[] = [
     file: 'log/erase.ts',
     find: '      await device.write(byteOffset(at), [found.block, found.payloads]);\n',
     replace: '',
-    fuzzers: TROUBLE,
+    fuzzers: ['volume-forgotten-syncs', ...TROUBLE],
   },
 ];
