@@ -27,6 +27,7 @@ import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeFlattenLives } from './volume/flatten-lives.fuzz.ts';
 import { fuzzer as volumeForgottenSyncs } from './volume/forgotten-syncs.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
+import { fuzzer as volumeFreedImages } from './volume/freed-images.fuzz.ts';
 import { fuzzer as volumePast } from './volume/past.fuzz.ts';
 import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
 import { fuzzer as volumePinnedLives } from './volume/pinned-lives.fuzz.ts';
@@ -71,6 +72,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeFlattenLives,
   volumeForgottenSyncs,
   volumeForks,
+  volumeFreedImages,
   volumePast,
   volumePendingRecords,
   volumePinnedLives,

@@ -86,7 +86,7 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     file: 'log/undo-images.ts',
     find: 'if (segments.get(segment.sequence) === segment) this.#headers.set(key, images);',
     replace: 'this.#headers.set(key, images);',
-    fuzzers: ['volume-past', 'volume-lives'],
+    fuzzers: ['volume-freed-images', 'volume-past', 'volume-lives'],
   },
   {
     name: 'version-between-two-snapshots-not-kept',
