@@ -28,6 +28,7 @@ import { fuzzer as volumeFlattenLives } from './volume/flatten-lives.fuzz.ts';
 import { fuzzer as volumeForgottenSyncs } from './volume/forgotten-syncs.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumeFreedImages } from './volume/freed-images.fuzz.ts';
+import { fuzzer as volumeHoursAgain } from './volume/hours-again.fuzz.ts';
 import { fuzzer as volumePast } from './volume/past.fuzz.ts';
 import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
 import { fuzzer as volumePinnedLives } from './volume/pinned-lives.fuzz.ts';
@@ -73,6 +74,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeForgottenSyncs,
   volumeForks,
   volumeFreedImages,
+  volumeHoursAgain,
   volumePast,
   volumePendingRecords,
   volumePinnedLives,

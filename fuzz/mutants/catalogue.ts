@@ -29,7 +29,7 @@ export const CATALOGUE_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/recover.ts',
     find: 'if (position < this.#checkpoint.streamLsn) continue;',
     replace: '',
-    fuzzers: ['volume-pending-records', ...LIVES],
+    fuzzers: ['volume-hours-again', 'volume-retention'],
   },
   {
     name: 'snapshots-unpinned-by-a-restart',
