@@ -77,8 +77,12 @@ export class Destager {
 
   /** A pin is gone: what found no room on the undo device may find some now. */
   unpinned(): void {
-    // What was found no longer holds: who waits is not told of it.
-    if (this.#failure?.code === 'UNDO_FULL') this.#worked({ failure: undefined, failures: 0 });
+    // What was found no longer holds: who waits is told what the next attempt finds. No more than
+    // one, or pins that come and go would have writers wait for ever.
+    if (this.#failure?.code === 'UNDO_FULL') {
+      const failures = Math.min(this.#failures, FAILURES_MAX - 1);
+      this.#worked({ failure: undefined, failures });
+    }
     this.#endPause?.();
     this.poke();
   }

@@ -101,7 +101,8 @@ export class MomentDevice implements BlockDevice {
     if (this.#pin !== undefined) {
       this.#core.unpin(this.#pin);
       this.#pin = undefined;
-      this.#onUnpin();
+      // Of a snapshot's nothing has gone.
+      if (!this.#core.pins.isPinned(this.generation)) this.#onUnpin();
     }
     return Promise.resolve();
   }

@@ -109,6 +109,33 @@ describe('a round that found the undo device full', () => {
     });
   });
 
+  test('tells so though readers come and go, and lets snapshots be deleted', async () => {
+    // Each moment that was closed had writers wait for another attempt, for as long as readers came.
+    const { world, sim, power } = await bench(40);
+    await world.run(async () => {
+      const volume = await sim.open(power.life);
+      await passesUntilFull(volume);
+      let isOver = false;
+      const read = async (): Promise<void> => {
+        while (!isOver) {
+          const moment = volume.openMoment(await volume.resolve(`gen=${volume.core.head}`));
+          await world.sleep(RETRY_MS * 200);
+          await moment.close();
+        }
+      };
+      const reading = read();
+      await world.sleep(RETRY_MS * 500);
+      const never = world.sleep(60 * RETRY_MS * 1000).then(() => 'never');
+      expect(await Promise.race([refusal(volume), never])).toBe('UNDO_FULL');
+      expect(await Promise.race([refusal(volume), never])).toBe('UNDO_FULL');
+      const deleted = volume.deleteSnapshot('old').then(() => 'deleted');
+      expect(await Promise.race([deleted, never])).toBe('deleted');
+      isOver = true;
+      await reading;
+      await volume.close();
+    });
+  });
+
   test('goes less far when a rollback begins, and nothing spins', async () => {
     // Who waited for room was told that a round may make some, and the round had nothing to do: in
     // one turn, without a timer or a signal, for ever.
