@@ -25,8 +25,6 @@ const READERS = 4;
 const WRITES = 400;
 const WRITE_BLOCKS_MAX = 3;
 const PAUSE_US_MAX = 100_000;
-/** Until who waits for room is told that there is none. */
-const TOLD_US = 5_000_000;
 /** Until room is asked for again. */
 const FULL_US = 50_000;
 
@@ -153,8 +151,6 @@ class FreedImages {
     const random = this.#random.fork(`reader-${number}`);
     while (!this.#isOver) {
       await this.#world.sleep(random.below(3000));
-      // Each moment that closes lets rounds begin anew, and nobody is told that there is no room.
-      if (volume.core.undo.isNearlyFull) await this.#world.sleep(TOLD_US);
       const snapshots = [...this.#snapshots];
       if (snapshots.length === 0) continue;
       const [label, generation] = random.pick(snapshots);

@@ -114,13 +114,13 @@ class HoursAgain {
       if (point === 'horizon') this.#aim(life);
     };
     const publishCheckpoint = log.publishCheckpoint.bind(log);
-    log.publishCheckpoint = async (make, patch, frees) => {
+    log.publishCheckpoint = async (make, patch) => {
       // Until it is durable either one counts.
       const both = automatic(volume);
       for (const [label, generation] of this.#kept) {
         if (both.get(label) !== generation) this.#kept.delete(label);
       }
-      await publishCheckpoint(make, patch, frees);
+      await publishCheckpoint(make, patch);
       if (!life.alive) return;
       this.#kept = automatic(volume);
       for (const [label, generation] of this.#kept) {
