@@ -15,7 +15,7 @@ const MUTANT_SEEDS = 200;
 const POINTS = ['horizon', 'settled'] as const;
 /** Seeds that find what most others don't; from there on all are tried. */
 const QUICK: Partial<Record<SyncPoint, number>> = {
-  recovery: 84,
+  recovery: 202,
   settled: 130,
   reslot: 36,
   'create-log': 30,
