@@ -7,6 +7,9 @@ import { RANGE_RECORDS_MAX } from '../../src/volume/water.ts';
 import { law } from './law.ts';
 import type { RunState } from './state.ts';
 
+/** Faults that damage nothing. */
+const HARMLESS: ReadonlySet<string> = new Set(['slow', 'clock-jump']);
+
 const UNREADABLE = ['BLOCK_CORRUPT', 'DEVICE_IO'] as const;
 
 export function isUnreadable(error: unknown): error is VarveError {
@@ -116,17 +119,19 @@ function compare(
 
 /** Everything, with nobody writing meanwhile. */
 export async function checkAll(state: RunState, volume: Volume, moments: number): Promise<void> {
-  checkCounts(volume);
+  checkCounts(state, volume);
   await readRange(state, liveView(state, volume), 0, state.model.size);
   await checkSnapshots(state, volume);
   for (let i = 0; i < moments; i++) await checkSomeMoment(state, volume);
-  checkCounts(volume);
+  checkCounts(state, volume);
 }
 
 /** Index and counts recomputed; bounds of memory (law 6). */
-export function checkCounts(volume: Volume): void {
+export function checkCounts(state: RunState, volume: Volume): void {
   const { core } = volume;
   core.check();
+  const isSound = Object.keys(state.faults.counts).every((one) => HARMLESS.has(one));
+  law(5, !isSound || core.counters.readErrors === 0, 'nothing is told to be damaged that is not');
   const { geometry, ring } = core.log;
   const blocksMax = (geometry.slotCount * geometry.segmentBytes) / BLOCK_BYTES;
   law(6, core.index.versions <= blocksMax, 'the index holds no more than the log does');

@@ -162,7 +162,7 @@ export class Session {
 
   /** What a step leaves behind it. */
   afterStep(): void {
-    checkCounts(this.#volume);
+    checkCounts(this.#state, this.#volume);
   }
 
   #spawn(work: Promise<void>): void {

@@ -9,7 +9,7 @@ export class Counters {
   flushes = 0;
   rounds = 0;
   settledBlocks = 0;
-  /** Blocks of which a read met a damaged copy. */
+  /** Blocks of which a read met a damaged copy, and of a moment that is kept. */
   readErrors = 0;
   /** Of those, answered from another copy. */
   readRescues = 0;

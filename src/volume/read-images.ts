@@ -57,9 +57,7 @@ export async function readImages(
       const [moved = []] = (await core.undo.find(block, 1, at)).copies;
       problem = await readOne(core, block, moved, content);
     }
-    if (problem === undefined) continue;
-    core.counters.readErrors += 1;
-    bad.push(problem);
+    if (problem !== undefined) bad.push(problem);
   }
   return { rest, bad, refusal: refusal && reasonOf(refusal) };
 }

@@ -147,9 +147,15 @@ export class Reader {
       target.set(buffer.subarray(start - from, stop - from), start);
     }
     if (bad !== undefined) {
+      // Of a moment that nobody keeps any more nothing has to be there.
+      if (this.#isKept(at)) this.#core.counters.readErrors += bad.length;
       const offset = first * BLOCK_BYTES - from;
       throw unreadable(bad, offset, offset + target.length);
     }
+  }
+
+  #isKept(at: Generation): boolean {
+    return at >= this.#core.horizon.generation || this.#core.pins.isPinned(at);
   }
 
   /** Fills whole blocks from `first` on. @returns those that can't be read from anywhere */
@@ -187,7 +193,7 @@ export class Reader {
 
   /** Takes what RAM holds at once, and groups the rest; segments are held from here on. */
   #plan(first: Block, buffer: Uint8Array, at: Generation): Run[] {
-    const { index, references, log, counters } = this.#core;
+    const { index, references } = this.#core;
     const runs: Run[] = [];
     let last: Run | undefined;
     for (let i = 0; i < buffer.length / BLOCK_BYTES; i++) {
@@ -198,7 +204,6 @@ export class Reader {
       }
       const data = index.find(block, at) === FOUND_DATA;
       const position = data ? index.foundLsn : undefined;
-      if (position !== undefined && log.ring.holds(position)) counters.readErrors += 1;
       const segment = position === undefined ? undefined : references.segmentOf(position);
       const expected =
         last?.lsn === undefined ? undefined : lsnOf(last.lsn + last.count * BLOCK_BYTES);
@@ -236,7 +241,7 @@ export class Reader {
     position: Lsn,
     buffer: Uint8Array,
   ): Promise<readonly BadBlock[] | undefined> {
-    const { log, cache, counters } = this.#core;
+    const { log, cache } = this.#core;
     let refused: ReadonlyMap<number, Error> | undefined;
     try {
       await log.readSlot(position, buffer);
@@ -258,7 +263,7 @@ export class Reader {
       if (failure === undefined && this.#fits(content, block, generation, checksum)) {
         if (run.count <= CACHED_BLOCKS_MAX) cache.keepLsn(lsn, content);
         // Read from the log though the ring has it: what the ring has was damaged.
-        if (log.ring.holds(lsn)) counters.readRescues += 1;
+        if (log.ring.holds(lsn)) this.#rescued(1);
         continue;
       }
       content.fill(0);
@@ -399,8 +404,6 @@ export class Reader {
     first: Block,
     buffer: Uint8Array,
   ): Promise<readonly BadBlock[] | undefined> {
-    const { counters } = this.#core;
-    counters.readErrors += bad.length;
     const saved = new Set<Block>();
     const versions = bad.flatMap(({ version }) => (version === undefined ? [] : [version]));
     const fill = (block: Block, content: Uint8Array): void => {
@@ -418,9 +421,14 @@ export class Reader {
         }
       }
     }
-    counters.readRescues += saved.size;
+    this.#rescued(saved.size);
     const left = bad.filter(({ block }) => !saved.has(block));
     return left.length === 0 ? undefined : left;
+  }
+
+  #rescued(blocks: number): void {
+    this.#core.counters.readErrors += blocks;
+    this.#core.counters.readRescues += blocks;
   }
 
   async #fromCache(block: Block, buffer: Uint8Array, at: Generation): Promise<boolean> {
