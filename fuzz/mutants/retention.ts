@@ -85,7 +85,7 @@ export const RETENTION_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/retention.ts',
     find: 'const currentWallUs = lookedUpTo(this.#core, target);',
     replace: 'const currentWallUs = this.#core.momentFrom(target).wallUs;',
-    fuzzers: ['volume-retention-cuts', ...RETENTION],
+    fuzzers: ['volume-retention-cuts'],
   },
   {
     name: 'images-of-a-step-put-twice',
@@ -103,6 +103,6 @@ export const RETENTION_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/undo.ts',
     find: 'for (const sequence of ahead) {',
     replace: 'for (const sequence of ahead.slice(ahead.length)) {',
-    fuzzers: ['volume-retention-cuts', ...RETENTION],
+    fuzzers: ['volume-retention-cuts'],
   },
 ];
