@@ -6,9 +6,11 @@
  *   - A segment goes on only from the checksum that it is chained to, and from an older sequence.
  *   - Where something states to be durable beyond the fork, the newest branch that has all of that
  *     counts: an opening may have decided for an older one and gone on there, and the erasing of
- *     the newer one may not have lasted.
+ *     the newer one may not have lasted. Headers tell that, since a payload may have rotted; and the
+ *     newest one is that which leads into the newest segment.
  *   - Where nothing does, the one whose whole batches lead furthest counts, the newest of equals.
  */
+import { assert } from '../src/base/assert.ts';
 import type { Checksum, Lsn } from '../src/base/units.ts';
 import { endOf } from './batch.ts';
 import type { SlotReader } from './scan.ts';
@@ -53,7 +55,7 @@ export class Branches {
   ): Promise<ReadSegmentHeader | undefined> {
     const several = this.#following(from.end, from.chain, from.segment);
     if (several.length <= 1) return several.at(-1);
-    return (await this.#best(several, from.end, claimed))?.segment;
+    return (await this.#best(several.map(beginningOf), from.end, claimed)).segment;
   }
 
   /**
@@ -63,25 +65,24 @@ export class Branches {
   async isOvertaken(place: Place, claimed: Lsn): Promise<boolean> {
     const several = this.#following(place.end, place.chain, place.segment);
     if (several.length === 0) return false;
-    const own = await this.#reach(place.segment, place.end, place.chain);
-    if (own === place.end) return true;
-    const best = await this.#best(several, place.end, claimed);
-    return best !== undefined && best.worth >= worthOf(own, place.end, claimed);
+    if ((await this.#reach(place, claimed)).end === place.end) return true;
+    const best = await this.#best([place, ...several.map(beginningOf)], place.end, claimed);
+    return best !== place;
   }
 
-  /** @param several - that go on from `from`, by sequence */
-  async #best(
-    several: readonly ReadSegmentHeader[],
-    from: Lsn,
-    claimed: Lsn,
-  ): Promise<{ readonly segment: ReadSegmentHeader; readonly worth: number } | undefined> {
-    let best: { readonly segment: ReadSegmentHeader; readonly worth: number } | undefined;
-    for (const segment of several) {
-      const reach = await this.#reach(segment, segment.firstLsn, segment.checksum);
-      const worth = worthOf(reach, from, claimed);
-      if (best === undefined || worth >= best.worth) best = { segment, worth };
+  /** @param places - where branches go on from `fork`, by sequence */
+  async #best(places: readonly Place[], fork: Lsn, claimed: Lsn): Promise<Place> {
+    let best:
+      { readonly place: Place; readonly worth: number; readonly newest: number } | undefined;
+    for (const place of places) {
+      const { end, newest } = await this.#reach(place, claimed);
+      const worth = worthOf(end, fork, claimed);
+      const isBetter =
+        best === undefined || worth > best.worth || (worth === best.worth && newest >= best.newest);
+      if (isBetter) best = { place, worth, newest };
     }
-    return best;
+    assert(best !== undefined, 'a branch goes on');
+    return best.place;
   }
 
   #following(
@@ -93,22 +94,34 @@ export class Branches {
     return here.filter((one) => one.chain === chain && one.sequence > (before?.sequence ?? 0));
   }
 
-  /** How far whole batches lead from a position in a segment on; takes nothing. */
-  async #reach(first: ReadSegmentHeader, from: Lsn, after: Checksum): Promise<Lsn> {
-    let segment = first;
-    let position = from;
-    let chain = after;
+  /**
+   * How far batches lead from a place on; takes nothing.
+   * @param claimed - up to here their headers are enough: a payload may have rotted
+   * @returns where that ends, and the sequence of the last segment on the way
+   */
+  async #reach(from: Place, claimed: Lsn): Promise<{ readonly end: Lsn; readonly newest: number }> {
+    let { segment, end: position, chain } = from;
+    let newest: number = segment.sequence;
     for (;;) {
       const batch = await this.#reader.batchAt(segment, position);
-      if (batch?.header.chain === chain && (await this.#reader.isWhole(segment, batch))) {
+      const leadsOn =
+        batch?.header.chain === chain &&
+        (endOf(batch) <= claimed || (await this.#reader.isWhole(segment, batch)));
+      if (leadsOn) {
         position = endOf(batch);
         chain = batch.checksum;
+        newest = segment.sequence;
         continue;
       }
-      const next = position === from ? undefined : this.#following(position, chain, segment).at(-1);
-      if (next === undefined) return position;
+      const isBeginning = position === from.end;
+      const next = isBeginning ? undefined : this.#following(position, chain, segment).at(-1);
+      if (next === undefined) return { end: position, newest };
       segment = next;
       chain = next.checksum;
     }
   }
+}
+
+function beginningOf(segment: ReadSegmentHeader): Place {
+  return { segment, end: segment.firstLsn, chain: segment.checksum };
 }

@@ -187,4 +187,13 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     replace: '',
     fuzzers: ['volume-rotten-log', 'volume-lives'],
   },
+  {
+    name: 'branch-judged-by-its-payloads',
+    law: 1,
+    story: 'after a failed sync a rotten payload has what was given up taken for the history',
+    file: 'log/branches.ts',
+    find: '(endOf(batch) <= claimed || (await',
+    replace: '((endOf(batch) < 0 && claimed > 0) || (await',
+    fuzzers: ['volume-rotten-log', 'volume-lives'],
+  },
 ];

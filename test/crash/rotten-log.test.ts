@@ -110,7 +110,10 @@ describe('what an opening has shown', () => {
     });
   });
 
-  test.each([1, 2, 3, 10_019, 12_412])('is there whatever rots, seed %i', async (seed) => {
+  // After a failed sync the log had forked. A payload that rotted in what was written again had the
+  // branch that was given up taken for the history: the volume was refused at seeds 1060 and 1303, and
+  // a flushed request was gone without a word at seeds 46 and 3433.
+  test.each([46, 1060, 1303, 3433])('is there whatever rots, seed %i', async (seed) => {
     await runRottenLog({ seed });
   });
 });

@@ -56,6 +56,8 @@ class RottenLog {
   readonly #model = new VolumeModel(BLOCKS * BLOCK_BYTES);
   readonly #onStep: (() => void) | undefined;
   readonly #isHasty: boolean;
+  /** Syncs of the log fail now and then: what they left in doubt is written again elsewhere. */
+  readonly #isTroubled: boolean;
   /** Versions that may be unreadable, as `block:generation`. */
   readonly #rotten = new Set<string>();
   /** Where the last batch ends of which something has rotted. */
@@ -69,6 +71,7 @@ class RottenLog {
     this.#power = new PowerSupply(this.#world);
     this.#onStep = onStep;
     this.#isHasty = seed % 3 === 0;
+    this.#isTroubled = seed % 3 === 1;
     this.#sim = new SimVolume(this.#power, {
       size: byteCount(BLOCKS * BLOCK_BYTES),
       segmentBytes: kibibytes(32),
@@ -87,11 +90,17 @@ class RottenLog {
       power.plan({ loss, afterOperations: 1 + random.below(this.#isHasty ? 400 : 150) });
       const end = await power.runLife(async (machine) => {
         const volume = await this.#sim.open(machine);
-        await this.#live(volume, () => machine.alive);
-        await volume.close();
+        try {
+          await this.#live(volume, () => machine.alive);
+          await volume.close();
+        } catch (error) {
+          // It failed, and failed again elsewhere: the operator looks at the disk, and starts anew.
+          if (!this.#isTroubled || !isVarveError(error, 'VOLUME_FAILED')) throw error;
+        }
       });
       if (power.alive) power.cut();
       power.restore();
+      this.#sim.log.faults.clear();
       // What a kill leaves in the page cache alone states nothing: a cut may take it.
       if (end.kind === 'lost' && end.loss === 'kill') continue;
       if (random.chance(this.#isHasty ? 0.5 : 0.3)) this.#rotSuperblock();
@@ -124,6 +133,10 @@ class RottenLog {
       this.#model.write(offset, content);
       await volume.live().write(offset, content, { fua: false });
       if (this.#isHasty) continue;
+      if (this.#isTroubled && random.chance(0.08)) {
+        const [dropDirty, evict] = [random.chance(0.7), random.chance(0.5)];
+        this.#sim.log.failNextSync({ dropDirty, evict });
+      }
       if (random.chance(0.2)) await this.#world.sleep(random.below(10_000));
       if (!random.chance(0.4)) continue;
       const { head: written } = this.#model;
