@@ -161,9 +161,13 @@ const machine = fc.record({
 export const STEPS_MIN = 1000;
 export const CRASHES_MIN = 10;
 
-export function scriptOf(seed: number): Script {
+function machineOf(seed: number): Omit<Script, 'steps'> {
   const [about] = fc.sample(machine, { seed, numRuns: 1 });
   if (about === undefined) throw new Error('a sample has what was asked for');
+  return about;
+}
+
+export function scriptOf(seed: number): Script {
   const steps = fc.sample(step, { seed: seed ^ 0x5bd1e995, numRuns: STEPS_MIN + 20 });
   const crashes = steps.filter((one) => one.do === 'crash').length;
   const more: Step[] = [];
@@ -172,14 +176,15 @@ export function scriptOf(seed: number): Script {
     more.push({ do: 'burst', at: (i * 997) % 10_000, count: 10 });
     more.push({ do: 'crash', loss: 'cut', operations: 0 });
   }
-  return { ...about, steps: [...steps, ...more] };
+  return { ...machineOf(seed), steps: [...steps, ...more] };
 }
 
 /** As many crashes and faults as a run of `scriptOf` has, in a fifth of the steps. */
 export function hardScriptOf(seed: number): Script {
-  const [about] = fc.sample(machine, { seed, numRuns: 1 });
-  if (about === undefined) throw new Error('a sample has what was asked for');
-  return { ...about, steps: fc.sample(hardStep, { seed: seed ^ 0x5bd1e995, numRuns: 200 }) };
+  return {
+    ...machineOf(seed),
+    steps: fc.sample(hardStep, { seed: seed ^ 0x5bd1e995, numRuns: 200 }),
+  };
 }
 
 /** What `JSON.stringify` made of a script. */

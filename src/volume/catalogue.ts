@@ -4,8 +4,9 @@
  * Its changes are records in the stream; its whole is a checkpoint. No I/O here.
  *
  * Invariants:
- *   - Applying a record twice gives what applying it once gives: a checkpoint may include records
- *     that replay meets again.
+ *   - Applying a record twice gives what applying it once gives. Replay leaves out what the checkpoint
+ *     includes all the same: automatic snapshots have no record of their own, and an old deletion of
+ *     the same name would take a new one away.
  *   - It never holds more entries than a checkpoint area.
  */
 import { assert } from '../base/assert.ts';

@@ -22,6 +22,7 @@ import { needSame } from '../model/same-blocks.ts';
 import { VolumeModel } from '../model/volume-model.ts';
 import { MemoryBase } from '../support/memory-base.ts';
 import { allocationOf } from './allocation-of.ts';
+import { needFactsOnce } from './facts-once.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
@@ -89,7 +90,7 @@ class PinnedLives {
   async live(volume: Volume, isAlive: () => boolean): Promise<void> {
     const random = this.#random;
     this.#recovered(volume);
-    await volume.core.home.run(() => this.#noFactTwice(volume));
+    await needFactsOnce(volume);
     await this.#compare(volume);
     for (let step = 0; step < this.#options.steps; step++) {
       this.#options.onStep?.();
@@ -198,18 +199,6 @@ class PinnedLives {
     await volume.deleteSnapshot(label);
     this.#doubtful = undefined;
     this.#snapshots.delete(label);
-  }
-
-  /** What a crash left of a join counts on one side alone, or what is promised is too much. */
-  async #noFactTwice({ core: { undo } }: Volume): Promise<void> {
-    const facts = new Set<string>();
-    for (const batch of undo.batches()) {
-      for (const { image } of await undo.imagesOf(batch)) {
-        const fact = `${image.block}:${image.from}:${image.until}`;
-        assert(!facts.has(fact), 'a before-image is there once');
-        facts.add(fact);
-      }
-    }
   }
 
   async #compareOne(volume: Volume): Promise<void> {

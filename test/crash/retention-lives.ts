@@ -19,10 +19,10 @@ import { BLOCK_BYTES, byteCount, byteOffset, kibibytes, micros } from '../../src
 import type { BlockDevice } from '../../src/device/block-device.ts';
 import { NO_RETENTION, type RetentionPolicy } from '../../src/volume/retention-policy.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { factsOf } from '../../log/before-image.ts';
 import { RetentionModel } from '../model/retention-model.ts';
 import { needSame } from '../model/same-blocks.ts';
 import { VolumeModel } from '../model/volume-model.ts';
+import { needFactsOnce } from './facts-once.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
@@ -105,7 +105,7 @@ class RetentionLives {
     await this.#compare(volume, true);
     const isSlow = this.#options.isAimed === true && random.chance(0.6);
     if (this.#options.isAimed === true) {
-      await this.#noFactTwice(volume);
+      await needFactsOnce(volume);
       // Before the first round, which went further before the cut.
       if (random.chance(0.7)) await this.#open(volume);
     }
@@ -162,21 +162,6 @@ class RetentionLives {
   async #close(): Promise<void> {
     await this.#opened?.close();
     this.#opened = undefined;
-  }
-
-  /** What a round put and what it puts again is there once. */
-  async #noFactTwice({ core: { undo, home } }: Volume): Promise<void> {
-    await home.run(async () => {
-      const facts = new Set<string>();
-      for (const batch of undo.batches()) {
-        for (const { image } of await undo.imagesOf(batch)) {
-          for (const fact of factsOf(image)) {
-            assert(!facts.has(fact), 'a before-image is there once');
-            facts.add(fact);
-          }
-        }
-      }
-    });
   }
 
   /** Only by the wall clock: that is what hours and days go by. */

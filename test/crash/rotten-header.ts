@@ -5,14 +5,11 @@
  */
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
-import { uuidBytes } from '../../src/base/identity.ts';
-import { BLOCK_BYTES, kibibytes, slot } from '../../src/base/units.ts';
+import { BLOCK_BYTES, kibibytes } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { KIND_DATA, KIND_RECORD } from '../../src/format/layouts.ts';
-import { decodeBatch, entryOf, type Batch } from '../../log/batch.ts';
-import { slotOffset } from '../../log/geometry.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { Bench, blocksOf, put } from './bench.ts';
+import { batchesOn, dataOf } from './log-batches.ts';
 
 const NEWEST = 4;
 
@@ -48,7 +45,7 @@ async function lost(
 /** @returns how many of the two openings were not refused */
 export async function runRottenHeader(options: RottenOptions): Promise<number> {
   const { bench, random } = await lost('kill', 20, options);
-  const batches = batchesOf(bench);
+  const batches = batchesOn(bench.sim);
   const rotten = batches.at(-1 - random.below(Math.min(NEWEST, batches.length)));
   if (rotten === undefined) return 0;
   bench.sim.log.corruptBit(rotten.at + 100, 1);
@@ -66,10 +63,10 @@ export async function runRottenHeader(options: RottenOptions): Promise<number> {
 /** @returns 1 when something rotted */
 export async function runRottenPayload(options: RottenOptions): Promise<number> {
   const { bench, random } = await lost('cut', 60, options);
-  const payloads = batchesOf(bench).flatMap(({ data }) => data);
-  if (payloads.length === 0) return 0;
-  const rotten = payloads.at(-1 - random.below(Math.min(4 * NEWEST, payloads.length))) ?? 0;
-  bench.sim.log.corruptBit(rotten + random.below(BLOCK_BYTES), 1);
+  const payloads = batchesOn(bench.sim).flatMap(dataOf);
+  const rotten = payloads.at(-1 - random.below(Math.min(4 * NEWEST, payloads.length)));
+  if (rotten === undefined) return 0;
+  bench.sim.log.corruptBit(rotten.at + random.below(BLOCK_BYTES), 1);
   const isOpen = await opens(bench, () => undefined);
   assert(isOpen, 'a rotten payload costs its block, and not the volume');
   return 1;
@@ -87,38 +84,4 @@ async function opens(bench: Bench, look: (volume: Volume) => void): Promise<bool
     if (!isVarveError(error, 'VOLUME_CORRUPT')) throw error;
     return false;
   }
-}
-
-interface BatchPlace {
-  /** Of its header. */
-  readonly at: number;
-  /** Of the payloads that are data. */
-  readonly data: readonly number[];
-}
-
-/** Where batches lie on the log, in the order in which they were written. */
-function batchesOf({ sim }: Bench): readonly BatchPlace[] {
-  const found: (BatchPlace & { readonly lsn: number })[] = [];
-  const uuid = uuidBytes(sim.uuid);
-  const { geometry } = sim;
-  for (let at: number = slotOffset(geometry, slot(0)); at < geometry.logBytes; at += BLOCK_BYTES) {
-    const block = new Uint8Array(BLOCK_BYTES);
-    sim.log.platter.read(at, block);
-    const batch = decodeBatch(block, uuid);
-    if (batch === undefined) continue;
-    found.push({ at, lsn: batch.header.lsn, data: dataOf(batch, at) });
-  }
-  return found.sort((one, other) => one.lsn - other.lsn);
-}
-
-/** Where payloads of a batch lie; those of records are read by every opening, and refuse it. */
-function dataOf(batch: Batch, at: number): readonly number[] {
-  const data: number[] = [];
-  let payload = at;
-  for (let i = 0; i < batch.header.entryCount; i++) {
-    const { kind } = entryOf(batch, i);
-    if (kind === KIND_DATA || kind === KIND_RECORD) payload += BLOCK_BYTES;
-    if (kind === KIND_DATA) data.push(payload);
-  }
-  return data;
 }

@@ -8,6 +8,7 @@ import { slotOffset } from '../../log/geometry.ts';
 import { decodeSegmentHeader } from '../../log/summary.ts';
 import { decodeSuperblock } from '../../log/superblock.ts';
 import { Bench, blocksOf, get, put, unreadable } from './bench.ts';
+import { logBlock } from './log-batches.ts';
 import { runRottenHeader, runRottenPayload } from './rotten-header.ts';
 import { runRottenLog } from './rotten-log.ts';
 
@@ -39,11 +40,9 @@ describe('what an opening has shown', () => {
         plan({ loss: 'cut', afterOperations: 100 + 7 * seed });
         for (let i = 1; ; i++) await put(volume, i % 20, blocksOf(i));
       });
-      const sequences = SUPERBLOCK_BLOCKS.map((block) => {
-        const bytes = new Uint8Array(BLOCK_BYTES);
-        bench.sim.log.platter.read(block * BLOCK_BYTES, bytes);
-        return decodeSuperblock(bytes)?.sequence;
-      });
+      const sequences = SUPERBLOCK_BLOCKS.map(
+        (block) => decodeSuperblock(logBlock(bench.sim, block * BLOCK_BYTES))?.sequence,
+      );
       // The cut may have torn one of them, and then the other is needed.
       const [one, other] = sequences;
       if (one === undefined || other === undefined) continue;
@@ -77,18 +76,13 @@ describe('what an opening has shown', () => {
         await bench.world.sleep(3000);
       }
     });
-    const blockAt = (at: number): Uint8Array => {
-      const bytes = new Uint8Array(BLOCK_BYTES);
-      log.platter.read(at, bytes);
-      return bytes;
-    };
     let last = 0;
     let isTold = false;
     for (let i = 0; i < geometry.slotCount; i++) {
       const start = slotOffset(geometry, slot(i));
-      const firstLsn = decodeSegmentHeader(blockAt(start), uuid)?.firstLsn;
+      const firstLsn = decodeSegmentHeader(logBlock(bench.sim, start), uuid)?.firstLsn;
       for (let at: number = start; at < start + geometry.segmentBytes; at += BLOCK_BYTES) {
-        const batch = decodeBatch(blockAt(at), uuidBytes(uuid));
+        const batch = decodeBatch(logBlock(bench.sim, at), uuidBytes(uuid));
         if (firstLsn === undefined) continue;
         const lsn = firstLsn + at - start - BLOCK_BYTES;
         const isFlushed = at > start ? lsn < endLsn : firstLsn < endLsn;

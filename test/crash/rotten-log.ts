@@ -6,7 +6,6 @@
  */
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
-import { uuidBytes } from '../../src/base/identity.ts';
 import {
   BLOCK_BYTES,
   byteCount,
@@ -14,17 +13,18 @@ import {
   kibibytes,
   slot as slotOf,
 } from '../../src/base/units.ts';
-import { FLAG_START, KIND_DATA, KIND_RECORD, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
+import { SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { decodeBatch, endOf, entryOf, type Batch } from '../../log/batch.ts';
+import { endOf } from '../../log/batch.ts';
 import { slotOffset } from '../../log/geometry.ts';
 import { decodeSegmentHeader } from '../../log/summary.ts';
-import { decodeSuperblock } from '../../log/superblock.ts';
+import { decodeSuperblock, type Superblock } from '../../log/superblock.ts';
 import { VolumeModel } from '../model/volume-model.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { batchesOn, dataOf, logBlock, type PlacedPayload } from './log-batches.ts';
 
 const BLOCKS = 40;
 const LIVES = 4;
@@ -37,15 +37,6 @@ const WRITE_BLOCKS_MAX = 3;
 export interface RottenLogOptions {
   readonly seed: number;
   readonly onStep?: () => void;
-}
-
-/** A payload that is data, and which version it is. */
-interface Payload {
-  readonly at: number;
-  readonly block: number;
-  readonly generation: number;
-  /** Of its batch. */
-  readonly endLsn: number;
 }
 
 class RottenLog {
@@ -164,12 +155,10 @@ class RottenLog {
 
   /** Mostly the newer one; where both are whole: a cut may have torn one, and needs the other. */
   #rotSuperblock(): void {
-    const [one, other] = SUPERBLOCK_BLOCKS.map(
-      (block) => decodeSuperblock(this.#blockAt(block * BLOCK_BYTES))?.sequence,
-    );
+    const [one, other] = this.#superblocks();
     if (one === undefined || other === undefined) return;
-    const isNewest = this.#random.chance(0.8);
-    const place = SUPERBLOCK_BLOCKS[isNewest === one > other ? 0 : 1] * BLOCK_BYTES;
+    const isFirst = this.#random.chance(0.8) === one.sequence > other.sequence;
+    const place = SUPERBLOCK_BLOCKS[isFirst ? 0 : 1] * BLOCK_BYTES;
     const [at, bit] = [place + this.#random.between(12, 100), this.#random.below(8)];
     this.#sim.log.corruptBit(at, bit);
     // It may be all that states something durable that has rotted already.
@@ -191,52 +180,27 @@ class RottenLog {
   }
 
   /** Data of batches that something states to be durable, in the order in which it was written. */
-  #stated(): { readonly payloads: readonly Payload[]; readonly stated: number } {
-    const { geometry, uuid } = this.#sim;
-    const volume = uuidBytes(uuid);
-    const batches: { readonly at: number; readonly batch: Batch }[] = [];
-    let stated = 0;
-    const states = (lsn: number | undefined): void => {
-      stated = Math.max(stated, lsn ?? 0);
-    };
-    for (const block of SUPERBLOCK_BLOCKS) {
-      states(decodeSuperblock(this.#blockAt(block * BLOCK_BYTES))?.durableLsn);
-    }
-    for (let i = 0; i < geometry.slotCount; i++) {
-      const start = slotOffset(geometry, slotOf(i));
-      states(decodeSegmentHeader(this.#blockAt(start), uuid)?.durableLsn);
-      for (let inside = BLOCK_BYTES; inside < geometry.segmentBytes; inside += BLOCK_BYTES) {
-        const batch = decodeBatch(this.#blockAt(start + inside), volume);
-        if (batch === undefined) continue;
-        batches.push({ at: start + inside, batch });
-        states(batch.header.durableLsn);
-      }
-    }
-    batches.sort((one, other) => one.batch.header.lsn - other.batch.header.lsn);
+  #stated(): { readonly payloads: readonly PlacedPayload[]; readonly stated: number } {
+    const sim = this.#sim;
+    const { geometry, uuid } = sim;
+    const batches = batchesOn(sim);
+    const slots = Array.from({ length: geometry.slotCount }, (_, i) =>
+      slotOffset(geometry, slotOf(i)),
+    );
+    const stated = Math.max(
+      ...this.#superblocks().map((one) => one?.durableLsn ?? 0),
+      ...slots.map((at) => decodeSegmentHeader(logBlock(sim, at), uuid)?.durableLsn ?? 0),
+      ...batches.map(({ batch }) => batch.header.durableLsn),
+    );
     const durable = batches.filter(({ batch }) => endOf(batch) <= stated);
-    return { payloads: durable.flatMap(({ at, batch }) => dataOf(batch, at)), stated };
+    return { payloads: durable.flatMap(dataOf), stated };
   }
 
-  #blockAt(offset: number): Uint8Array {
-    const bytes = new Uint8Array(BLOCK_BYTES);
-    this.#sim.log.platter.read(offset, bytes);
-    return bytes;
+  #superblocks(): readonly (Superblock | undefined)[] {
+    return SUPERBLOCK_BLOCKS.map((block) =>
+      decodeSuperblock(logBlock(this.#sim, block * BLOCK_BYTES)),
+    );
   }
-}
-
-/** Payloads of records are read by every opening, and refuse it. */
-function dataOf(batch: Batch, header: number): readonly Payload[] {
-  const data: Payload[] = [];
-  const endLsn = endOf(batch);
-  let at = header;
-  let { generation }: { generation: number } = batch.header;
-  for (let i = 0; i < batch.header.entryCount; i++) {
-    const { kind, flags, block } = entryOf(batch, i);
-    if ((flags & FLAG_START) !== 0) generation += 1;
-    if (kind === KIND_DATA || kind === KIND_RECORD) at += BLOCK_BYTES;
-    if (kind === KIND_DATA) data.push({ at, block, generation, endLsn });
-  }
-  return data;
 }
 
 /** @returns how many payloads rotted */
