@@ -16,8 +16,9 @@ const POINTS = ['horizon', 'settled'] as const;
 /** Seeds that find what most others don't; from there on all are tried. */
 const QUICK: Partial<Record<SyncPoint, number>> = {
   recovery: 202,
-  settled: 130,
-  reslot: 36,
+  settled: 135,
+  reslot: 50,
+  checkpoint: 27,
   'create-log': 30,
   'create-final': 52,
   'create-sums': 29,
