@@ -117,6 +117,7 @@ export class Log {
       onDurable: options.onDurable,
       onReslot: options.onReslot,
       onFail: options.onFail,
+      state: () => this.publish({}, 'settled'),
     });
     this.stream = new LogStream({
       volume: superblock.volume,

@@ -5,6 +5,8 @@
  * writes, one at a time on the whole device. Invariants:
  *   - durable <= written <= sealed <= next; all but `written` only grow.
  *   - A sync covers the writes that had settled when it began, and nothing later.
+ *   - What is durable is stated so soon after, and that is durable itself after a second of silence: else
+ *     rot in the last batch would pass for a torn tail.
  *   - A failed sync is believed in nothing: it swallowed the report for every page that was dirty.
  *     So all that was written since the last good sync is written again, in other slots, and
  *     synced, before anybody is answered. Where that fails too the writer has failed for good.
@@ -50,6 +52,11 @@ export interface WriterOptions extends SegmentWriterOptions {
   /** The stream from `from` on lies elsewhere now. */
   readonly onReslot: (from: Lsn, moves: readonly Move[]) => void;
   readonly onFail: (error: VarveError) => void;
+  /**
+   * States elsewhere what is durable: the segment has no room for it. Durable when it returns.
+   * @throws VarveError VOLUME_FAILED
+   */
+  readonly state: () => Promise<void>;
 }
 
 export class LogWriter {
@@ -135,6 +142,10 @@ export class LogWriter {
     if (stream.nextLsn - this.#durable.lsn > this.#options.ring.size / 2) {
       this.requestDurable(stream.nextLsn);
     }
+    this.#syncWhenIdle();
+  }
+
+  #syncWhenIdle(): void {
     this.#cancelIdle ??= this.#options.timers.after(SYNC_IDLE_MS, () => {
       this.#cancelIdle = undefined;
       this.requestDurable(this.#attached().nextLsn);
@@ -341,11 +352,26 @@ export class LogWriter {
       this.#cancelClaim = undefined;
       const stream = this.#attached();
       const quiet = stream.nextLsn === this.#durable.lsn && this.#claimed < this.#durable.lsn;
-      if (!quiet || this.#failure !== undefined || !stream.canClaim) return;
+      if (!quiet || this.#failure !== undefined) return;
+      if (!stream.canClaim) {
+        void this.#state(this.#durable.lsn);
+        return;
+      }
       stream.putClaim();
       this.#claimed = stream.nextLsn;
       this.#kick();
+      this.#syncWhenIdle();
     });
+  }
+
+  async #state(position: Lsn): Promise<void> {
+    try {
+      await this.#options.state();
+      if (position > this.#claimed) this.#claimed = position;
+    } catch (error) {
+      // It was told to who waits, and no more is claimed.
+      if (error !== this.#failure) throw error;
+    }
   }
 
   /** A write or sync failed: all since the last good sync is in doubt, whoever wrote it. */

@@ -8,7 +8,7 @@ import { slotOffset } from '../../log/geometry.ts';
 import { decodeSegmentHeader } from '../../log/summary.ts';
 import { decodeSuperblock } from '../../log/superblock.ts';
 import { Bench, blocksOf, get, put, unreadable } from './bench.ts';
-import { logBlock } from './log-batches.ts';
+import { batchesOn, dataOf, logBlock } from './log-batches.ts';
 import { runRottenHeader, runRottenPayload } from './rotten-header.ts';
 import { runRottenLog } from './rotten-log.ts';
 
@@ -28,6 +28,37 @@ describe('what an opening has shown', () => {
     let rotten = 0;
     for (let seed = 580; seed <= 600; seed++) rotten += await runRottenPayload({ seed });
     expect(rotten).toBeGreaterThan(15);
+  });
+
+  // The segment had no room left for the batch that states what is durable, so nothing ever did. Rot
+  // in the last payload, an hour later, passed for a torn tail: flushed data was gone without a word.
+  // And after a FUA write the batch that states it was never synced, so a cut took it.
+  test.each([
+    ['where its segment is full', false],
+    ['after FUA writes', true],
+  ])('is all of it when the last payload rots on an idle disk, %s', async (_, fua) => {
+    for (let seed = 1; seed <= 10; seed++) {
+      const bench = await Bench.create(seed);
+      let last = -1;
+      await bench.lose('cut', async (volume) => {
+        const { stream } = volume.core.log;
+        do {
+          last += 1;
+          await put(volume, last, blocksOf(100 + last), fua);
+          if (!fua) await volume.live().flush();
+          await bench.world.sleep(2000);
+        } while (fua ? last < 7 : stream.canClaim);
+        await bench.world.sleep(3_600_000_000);
+      });
+      const payload = batchesOn(bench.sim)
+        .flatMap(dataOf)
+        .findLast(({ block }) => block === last);
+      bench.sim.log.corruptBit((payload?.at ?? 0) + 5, 1);
+      await bench.use(async (volume) => {
+        expect(volume.core.recovery.cut).toBeUndefined();
+        expect([...(await unreadable(volume.live(), 0, last + 1)).keys()]).toEqual([last]);
+      });
+    }
   });
 
   // Only one copy of the superblock knew of the last round. When that copy rotted, the other led to

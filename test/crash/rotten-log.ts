@@ -33,6 +33,8 @@ const WRITES = 60;
 /** Where every third seed's never wait: slots are used again as soon as a round has freed them. */
 const HASTY_WRITES = 250;
 const WRITE_BLOCKS_MAX = 3;
+/** Every seventh seed's fall silent now and then: something durable states by then what is durable. */
+const SILENCE_US = 3_000_000;
 
 export interface RottenLogOptions {
   readonly seed: number;
@@ -49,6 +51,11 @@ class RottenLog {
   readonly #isHasty: boolean;
   /** Syncs of the log fail now and then: what they left in doubt is written again elsewhere. */
   readonly #isTroubled: boolean;
+  readonly #isSilent: boolean;
+  /** Half of those write with FUA alone. */
+  readonly #isFua: boolean;
+  /** Was flushed before a silence. */
+  #silent = 0;
   /** Versions that may be unreadable, as `block:generation`. */
   readonly #rotten = new Set<string>();
   /** Where the last batch ends of which something has rotted. */
@@ -63,6 +70,8 @@ class RottenLog {
     this.#onStep = onStep;
     this.#isHasty = seed % 3 === 0;
     this.#isTroubled = seed % 3 === 1;
+    this.#isSilent = seed % 7 === 0;
+    this.#isFua = seed % 14 === 0;
     this.#sim = new SimVolume(this.#power, {
       size: byteCount(BLOCKS * BLOCK_BYTES),
       segmentBytes: kibibytes(32),
@@ -78,7 +87,7 @@ class RottenLog {
     await this.#world.run(() => this.#sim.format(power.life));
     for (let life = 0; life < LIVES; life++) {
       const loss = random.chance(0.8) ? 'cut' : 'kill';
-      power.plan({ loss, afterOperations: 1 + random.below(this.#isHasty ? 400 : 150) });
+      power.plan({ loss, afterOperations: 1 + random.below(this.#operationsMax) });
       const end = await power.runLife(async (machine) => {
         const volume = await this.#sim.open(machine);
         try {
@@ -92,6 +101,7 @@ class RottenLog {
       if (power.alive) power.cut();
       power.restore();
       this.#sim.log.faults.clear();
+      this.#checkStated();
       // What a kill leaves in the page cache alone states nothing: a cut may take it.
       if (end.kind === 'lost' && end.loss === 'kill') continue;
       if (random.chance(this.#isHasty ? 0.5 : 0.3)) this.#rotSuperblock();
@@ -102,6 +112,11 @@ class RottenLog {
       await this.#live(volume, () => false);
       await volume.close();
     });
+  }
+
+  get #operationsMax(): number {
+    if (this.#isHasty) return 400;
+    return this.#isSilent ? 600 : 150;
   }
 
   async #live(volume: Volume, isAlive: () => boolean): Promise<void> {
@@ -122,7 +137,7 @@ class RottenLog {
       const offset = byteOffset(random.below(BLOCKS - count) * BLOCK_BYTES);
       const content = random.bytes(count * BLOCK_BYTES);
       this.#model.write(offset, content);
-      await volume.live().write(offset, content, { fua: false });
+      await volume.live().write(offset, content, { fua: this.#isFua });
       if (this.#isHasty) continue;
       if (this.#isTroubled && random.chance(0.08)) {
         const [dropDirty, evict] = [random.chance(0.7), random.chance(0.5)];
@@ -131,8 +146,21 @@ class RottenLog {
       if (random.chance(0.2)) await this.#world.sleep(random.below(10_000));
       if (!random.chance(0.4)) continue;
       const { head: written } = this.#model;
-      await volume.live().flush();
+      if (!this.#isFua) await volume.live().flush();
       this.#flushed = written;
+      if (!this.#isSilent || written % 5 !== 0) continue;
+      await this.#world.sleep(SILENCE_US);
+      this.#silent = written;
+      if (random.chance(0.3)) this.#power.plan({ loss: 'cut', afterOperations: 1 });
+    }
+  }
+
+  /** Else rot in it would pass for a torn tail. */
+  #checkStated(): void {
+    const { stated } = this.#stated();
+    for (const { generation, endLsn } of batchesOn(this.#sim).flatMap(dataOf)) {
+      if (generation > this.#silent) continue;
+      assert(endLsn <= stated, `generation ${generation}, flushed long ago, is stated durable`);
     }
   }
 
