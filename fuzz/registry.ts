@@ -46,6 +46,7 @@ import { fuzzer as volumeShortLives } from './volume/short-lives.fuzz.ts';
 import { fuzzer as volumeStaleSums } from './volume/stale-sums.fuzz.ts';
 import { fuzzer as volumeTornRequests } from './volume/torn-requests.fuzz.ts';
 import { fuzzer as volumeTrouble } from './volume/trouble.fuzz.ts';
+import { fuzzer as volumeWrittenMode } from './volume/written-mode.fuzz.ts';
 
 export const FUZZERS: readonly Fuzzer[] = [
   formatChecksums,
@@ -92,4 +93,5 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeStaleSums,
   volumeTornRequests,
   volumeTrouble,
+  volumeWrittenMode,
 ];

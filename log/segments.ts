@@ -7,6 +7,8 @@
  *     position the newer one is known. Each live segment begins in the stream where the one before
  *     it ends; only the newest is open.
  *   - A slot holds at most one live segment; a slot that is free is in the free list once.
+ *   - What is given up after a failed sync keeps its slots until it is durable elsewhere, if slots
+ *     suffice: a process that is killed before that leaves it to the page cache.
  */
 import { assert } from '../src/base/assert.ts';
 import {
@@ -53,6 +55,8 @@ export class SegmentTable {
   readonly geometry: LogGeometry;
   readonly #live: Segment[] = [];
   readonly #free: Slot[] = [];
+  /** Of what was given up, and is not durable elsewhere yet. */
+  readonly #held: Slot[] = [];
   #nextSequence: SegmentSequence;
 
   /** @param next - a sequence above every one that was used */
@@ -131,14 +135,16 @@ export class SegmentTable {
 
   /**
    * Ends the table at `from`: what lay behind it has no place any more. Slots that held nothing
-   * else are free again, behind all others, so that a slot that failed is tried last.
+   * else are free again with `moved`, behind all others, so that a slot that failed is tried last; at
+   * once where others don't suffice, or when what they held was written again itself.
    */
   cut(from: Lsn): readonly Part[] {
     const parts = this.behind(from);
+    const holds = this.#held.length === 0 && parts.length <= this.#free.length;
     for (const { segment } of parts) {
       if (segment.firstLsn >= from) {
         assert(this.#live.pop() !== undefined, 'a segment behind the cut is live');
-        this.#free.push(segment.slot);
+        (holds ? this.#held : this.#free).push(segment.slot);
       } else {
         assert(segment.header === undefined, 'a segment that is durable in part has its header');
         segment.endLsn = from;
@@ -147,6 +153,11 @@ export class SegmentTable {
       }
     }
     return parts;
+  }
+
+  /** What was cut is durable in other slots. */
+  moved(): void {
+    this.#free.push(...this.#held.splice(0));
   }
 
   /** The live segment that holds `position`. */
@@ -187,11 +198,10 @@ export class SegmentTable {
       previous === undefined || previous.sequence < this.#nextSequence,
       'a new segment gets a new sequence',
     );
+    const slots = [...this.#free, ...this.#held, ...this.#live.map((segment) => segment.slot)];
     assert(
-      new Set([...this.#free, ...this.#live.map((segment) => segment.slot)]).size ===
-        this.geometry.slotCount &&
-        this.#free.length + this.#live.length === this.geometry.slotCount,
-      'every slot is either free or live, once',
+      new Set(slots).size === slots.length && slots.length === this.geometry.slotCount,
+      'every slot is free, held or live, once',
     );
   }
 }

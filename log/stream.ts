@@ -145,6 +145,7 @@ export class LogStream {
    * Whether a request of so many payload blocks and entries fits now.
    * @param reserved - true when it may use the slot kept back for the catalogue
    * @returns `ring`: wait for a sync; `log`: wait for recycling
+   *   A log with few free slots syncs before each new segment: what is not durable may have to move
    */
   room(payloads: number, entries: number, reserved: boolean): Room {
     const segment = this.#segments.newest;
@@ -156,8 +157,17 @@ export class LogStream {
     // Each further segment may cut a batch in two, which costs one more header.
     const further = blocks <= left ? 0 : Math.ceil((blocks - left) / (sure - 1));
     if (further > this.#segments.freeSlots - (reserved ? 0 : SLOTS_RESERVED)) return 'log';
+    if (further > 0 && !this.#staysMovable(further)) return 'ring';
     const bytes = (blocks + further) * BLOCK_BYTES;
     return bytes <= this.#ring.room(this.#options.durable().lsn) ? 'yes' : 'ring';
+  }
+
+  /** Whether all that is not durable would find other slots after a failed sync, beside its own. */
+  #staysMovable(further: number): boolean {
+    const { lsn: durable } = this.#options.durable();
+    if (this.#ring.head === durable) return true;
+    const parts = this.#segments.behind(durable).length + further;
+    return parts <= this.#segments.freeSlots - further;
   }
 
   /** Bytes of stream that clients can still put before the log is full. */

@@ -433,6 +433,7 @@ export class LogWriter {
     const written = this.#written;
     await this.#options.device.sync('reslot');
     this.syncs += 1;
+    this.#options.segments.moved();
     this.#advance(written);
   }
 

@@ -176,8 +176,9 @@ export const SYNC_MUTANTS: readonly Mutant[] = [
     law: 4,
     story: 'a snapshot is answered when its record is in the ring',
     file: 'src/volume/moments.ts',
-    find: 'await log.writer.waitDurable(log.stream.nextLsn);',
-    replace: 'log.writer.requestDurable(log.stream.nextLsn);\n      await Promise.resolve();',
+    find: 'await log.writer.waitDurable(log.stream.nextLsn);\n      catalogue',
+    replace:
+      'log.writer.requestDurable(log.stream.nextLsn);\n      await Promise.resolve();\n      catalogue',
     fuzzers: LIVES,
   },
   {
@@ -226,6 +227,15 @@ export const SYNC_MUTANTS: readonly Mutant[] = [
     find: '    this.#written = from;\n    const target = stream.sealedLsn;',
     replace: '    const target = stream.sealedLsn;',
     fuzzers: TROUBLE,
+  },
+  {
+    name: 'given-up-slots-used-at-once',
+    law: 1,
+    story: 'what a failed sync left is overwritten while it is written again: a kill finds neither',
+    file: 'log/segments.ts',
+    find: 'const holds = this.#held.length === 0 &&',
+    replace: 'const holds = this.#held.length < 0 &&',
+    fuzzers: ['volume-written-mode', ...TROUBLE],
   },
   {
     name: 'page-cache-believed-at-recovery',

@@ -422,7 +422,7 @@ export class Moments {
     const { log, catalogue } = this.#core;
     let room = log.stream.room(1, 1, true);
     while (room === 'ring') {
-      await log.writer.waitDurable(log.writer.contentEnd);
+      await log.writer.waitDurable(log.stream.nextLsn);
       room = log.stream.room(1, 1, true);
     }
     if (room === 'log') {

@@ -218,48 +218,6 @@ describe('a crash while what was in doubt is written again', () => {
   );
 });
 
-describe('what was written, and answered, before a sync failed', () => {
-  test.each(CACHES.slice(0, 2))(
-    'survives a kill while it is written again, where the cache %s',
-    async (_, fault) => {
-      // Recovery went on with what was laid out anew, though that was only a beginning.
-      let killed = 0;
-      for (let operations = 1; operations <= 24; operations++) {
-        const bench = await Bench.create(operations, {
-          size: mebibytes(1),
-          slots: 40,
-          requestBytesMax: kibibytes(512),
-          ringBytes: mebibytes(2),
-        });
-        let answered = 0;
-        const end = await bench.untilLost('kill', async (volume, plan) => {
-          volume.setWriteMode('written');
-          await put(volume, 200, blocksOf(1), true);
-          bench.sim.log.failNextSync({ ...fault, point: 'commit' });
-          for (let i = 0; i < 40; i++) {
-            await put(volume, i * 4, blocksOf(100 + i, 4));
-            answered = i + 1;
-          }
-          plan({ loss: 'kill', afterOperations: operations });
-          await volume.live().flush();
-          await bench.world.sleep(1000);
-        });
-        if (end.kind === 'lost') killed += 1;
-        expect(answered).toBe(40);
-        for (const loss of ['kill', 'cut'] as const) {
-          await bench.lose(loss, async (volume) => {
-            for (let i = 0; i < answered; i++) {
-              expect(await holds(volume.live(), i * 4, [blocksOf(100 + i, 4)])).toBe(0);
-            }
-            volume.core.check();
-          });
-        }
-      }
-      expect(killed).toBeGreaterThan(10);
-    },
-  );
-});
-
 describe('a recovery whose sync fails', () => {
   test.each(CACHES)('told nobody what it found, where the cache %s', async (_, fault) => {
     const bench = await Bench.create(6);
