@@ -8,7 +8,8 @@
  *   - Above the highest position that any header or superblock states to be durable, payloads are
  *     read and verified too.
  *   - Where something states that the bad batch was durable, it is damage: VOLUME_CORRUPT, and
- *     nothing is cut. Else it is a torn tail. A read error is neither, and is passed on.
+ *     nothing is cut. Else it is a torn tail. A read error is neither, and is passed on, unless the
+ *     history is the same whatever the block holds.
  */
 import { VarveError } from '../src/base/errors.ts';
 import {
@@ -41,8 +42,8 @@ const AHEAD_BYTES = mebibytes(64);
 
 export interface ReplayHandler {
   segment(segment: ReadSegmentHeader): void;
-  /** @param payloads - reads the batch's payload blocks, for its records */
-  batch(batch: Batch, payloads: () => Promise<Uint8Array>): Promise<void> | undefined;
+  /** @param payload - reads a block of the batch from the device, by its position, for its records */
+  batch(batch: Batch, payload: (at: Lsn) => Promise<Uint8Array>): Promise<void> | undefined;
 }
 
 export interface Cut {
@@ -239,7 +240,7 @@ export class Replay {
       if (!(await this.#reader.isWhole(found.segment, batch))) return false;
       this.#verified += 1;
     }
-    await this.#handler.batch(batch, () => this.#reader.payloads(found.segment, batch));
+    await this.#handler.batch(batch, (at) => this.#reader.blockAt(found.segment, at));
     found.end = end;
     found.chain = batch.checksum;
     found.batches += 1;
@@ -287,6 +288,8 @@ export class Replay {
         cutRegions.push({ offset, length: byteCount(stop - from) });
       }
     }
+    const refusal = this.#refusalBehind(found, end);
+    if (refusal !== undefined) throw refusal;
     if (this.#claimed > end) {
       throw new VarveError(
         'VOLUME_CORRUPT',
@@ -316,6 +319,23 @@ export class Replay {
         ),
       ),
     };
+  }
+
+  /**
+   * A block that could not be read, and may have been a header that leads on from the end, or states
+   * that what was called torn was durable. Where it lies in what was taken it is neither: each header
+   * of that was read, or is listed. After a close in order the superblock says where the
+   * end is, and nothing lies behind it.
+   */
+  #refusalBehind(found: readonly Found[], end: Lsn): VarveError | undefined {
+    if (this.#super.clean && this.#super.durableLsn === end) return undefined;
+    const isTaken = (at: number): boolean =>
+      found.some((one) => {
+        const inside = at - slotOffset(this.#super.geometry, one.segment.slot) - BLOCK_BYTES;
+        return inside >= 0 && inside < one.end - one.segment.firstLsn;
+      });
+    for (const [at, error] of this.#reader.refused) if (!isTaken(at)) return error;
+    return undefined;
   }
 
   /** What was taken, above what is stated durable. */

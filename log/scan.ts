@@ -1,20 +1,32 @@
 /**
  * Reading segments back, as recovery needs them: headers, summaries, batches one after the other.
  * Nothing here decides what to believe; that is `replay.ts`.
+ *
+ * Invariant: a block that may be a header, and that the device refuses, is passed over and remembered
+ * in `refused`. A payload that it refuses is thrown: it is neither whole nor torn.
  */
 import { crc32c } from '../src/base/crc32c.ts';
-import { isVarveError } from '../src/base/errors.ts';
+import { isVarveError, type VarveError } from '../src/base/errors.ts';
 import { uuidBytes, type Uuid } from '../src/base/identity.ts';
-import { BLOCK_BYTES, byteOffset, type Lsn, type Slot } from '../src/base/units.ts';
+import {
+  BLOCK_BYTES,
+  byteOffset,
+  type ByteOffset,
+  type Lsn,
+  type Slot,
+} from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
+import { readNarrowed } from '../src/device/read-narrowed.ts';
 import { bindChecksum, volumeSeed } from '../src/format/block-checksum.ts';
 import { FLAG_START, KIND_DATA, KIND_RECORD } from '../src/format/layouts.ts';
 import { decodeBatch, endOf, entryOf, startsWithBatchMagic, type Batch } from './batch.ts';
 import { slotOffset, type LogGeometry } from './geometry.ts';
-import { readStrictly, Slots } from './slots.ts';
+import { readStrictly, Slots, TolerantReads } from './slots.ts';
 import type { ReadSegmentHeader } from './summary.ts';
 
 const WINDOW_BYTES = 1024 * 1024;
+/** Blocks that are passed over: with more of them the device as a whole is to blame. */
+const REFUSALS_MAX = 256;
 
 export interface Survey {
   readonly headers: readonly ReadSegmentHeader[];
@@ -36,33 +48,62 @@ export class SlotReader {
   readonly #device: LowerDevice;
   readonly #geometry: LogGeometry;
   readonly #slots: Slots;
+  /** Derived: the headers tell the same as a summary that can't be read. */
+  readonly #summaries: Slots;
   readonly #volumeBytes: Uint8Array;
   readonly #seed: number;
+  readonly #refused = new Map<number, VarveError>();
   #window = new Uint8Array(0);
   #windowAt = -1;
+  /** Blocks of the window that the device refuses. */
+  #windowBad: ReadonlyMap<number, VarveError> = new Map();
 
   constructor(device: LowerDevice, geometry: LogGeometry, volume: Uuid) {
     this.#device = device;
     this.#geometry = geometry;
     this.#slots = new Slots(readStrictly(device), geometry, volume);
+    this.#summaries = new Slots(new TolerantReads(device).read, geometry, volume);
     this.#volumeBytes = uuidBytes(volume);
     this.#seed = volumeSeed(volume);
   }
 
-  /** Every slot's header, each read a second time where the first one was not to be believed. */
+  /** By where they lie: blocks that may be headers, and were passed over. */
+  get refused(): ReadonlyMap<number, VarveError> {
+    return this.#refused;
+  }
+
+  /**
+   * Every slot's header, each read a second time where the first one was not to be believed.
+   * @throws VarveError DEVICE_IO when the device refuses very much
+   */
   async survey(): Promise<Survey> {
     const headers: ReadSegmentHeader[] = [];
     const headless: ReadSegmentHeader[] = [];
     for (const slot of this.#slots.all()) {
-      const header = (await this.#slots.header(slot)) ?? (await this.#slots.header(slot));
+      const header = await this.#orPass(
+        slotOffset(this.#geometry, slot),
+        async () => (await this.#slots.header(slot)) ?? (await this.#slots.header(slot)),
+      );
       if (header !== undefined) {
         headers.push(header);
         continue;
       }
-      const batch = await this.#slots.batch(this.#slots.batchesAt(slot));
+      const first = this.#slots.batchesAt(slot);
+      const batch = await this.#orPass(first, () => this.#slots.batch(first));
       if (batch !== undefined) headless.push(headerOf(slot, batch));
     }
     return { headers, headless };
+  }
+
+  async #orPass<T>(at: number, read: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      this.#refused.set(at, error);
+      if (this.#refused.size > REFUSALS_MAX) throw error;
+      return undefined;
+    }
   }
 
   /**
@@ -97,10 +138,10 @@ export class SlotReader {
 
   /**
    * The batches of a closed segment as its summary lists them.
-   * @returns undefined when there is none that belongs to this segment and is whole
+   * @returns undefined when there is none that belongs to this segment, is whole, and can be read
    */
   async summary(segment: ReadSegmentHeader): Promise<readonly Batch[] | undefined> {
-    const summary = await this.#slots.summary(segment.slot);
+    const summary = await this.#summaries.summary(segment.slot);
     if (summary?.footer.sequence !== segment.sequence) return undefined;
     const { footer, batches } = summary;
     let position = segment.firstLsn;
@@ -118,17 +159,30 @@ export class SlotReader {
   }
 
   /**
-   * The batch header at `position` of a segment, or undefined when there is none of this volume. It
-   * is read a second time before that is said: a device may have answered with what lies elsewhere.
+   * The batch header at `position` of a segment, or undefined when there is none of this volume, or
+   * none that can be read. It is read a second time before that is said: a device may have answered
+   * with what lies elsewhere.
    */
   async batchAt(segment: ReadSegmentHeader, position: Lsn): Promise<Batch | undefined> {
+    const at = this.#placeOf(segment, position);
+    return await this.#orPass(at, () => this.#batchAt(segment, position));
+  }
+
+  #placeOf(segment: ReadSegmentHeader, position: Lsn): ByteOffset {
     const inside = BLOCK_BYTES + (position - segment.firstLsn);
-    if (inside + BLOCK_BYTES > this.#geometry.segmentBytes) return undefined;
-    const at = slotOffset(this.#geometry, segment.slot) + inside;
+    return byteOffset(slotOffset(this.#geometry, segment.slot) + inside);
+  }
+
+  async #batchAt(segment: ReadSegmentHeader, position: Lsn): Promise<Batch | undefined> {
+    const at = this.#placeOf(segment, position);
+    const { segmentBytes } = this.#geometry;
+    if (at + BLOCK_BYTES > slotOffset(this.#geometry, segment.slot) + segmentBytes) {
+      return undefined;
+    }
     const found = this.#batchIn(await this.#block(at), segment, position);
     if (found !== undefined) return found;
-    await this.#fill(at, BLOCK_BYTES);
-    return this.#batchIn(this.#window, segment, position);
+    this.#windowAt = -1;
+    return this.#batchIn(await this.#block(at, BLOCK_BYTES), segment, position);
   }
 
   #batchIn(bytes: Uint8Array, segment: ReadSegmentHeader, position: Lsn): Batch | undefined {
@@ -148,11 +202,17 @@ export class SlotReader {
   async payloads(segment: ReadSegmentHeader, batch: Batch): Promise<Uint8Array> {
     const bytes = new Uint8Array(batch.header.payloadBlocks * BLOCK_BYTES);
     if (bytes.length === 0) return bytes;
-    const inside = 2 * BLOCK_BYTES + (batch.header.lsn - segment.firstLsn);
-    const at = byteOffset(slotOffset(this.#geometry, segment.slot) + inside);
+    const at = byteOffset(this.#placeOf(segment, batch.header.lsn) + BLOCK_BYTES);
     await this.#device.read(at, bytes);
     if (this.#fit(batch, bytes)) return bytes;
     await this.#device.read(at, bytes);
+    return bytes;
+  }
+
+  /** One block of the stream in this segment, as it lies there now. */
+  async blockAt(segment: ReadSegmentHeader, position: Lsn): Promise<Uint8Array> {
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    await this.#device.read(this.#placeOf(segment, position), bytes);
     return bytes;
   }
 
@@ -161,9 +221,9 @@ export class SlotReader {
     return this.#fit(batch, await this.payloads(segment, batch));
   }
 
-  /** The batch at `position` with its payloads, if they match. */
+  /** The batch at `position` with its payloads, if they match. @throws VarveError DEVICE_IO */
   async wholeAt(segment: ReadSegmentHeader, position: Lsn): Promise<WholeBatch | undefined> {
-    const batch = await this.batchAt(segment, position);
+    const batch = await this.#batchAt(segment, position);
     if (batch === undefined) return undefined;
     const payloads = await this.payloads(segment, batch);
     if (!this.#fit(batch, payloads)) return undefined;
@@ -180,8 +240,9 @@ export class SlotReader {
   async *leftovers(segment: ReadSegmentHeader, from: Lsn): AsyncGenerator<Batch> {
     const first = BLOCK_BYTES + (from - segment.firstLsn);
     for (let inside = first; inside < this.#geometry.segmentBytes; inside += BLOCK_BYTES) {
-      const bytes = await this.#block(slotOffset(this.#geometry, segment.slot) + inside);
-      if (!startsWithBatchMagic(bytes)) continue;
+      const at = slotOffset(this.#geometry, segment.slot) + inside;
+      const bytes = await this.#orPass(at, () => this.#block(at));
+      if (bytes === undefined || !startsWithBatchMagic(bytes)) continue;
       const batch = decodeBatch(bytes, this.#volumeBytes);
       const position = segment.firstLsn + inside - BLOCK_BYTES;
       if (batch === undefined || batch.header.segment !== segment.sequence) continue;
@@ -189,25 +250,25 @@ export class SlotReader {
     }
   }
 
-  /** One block of the device through a window of 1 MiB, or alone where the device refuses that. */
-  async #block(at: number): Promise<Uint8Array> {
+  /** One block of the device, through a window; a bad one in it costs the others nothing. */
+  async #block(at: number, windowBytes = WINDOW_BYTES): Promise<Uint8Array> {
+    const isInWindow =
+      this.#windowAt >= 0 &&
+      at >= this.#windowAt &&
+      at + BLOCK_BYTES <= this.#windowAt + this.#window.length;
+    if (!isInWindow) await this.#fill(at, Math.min(windowBytes, this.#geometry.logBytes - at));
     const inWindow = at - this.#windowAt;
-    if (this.#windowAt < 0 || inWindow < 0 || inWindow + BLOCK_BYTES > this.#window.length) {
-      const length = Math.min(WINDOW_BYTES, this.#geometry.logBytes - at);
-      try {
-        await this.#fill(at, length);
-      } catch (error) {
-        if (!isVarveError(error, 'DEVICE_IO')) throw error;
-        await this.#fill(at, BLOCK_BYTES);
-      }
-      return this.#window.subarray(0, BLOCK_BYTES);
-    }
+    const refusal = this.#windowBad.get(inWindow / BLOCK_BYTES);
+    if (refusal !== undefined) throw refusal;
     return this.#window.subarray(inWindow, inWindow + BLOCK_BYTES);
   }
 
   async #fill(at: number, length: number): Promise<void> {
     const window = new Uint8Array(length);
-    await this.#device.read(byteOffset(at), window);
+    this.#windowBad = await readNarrowed(
+      (from, part) => this.#device.read(byteOffset(at + from), part),
+      window,
+    );
     this.#window = window;
     this.#windowAt = at;
   }

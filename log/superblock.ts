@@ -2,12 +2,13 @@
  * Superblock: two copies, written in turn, the newer valid one counts.
  *
  * Invariants:
- *   - Any one copy may be torn; both bad is damage, and no magic at all is a foreign file.
+ *   - Any one copy may be torn, or refused by the device; both bad is damage, and no magic at all is a
+ *     foreign file. What neither copy shows is not judged where one was refused.
  *   - The sequence grows with each write, and the older copy is the one that is overwritten.
  */
 import { assert } from '../src/base/assert.ts';
 import { crc32c } from '../src/base/crc32c.ts';
-import { VarveError } from '../src/base/errors.ts';
+import { isVarveError, VarveError } from '../src/base/errors.ts';
 import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
@@ -184,6 +185,8 @@ export async function readSuperblock(device: LowerDevice): Promise<Superblock> {
     if (newest === undefined || found.sequence > newest.sequence) newest = found;
   }
   if (newest === undefined) {
+    const refusal = first.refusal ?? copies.refusal;
+    if (refusal !== undefined) throw refusal;
     if (!first.magicSeen && !copies.magicSeen) {
       throw new VarveError('VOLUME_FOREIGN', `${device.name} has no superblock`);
     }
@@ -201,19 +204,27 @@ export async function readSuperblock(device: LowerDevice): Promise<Superblock> {
 interface Copies {
   readonly found: readonly Superblock[];
   readonly magicSeen: boolean;
+  readonly refusal: VarveError | undefined;
 }
 
 async function readCopies(device: LowerDevice): Promise<Copies> {
   const found: Superblock[] = [];
   let magicSeen = false;
+  let refusal: VarveError | undefined;
   for (const place of SUPERBLOCK_BLOCKS) {
     const bytes = new Uint8Array(BLOCK_BYTES);
-    await device.read(byteOffset(place * BLOCK_BYTES), bytes);
+    try {
+      await device.read(byteOffset(place * BLOCK_BYTES), bytes);
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      refusal ??= error;
+      continue;
+    }
     magicSeen ||= hasSuperblockMagic(bytes);
     const copy = decodeSuperblock(bytes);
     if (copy !== undefined) found.push(copy);
   }
-  return { found, magicSeen };
+  return { found, magicSeen, refusal };
 }
 
 function areInTurn([one, other]: readonly Superblock[]): boolean {

@@ -27,8 +27,8 @@ export const CATALOGUE_MUTANTS: readonly Mutant[] = [
     law: 4,
     story: 'replay applies records that the checkpoint includes, over what came after them',
     file: 'src/volume/recover.ts',
-    find: 'if (position < this.#checkpoint.streamLsn) continue;',
-    replace: '',
+    find: 'else if (position >= this.#checkpoint.streamLsn) {',
+    replace: 'else {',
     fuzzers: ['volume-hours-again', 'volume-retention'],
   },
   {

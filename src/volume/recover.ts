@@ -19,9 +19,10 @@ import {
   type BlockCount,
   type ByteCount,
   type Generation,
+  type Lsn,
   type SegmentSequence,
 } from '../base/units.ts';
-import { decodeCatalogueEntry } from '../format/catalogue.ts';
+import { decodeCatalogueEntry, type CatalogueEntry } from '../format/catalogue.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { FLAG_END, FLAG_START, KIND_DATA, KIND_FLUSH, KIND_RECORD } from '../format/layouts.ts';
@@ -40,6 +41,13 @@ import { Catalogue } from './catalogue.ts';
 interface Pending {
   readonly entry: Entry;
   readonly lsn: number;
+}
+
+/** A catalogue record that the stream holds, and the newest request that began before it. */
+interface PlacedRecord {
+  readonly entry: Entry;
+  readonly lsn: Lsn;
+  readonly generation: number;
 }
 
 export class Recovery implements ReplayHandler {
@@ -89,7 +97,7 @@ export class Recovery implements ReplayHandler {
     this.references.open(segment.sequence, segment.firstLsn);
   }
 
-  batch(batch: Batch, payloads: () => Promise<Uint8Array>): Promise<void> | undefined {
+  batch(batch: Batch, payload: (at: Lsn) => Promise<Uint8Array>): Promise<void> | undefined {
     const { header } = batch;
     if (this.#first) this.#begin(batch);
     else if (header.lineage !== this.lineage || header.generation === this.generation) {
@@ -107,16 +115,20 @@ export class Recovery implements ReplayHandler {
       );
     }
     let position: number = header.lsn + BLOCK_BYTES;
-    const records: number[] = [];
+    let generation: number = header.generation;
+    const records: PlacedRecord[] = [];
     for (let i = 0; i < header.entryCount; i++) {
       const entry = entryOf(batch, i);
-      if (entry.kind === KIND_RECORD) records.push(position);
-      else this.#entry(entry, position);
+      if ((entry.flags & FLAG_START) !== 0) generation += 1;
+      if (entry.kind !== KIND_RECORD) this.#entry(entry, position);
+      // What the checkpoint has is not needed from here.
+      else if (position >= this.#checkpoint.streamLsn) {
+        records.push({ entry, lsn: lsnOf(position), generation });
+      }
       if (entry.kind === KIND_DATA || entry.kind === KIND_RECORD) position += BLOCK_BYTES;
     }
     this.#times(batch);
-    if (records.length === 0) return undefined;
-    return this.#records(batch, records, payloads);
+    return records.length === 0 ? undefined : this.#records(records, payload);
   }
 
   /** The oldest segment may begin inside a request, whose beginning is settled, or was cut. */
@@ -206,34 +218,29 @@ export class Recovery implements ReplayHandler {
   }
 
   async #records(
-    { header, bytes, checksum }: Batch,
-    positions: readonly number[],
-    payloads: () => Promise<Uint8Array>,
+    records: readonly PlacedRecord[],
+    payload: (at: Lsn) => Promise<Uint8Array>,
   ): Promise<void> {
-    const content = await payloads();
-    const batch = { header, bytes, checksum };
-    let record = 0;
-    let at = 0;
-    let generation: number = header.generation;
-    for (let i = 0; i < header.entryCount; i++) {
-      const entry = entryOf(batch, i);
-      if ((entry.flags & FLAG_START) !== 0) generation += 1;
-      if (entry.kind !== KIND_DATA && entry.kind !== KIND_RECORD) continue;
-      const block = content.subarray(at, at + BLOCK_BYTES);
-      at += BLOCK_BYTES;
-      if (entry.kind === KIND_DATA) continue;
-      const position = positions[record++] ?? 0;
-      const sum = bindChecksum(crc32c(block), this.#seed, position / BLOCK_BYTES, generation);
-      const decoded = sum === entry.checksum ? decodeCatalogueEntry(block) : undefined;
-      // What the checkpoint has is not needed from here.
-      if (position < this.#checkpoint.streamLsn) continue;
+    for (const record of records) {
+      // A second look: a device may have answered with what lies elsewhere.
+      const decoded =
+        this.#decoded(record, await payload(record.lsn)) ??
+        this.#decoded(record, await payload(record.lsn));
       if (decoded === undefined) {
         throw new VarveError(
           'VOLUME_CORRUPT',
-          `the catalogue record at LSN ${position} is damaged`,
+          `the catalogue record at LSN ${record.lsn} is damaged`,
         );
       }
       this.catalogue.apply(decoded);
     }
+  }
+
+  #decoded(
+    { entry, lsn, generation }: PlacedRecord,
+    content: Uint8Array,
+  ): CatalogueEntry | undefined {
+    const sum = bindChecksum(crc32c(content), this.#seed, lsn / BLOCK_BYTES, generation);
+    return sum === entry.checksum ? decodeCatalogueEntry(content) : undefined;
   }
 }
