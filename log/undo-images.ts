@@ -10,6 +10,7 @@ import { isVarveError, VarveError } from '../src/base/errors.ts';
 import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
+  segmentSequence,
   type Block,
   type ByteCount,
   type ByteOffset,
@@ -28,7 +29,7 @@ import {
   type FoundImage,
   type FoundImages,
 } from './found-image.ts';
-import type { UndoRuns } from './undo-runs.ts';
+import { UndoRuns } from './undo-runs.ts';
 import type { UndoSurvey } from './undo-survey.ts';
 
 export interface UndoSegment {
@@ -149,23 +150,44 @@ export class UndoImages {
     );
   }
 
-  /** All that is stated in some segments, or in all of them, batch by batch. */
-  batches(of: Iterable<SegmentSequence> = this.#parts.segments.keys()): readonly UndoBatch[] {
-    const { segments } = this.#parts;
-    return [...of].flatMap((sequence) => {
+  /**
+   * All that is stated in some segments, or on the device, batch by batch; and what the opening could
+   * not read there.
+   */
+  batches(of?: Iterable<SegmentSequence>): readonly UndoBatch[] {
+    const { segments, slots } = this.#parts;
+    const wanted = new Set(of ?? segments.keys());
+    const batches: UndoBatch[] = [];
+    for (const sequence of wanted) {
       const segment = segments.get(sequence);
-      if (segment === undefined) return [];
-      return Array.from(segment.runs.places(), (place) => ({ segment, place }));
-    });
+      if (segment === undefined) continue;
+      for (const place of segment.runs.places()) batches.push({ segment, place });
+    }
+    for (const { place, slot, sequence = segmentSequence(0) } of slots.unread) {
+      if (of !== undefined && !wanted.has(sequence)) continue;
+      batches.push({ segment: { sequence, slot, runs: new UndoRuns() }, place });
+    }
+    return batches;
   }
 
   /** Its segment was not freed since. */
-  isThere({ segment }: UndoBatch): boolean {
-    return this.#parts.segments.get(segment.sequence) === segment;
+  isThere({ segment, place }: UndoBatch): boolean {
+    const { segments, slots } = this.#parts;
+    return segments.get(segment.sequence) === segment || slots.isUnread(place);
   }
 
-  /** @throws VarveError DEVICE_IO, VOLUME_CORRUPT when its header is damaged */
+  /**
+   * @throws VarveError DEVICE_IO, VOLUME_CORRUPT when its header is damaged, or was not read by the
+   *   opening: nothing of it is stated then
+   */
   async imagesOf({ segment, place }: UndoBatch): Promise<readonly FoundImage[]> {
+    if (this.#parts.slots.isUnread(place)) {
+      throw new VarveError(
+        'VOLUME_CORRUPT',
+        `byte ${place} of ${this.#parts.device.name} could not be read when the volume was opened: ` +
+          `before-images may be there`,
+      );
+    }
     const images = await this.#imagesAt(segment, place);
     return images.map((_, i) => foundAt(segment.sequence, place, images, i));
   }

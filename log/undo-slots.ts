@@ -2,7 +2,8 @@
  * Slots of the undo device: which are free, and that what was freed stays so.
  *
  * Invariants:
- *   - A slot that was used is free, being freed, or of one segment.
+ *   - A slot that was used is free, being freed, of one segment, or kept aside: something in it could
+ *     not be read, and the next opening may find it.
  *   - After a sync nothing comes back that was cleared before it. Where a crash or a failed sync has
  *     made that doubtful, it is cleared again before the next one.
  *   - What can't be cleared is there under a number that no other segment gets; the next opening
@@ -14,6 +15,7 @@ import {
   BLOCK_BYTES,
   byteCount,
   byteOffset,
+  segmentSequence,
   slot as slotOf,
   type SegmentSequence,
   type Slot,
@@ -25,6 +27,11 @@ import type { UndoSurvey } from './undo-survey.ts';
 
 /** Places that can't be cleared: with more of them the device as a whole is to blame. */
 const STUCK_MAX = 16;
+/**
+ * Numbers that are left out behind the newest that is known, where a slot does not tell its own. Should
+ * it be further on all the same, and be given again, then the next opening keeps one of the two aside.
+ */
+const NUMBERS_LEFT_OUT = 4096;
 
 interface UndoSlotsParts {
   readonly device: LowerDevice;
@@ -33,7 +40,7 @@ interface UndoSlotsParts {
   readonly segments: ReadonlyMap<SegmentSequence, UndoSegment>;
   /** The first so many were ever used. */
   readonly used: number;
-  /** A segment lies where it can't be cleared. */
+  /** A segment lies where it can't be cleared, or may lie under a number up to this one. */
   readonly onStuck: (sequence: SegmentSequence) => void;
 }
 
@@ -44,6 +51,8 @@ export class UndoSlots {
   #used: number;
   /** Their holes are being punched. */
   readonly #freeing = new Set<Slot>();
+  readonly #aside = new Set<Slot>();
+  #hasLeftNumbers = false;
   /** Slots were freed, and a cut may take that back. */
   #isPunched = false;
   /** What was cleared may come back. */
@@ -68,6 +77,7 @@ export class UndoSlots {
 
   /** @returns undefined when none is free */
   take(): Slot | undefined {
+    this.#leaveNumbers();
     const free = this.#free.shift();
     if (free !== undefined) return free;
     if (this.#used >= this.#parts.geometry.slotCount) return undefined;
@@ -75,14 +85,28 @@ export class UndoSlots {
     return slotOf(this.#used - 1);
   }
 
+  /** What could not be read has a number, and the next opening may find it. */
+  #leaveNumbers(): void {
+    const { survey, segments, onStuck } = this.#parts;
+    if (this.#hasLeftNumbers || !survey.hasUnknown) return;
+    this.#hasLeftNumbers = true;
+    const newest = Math.max(0, ...segments.keys());
+    onStuck(segmentSequence(newest + NUMBERS_LEFT_OUT));
+  }
+
   /** No segment has it. */
   add(slot: Slot): void {
-    this.#free.push(slot);
+    if (this.#parts.survey.hasUnread(slot)) this.#aside.add(slot);
+    else this.#free.push(slot);
   }
 
   /** Its segment is gone. @throws VarveError DEVICE_IO, DISK_FULL; it is free all the same */
   async punch(slot: Slot): Promise<void> {
-    const { device, geometry } = this.#parts;
+    const { device, geometry, survey } = this.#parts;
+    if (survey.hasUnread(slot)) {
+      this.#aside.add(slot);
+      return;
+    }
     this.#freeing.add(slot);
     this.#isPunched = true;
     try {
@@ -186,10 +210,10 @@ export class UndoSlots {
 
   check(): void {
     const inUse = [...this.#parts.segments.values()].map(({ slot }) => slot);
-    const slots = [...this.#free, ...this.#freeing, ...inUse];
+    const slots = [...this.#free, ...this.#freeing, ...this.#aside, ...inUse];
     assert(
       slots.length === this.#used && new Set(slots).size === slots.length,
-      'every slot that was used is either free or of one segment',
+      'every slot that was used is free, kept aside, or of one segment',
     );
   }
 }

@@ -1,9 +1,14 @@
 /**
  * What lies in the slots of an undo device: how an opening finds its segments.
  *
- * Invariant: what is taken for a segment's is of the opening that began it. Sequences that a crash
- * took back are given again, so that a slot may hold another one's batches with the right positions.
+ * Invariants:
+ *   - What is taken for a segment's is of the opening that began it. Sequences that a crash took back
+ *     are given again, so that a slot may hold another one's batches with the right positions.
+ *   - What the device refuses is passed over and remembered in `unread`: it may state images. Nothing
+ *     is written to such a slot, and nothing of it given up, so that the next opening may find it.
+ *   - A device of which nothing can be read is away, and that is thrown.
  */
+import { isVarveError, VarveError } from '../src/base/errors.ts';
 import { NIL_UUID, uuidBytes, uuidText, type Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
@@ -17,14 +22,19 @@ import {
   type Slot,
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
+import { readNarrowed } from '../src/device/read-narrowed.ts';
 import { decodeBatch, endOf, UNDO_KINDS, type Batch } from './batch.ts';
 import { decodeImages, type BeforeImage } from './before-image.ts';
 import { slotOffset, type LogGeometry } from './geometry.ts';
 import { decodeJoined } from './joined.ts';
-import { readStrictly, Slots } from './slots.ts';
+import { readStrictly, Slots, TolerantReads } from './slots.ts';
 
 const SLOTS_OFFSET = 64 * 1024;
 const WINDOW_BYTES = 1024 * 1024;
+/** Places that are looked at, to tell a bad one from a device that is away. */
+const LOOKS = 8;
+/** With more bad places the device as a whole is to blame. */
+const UNREAD_MAX = 256;
 
 /** Slots on an undo device of that size. */
 export function undoGeometry(size: ByteCount, segmentBytes: ByteCount): LogGeometry {
@@ -64,24 +74,94 @@ export interface UndoSlot {
   readonly openings: readonly Uuid[];
 }
 
+/** A place that an opening could not read. */
+export interface UnreadPlace {
+  readonly place: ByteOffset;
+  readonly slot: Slot;
+  /** Of the segment there; undefined: nothing tells it. */
+  readonly sequence: SegmentSequence | undefined;
+}
+
 export class UndoSurvey {
   readonly #device: LowerDevice;
   readonly #geometry: LogGeometry;
   readonly #volume: Uint8Array;
+  readonly #strict: Slots;
+  readonly #reads: TolerantReads;
   readonly #slots: Slots;
+  readonly #unread = new Map<ByteOffset, UnreadPlace>();
+  readonly #slotsOf = new Map<SegmentSequence, Slot>();
+  /** The device has read something. */
+  #isThere = false;
 
   constructor(device: LowerDevice, geometry: LogGeometry, volume: Uuid) {
     this.#device = device;
     this.#geometry = geometry;
     this.#volume = uuidBytes(volume);
-    this.#slots = new Slots(readStrictly(device), geometry, volume, UNDO_KINDS);
+    this.#strict = new Slots(readStrictly(device), geometry, volume, UNDO_KINDS);
+    this.#reads = new TolerantReads(device);
+    this.#slots = new Slots(this.#reads.read, geometry, volume, UNDO_KINDS);
   }
 
-  /** @returns undefined: no segment has it. @throws VarveError DEVICE_IO */
+  /** What an opening passed over, where images may be stated. */
+  get unread(): Iterable<UnreadPlace> {
+    return this.#unread.values();
+  }
+
+  /** Something in it could not be read: what it holds is not given up. */
+  hasUnread(slot: Slot): boolean {
+    return [...this.#unread.values()].some((one) => one.slot === slot);
+  }
+
+  /** There are slots of which nothing is told. */
+  get hasUnknown(): boolean {
+    return [...this.#unread.values()].some(({ sequence }) => sequence === undefined);
+  }
+
+  /** Whether nothing is known of what that place states. */
+  isUnread(place: ByteOffset): boolean {
+    return this.#unread.has(place);
+  }
+
+  #pass(one: UnreadPlace): void {
+    this.#unread.set(one.place, one);
+    if (this.#unread.size <= UNREAD_MAX) return;
+    throw new VarveError('DEVICE_IO', `${this.#device.name}: ${this.#unread.size} places`);
+  }
+
+  /** @throws VarveError DEVICE_IO when nothing of the device can be read */
+  async #needDevice(): Promise<void> {
+    const block = new Uint8Array(BLOCK_BYTES);
+    const blocks = Math.floor(this.#device.size / BLOCK_BYTES);
+    let refusal: VarveError | undefined;
+    for (let part = 0; part <= LOOKS && !this.#isThere; part++) {
+      const at = Math.floor(((blocks - 1) * part) / LOOKS) * BLOCK_BYTES;
+      try {
+        await this.#device.read(byteOffset(at), block);
+        this.#isThere = true;
+      } catch (error) {
+        if (!isVarveError(error, 'DEVICE_IO')) throw error;
+        refusal ??= error;
+      }
+    }
+    if (!this.#isThere && refusal !== undefined) throw refusal;
+  }
+
+  /** @returns undefined: no segment has it, or none that can be told. @throws VarveError DEVICE_IO */
   async glance(slot: Slot): Promise<UndoSlot | undefined> {
+    const refusals = this.#reads.refusals;
     const first = await this.#slots.batch(this.#slots.batchesAt(slot));
     const sequence = await this.#sequenceOf(slot, first);
+    const isRefused = this.#reads.refusals > refusals;
+    if (isRefused) await this.#needDevice();
+    // The number of what could not be read was given again.
+    const isTwice = sequence !== undefined && (this.#slotsOf.get(sequence) ?? slot) !== slot;
+    if (isTwice || (isRefused && sequence === undefined)) {
+      this.#pass({ place: slotOffset(this.#geometry, slot), slot, sequence: undefined });
+      return undefined;
+    }
     if (sequence === undefined) return undefined;
+    this.#slotsOf.set(sequence, slot);
     if (first?.header.segment === sequence && this.#isFirst(first)) {
       return { slot, sequence, sources: decodeJoined(first), openings: [first.header.lineage] };
     }
@@ -119,7 +199,7 @@ export class UndoSurvey {
 
   /** @throws VarveError DEVICE_IO */
   async hasSummary({ slot, sequence }: Pick<UndoSlot, 'slot' | 'sequence'>): Promise<boolean> {
-    const summary = await this.#slots.summary(slot);
+    const summary = await this.#strict.summary(slot);
     return summary?.footer.sequence === sequence;
   }
 
@@ -164,7 +244,7 @@ export class UndoSurvey {
     const lsn = undoLsn(this.#geometry, sequence, inside);
     // A second look: a device may have answered with what lies elsewhere.
     for (let look = 0; look < 2; look++) {
-      const batch = await this.#slots.batch(place);
+      const batch = await this.#strict.batch(place);
       if (batch?.header.segment !== sequence || batch.header.lsn !== lsn) continue;
       const images = decodeImages(batch);
       if (images !== undefined) return images;
@@ -196,12 +276,23 @@ export class UndoSurvey {
     const start = slotOffset(this.#geometry, slot);
     const window = new Uint8Array(Math.min(WINDOW_BYTES, segmentBytes));
     let windowAt = -1;
+    let refused: ReadonlyMap<number, VarveError> = new Map();
     for (let inside = BLOCK_BYTES; inside < segmentBytes;) {
       if (windowAt < 0 || inside + BLOCK_BYTES > windowAt + window.length) {
         windowAt = Math.min(inside, segmentBytes - window.length);
-        await this.#device.read(byteOffset(start + windowAt), window);
+        const from = start + windowAt;
+        refused = await readNarrowed(
+          (at, part) => this.#device.read(byteOffset(from + at), part),
+          window,
+        );
+        if (refused.size > 0) await this.#needDevice();
       }
       const from = inside - windowAt;
+      if (refused.has(from / BLOCK_BYTES)) {
+        this.#pass({ place: byteOffset(start + inside), slot, sequence });
+        inside += BLOCK_BYTES;
+        continue;
+      }
       const batch = decodeBatch(window.slice(from, from + BLOCK_BYTES), this.#volume, UNDO_KINDS);
       const position = undoLsn(this.#geometry, sequence, inside);
       if (batch?.header.lsn !== position || !isOwn(batch)) {

@@ -5,7 +5,8 @@
  *
  * One rotten block, or one rotten sector of the sidecar, is no foreign image: it is EIO when it is
  * read. Most of a sample is; and so is one block that is older than the last round wrote it, and
- * fits its sum all the same, because nobody would notice when it is read.
+ * fits its sum all the same, because nobody would notice when it is read. What a device refuses to
+ * read tells nothing, as long as it reads anything.
  */
 import { isVarveError, VarveError } from '../base/errors.ts';
 import { block as blockOf, BLOCK_BYTES, type Block, type Generation } from '../base/units.ts';
@@ -14,6 +15,7 @@ import { sectorOf, type Sum } from '../format/sums.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
 import type { Witness } from './catalogue-entries.ts';
 import type { FinalStorage } from './final-storage.ts';
+import { pageOf } from './sidecar.ts';
 
 const SPREAD = 64;
 /** Fewer mismatches than this are rot. */
@@ -27,7 +29,10 @@ export interface WitnessOptions {
   readonly horizon: Generation;
 }
 
-/** @throws VarveError VOLUME_FOREIGN, naming the first block that is not what it should be */
+/**
+ * @throws VarveError VOLUME_FOREIGN, naming the first block that is not what it should be; DEVICE_IO
+ *   when nothing at all can be read of a part of final storage
+ */
 export async function compareWitnesses(options: WitnessOptions): Promise<void> {
   const { final, witnesses } = options;
   const spread: { block: Block; generation: Generation | undefined }[] = [];
@@ -45,12 +50,19 @@ async function judge(
 ): Promise<void> {
   const problems: string[] = [];
   const damaged = new Set<number>();
+  const refused = new Set<number>();
   let telling = 0;
   const content = new Uint8Array(BLOCK_BYTES);
   for (const { block, generation } of samples) {
     // What a round may have left half-written is in the log, and is written again from there.
     if (block >= final.blocks || index.find(block, horizon) !== 0) continue;
-    const sum = await sumOf(final, block);
+    // A page is one place, however many blocks it is for.
+    if (refused.has(pageOf(block))) continue;
+    const sum = await orRefused(final, () => sumOf(final, block));
+    if (sum === REFUSED) {
+      refused.add(pageOf(block));
+      continue;
+    }
     if (sum === undefined) {
       // One sector is one fault, however many blocks it is for.
       if (damaged.has(sectorOf(block))) continue;
@@ -60,7 +72,7 @@ async function judge(
       continue;
     }
     if (sum.kind === SUM_LOST) continue;
-    await final.readRaw(block, content);
+    if ((await orRefused(final, () => final.readRaw(block, content))) === REFUSED) continue;
     // Zeros that should be zeros are in every blank image, and tell nothing.
     const blank = sum.kind !== SUM_DATA && content.every((byte) => byte === 0);
     if (blank && generation === undefined) continue;
@@ -87,5 +99,20 @@ async function sumOf(final: FinalStorage, block: Block): Promise<Sum | undefined
   } catch (error) {
     if (isVarveError(error, 'BLOCK_CORRUPT')) return undefined;
     throw error;
+  }
+}
+
+const REFUSED = Symbol('refused');
+
+/** @throws VarveError DEVICE_IO when it is not one bad place, but a device that is away */
+async function orRefused<T>(
+  final: FinalStorage,
+  read: () => Promise<T>,
+): Promise<T | typeof REFUSED> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!isVarveError(error, 'DEVICE_IO') || !(await final.isThere())) throw error;
+    return REFUSED;
   }
 }
