@@ -215,7 +215,6 @@ export class Faults {
     const length = BLOCK_BYTES * (1 + (how % 2));
     this.#count('unreadable');
     oracle.unreadable(this.volume, name, offset, length);
-    oracle.mayRefuse = true;
     disk.failRead({ offset, length });
   }
 

@@ -148,7 +148,8 @@ class LifeRun {
     } catch (error) {
       if (!isRefusal(error)) throw error;
       const { mayRefuse, logFailures, undoFailures, isHomeTouched } = state.oracle;
-      const excused = mayRefuse || logFailures + undoFailures > 0 || isHomeTouched;
+      const isNeeded = isVarveError(error, 'DEVICE_IO') && state.oracle.mayNeedUnread(wasClosed);
+      const excused = mayRefuse || logFailures + undoFailures > 0 || isHomeTouched || isNeeded;
       law(5, excused, () => `a sound volume opens: ${error.message}`);
       state.count(`refused opening ${error.code}`);
       wasClosed = false;
@@ -183,7 +184,8 @@ class LifeRun {
       head >= least && head <= model.head,
       () => `recovered generation ${head} lies in [${least}, ${model.head}]`,
     );
-    if (wasClosed && !oracle.isLogTouched) law(1, recovery.clean, 'what was closed opens clean');
+    if (wasClosed && !oracle.isLogTouched && !oracle.isCopyUnread)
+      law(1, recovery.clean, 'what was closed opens clean');
     if (recovery.cut !== undefined) state.count('tails cut');
     const isExact = head >= state.durable && !oracle.isLogTouched;
     if (head < state.durable) state.count('doubt cut');

@@ -7,10 +7,11 @@
  * was left; test/volume tells those stories one by one.
  */
 import { isVarveError } from '../../src/base/errors.ts';
-import { BLOCK_BYTES } from '../../src/base/units.ts';
-import { SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
+import { BLOCK_BYTES, slot } from '../../src/base/units.ts';
+import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { slotOffset } from '../../log/geometry.ts';
+import { CHECKPOINT_OFFSET, slotOffset } from '../../log/geometry.ts';
+import type { Log } from '../../log/log.ts';
 import type { VolumeModel } from '../../test/model/volume-model.ts';
 
 export type DiskName = 'log' | 'final' | 'sums' | 'undo';
@@ -56,6 +57,8 @@ export class Oracle {
   isHomeTouched = false;
   /** Before-images may be damaged, those that come as well: what they hold may be unreadable. */
   isUndoTouched = false;
+  /** The undo disk refused a read in this life: what its opening did not find comes back with the next. */
+  #wasUndoUnread = false;
   /** A device refused reads in this life; an answer may come after it works again. */
   wasRefused = false;
   /** Reads may fail anywhere until the fault has passed. */
@@ -153,7 +156,7 @@ export class Oracle {
 
   /** What the block was then has only a before-image by now, and that may be damaged. */
   #isImage(block: number, generation: number): boolean {
-    if (!this.isUndoTouched) return false;
+    if (!this.isUndoTouched && !this.#wasUndoUnread) return false;
     const { settled = 0, horizon } = this.#volume?.core ?? {};
     this.#replaced = Math.max(this.#replaced, settled, horizon?.generation ?? 0);
     const version = this.#model.generationAt(block, generation);
@@ -179,10 +182,74 @@ export class Oracle {
     this.wasRefused = true;
     const first = offset / BLOCK_BYTES;
     this.#unreadable.push({ disk, first, end: first + length / BLOCK_BYTES });
-    this.touch(volume, disk, offset, length);
+    this.wasDamaged = true;
+    this.#touchPlace(volume, disk, offset, length);
     // Later blocks of the log may come to lie there; and a page of sums is for many blocks.
     if (disk === 'log')
       for (const { block, generation } of this.#places.values()) this.suspect(block, generation);
+  }
+
+  /**
+   * An opening may be refused for what can't be read at present: it needs it, or a crash left open
+   * what it was.
+   * @param wasClosed - in order
+   */
+  mayNeedUnread(wasClosed: boolean): boolean {
+    if (this.#volume === undefined) return this.#unreadable.length > 0;
+    const { log, final } = this.#volume.core;
+    const copies = this.#copiesUnread;
+    // The other copy does not say that it was closed; and a cut may have torn it.
+    const isSure = wasClosed && copies === 0;
+    return (
+      copies > (wasClosed ? 1 : 0) ||
+      this.#isAway('final', final.blocks) ||
+      this.#isAway('sums', final.sidecar.pages) ||
+      this.#unreadable.some(({ disk, first, end }) => {
+        if (disk !== 'log') return false;
+        for (let block = first; block < end; block++) {
+          if (this.#isNeeded(log, block * BLOCK_BYTES, isSure)) return true;
+        }
+        return false;
+      })
+    );
+  }
+
+  /** The superblock that is read may not be the one that says that the volume was closed. */
+  get isCopyUnread(): boolean {
+    return this.#copiesUnread > 0;
+  }
+
+  get #copiesUnread(): number {
+    return SUPERBLOCK_BLOCKS.filter((block) => this.#isUnread('log', block)).length;
+  }
+
+  #isUnread(disk: DiskName, block: number): boolean {
+    return this.#unreadable.some(
+      (one) => one.disk === disk && block >= one.first && block < one.end,
+    );
+  }
+
+  /** None of the places answers by which a bad one is told from a device that is away. */
+  #isAway(disk: DiskName, blocks: number): boolean {
+    for (let part = 0; part <= 8; part++) {
+      if (!this.#isUnread(disk, Math.floor(((blocks - 1) * part) / 8))) return false;
+    }
+    return true;
+  }
+
+  /** @param isSure - the superblock says where the log ends */
+  #isNeeded({ geometry, segments, writer }: Log, at: number, isSure: boolean): boolean {
+    if (at < slotOffset(geometry, slot(0))) return at >= CHECKPOINT_OFFSET;
+    const slotAt = slot(Math.floor((at - slotOffset(geometry, slot(0))) / geometry.segmentBytes));
+    const segment = segments.live.find((one) => one.slot === slotAt);
+    if (segment === undefined) return !isSure;
+    const { firstLsn, endLsn = writer.durable.lsn } = segment;
+    const lsn = firstLsn + (at - slotOffset(geometry, slotAt) - BLOCK_BYTES);
+    if (lsn >= endLsn) return !isSure;
+    const payload = lsn < firstLsn ? undefined : this.#places.get(lsn);
+    // Headers lead on, and records are the catalogue.
+    if (payload === undefined) return true;
+    return !isSure && payload.generation > this.proven;
   }
 
   /** All disks work again. */
@@ -217,18 +284,20 @@ export class Oracle {
    */
   touch(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
     this.wasDamaged = true;
-    if (disk === 'undo') {
-      this.isUndoTouched = true;
-      return;
-    }
-    if (disk !== 'log') this.isHomeTouched = true;
+    if (disk === 'undo') this.isUndoTouched = true;
+    else if (disk === 'log') this.isLogTouched = true;
+    else this.isHomeTouched = true;
+    this.#touchPlace(volume, disk, offset, length);
+  }
+
+  #touchPlace(volume: Volume | undefined, disk: DiskName, offset: number, length: number): void {
     if (disk === 'log') this.#touchLog(volume, offset, length);
     else if (disk === 'final') this.#touchFinal(volume, offset, length);
-    else this.#touchSums(volume, offset, length);
+    else if (disk === 'sums') this.#touchSums(volume, offset, length);
+    else this.#wasUndoUnread = true;
   }
 
   #touchLog(volume: Volume | undefined, offset: number, length: number): void {
-    this.isLogTouched = true;
     if (volume === undefined) {
       for (const { block, generation } of this.#places.values()) this.suspect(block, generation);
       return;
@@ -304,6 +373,7 @@ export class Oracle {
     for (const lsn of this.#places.keys()) if (lsn >= endLsn) this.#places.delete(lsn);
     this.#proofs = this.#proofs.filter(({ lsn }) => lsn < endLsn);
     this.isLogTouched = false;
+    this.#wasUndoUnread = this.#unreadable.some(({ disk }) => disk === 'undo');
     // Who asked before the cut has been answered, or never will be.
     this.wasRefused = this.mayFailReads || this.#unreadable.length > 0;
     this.logFailures = 0;

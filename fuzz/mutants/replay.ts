@@ -214,4 +214,13 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     replace: '((endOf(batch) < 0 && claimed > 0) || (await',
     fuzzers: ['volume-rotten-log', 'volume-lives'],
   },
+  {
+    name: 'unread-block-refuses-after-a-close',
+    law: 5,
+    story: 'after a close in order a block behind the end that can not be read refuses the volume',
+    file: 'log/replay.ts',
+    find: '    if (this.#super.clean && this.#super.durableLsn === end) return undefined;\n',
+    replace: '',
+    fuzzers: ['volume-lives'],
+  },
 ];
