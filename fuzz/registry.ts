@@ -25,6 +25,7 @@ import { fuzzer as volumeBlankSums } from './volume/blank-sums.fuzz.ts';
 import { fuzzer as volumeCloneLives } from './volume/clone-lives.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeFlattenLives } from './volume/flatten-lives.fuzz.ts';
+import { fuzzer as volumeFlattenStaleSums } from './volume/flatten-stale-sums.fuzz.ts';
 import { fuzzer as volumeForgottenSyncs } from './volume/forgotten-syncs.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumeFreedImages } from './volume/freed-images.fuzz.ts';
@@ -72,6 +73,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeLives,
   volumeHardLives,
   volumeFlattenLives,
+  volumeFlattenStaleSums,
   volumeForgottenSyncs,
   volumeForks,
   volumeFreedImages,

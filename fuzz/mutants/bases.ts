@@ -43,6 +43,15 @@ export const BASE_MUTANTS: readonly Mutant[] = [
     fuzzers: BASED,
   },
   {
+    name: 'flatten-believes-never-written',
+    law: 5,
+    story: 'a page of sums that lost its write says "never written", and the base is put over data',
+    file: 'src/volume/flatten.ts',
+    find: '    await final.read(first, content);\n',
+    replace: '    await final.withBase(async (base) => await base?.read(first, content));\n',
+    fuzzers: ['volume-flatten-stale-sums'],
+  },
+  {
     name: 'flatten-states-sums-before-content-is-synced',
     law: 1,
     story: 'a cut leaves sums for copies that never reached final storage',

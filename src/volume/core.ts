@@ -14,6 +14,7 @@ import {
   BLOCK_BYTES,
   blockCount,
   lsn,
+  type Block,
   type BlockCount,
   type ByteCount,
   type Generation,
@@ -23,6 +24,7 @@ import {
 } from '../base/units.ts';
 import type { World } from '../base/world.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
+import { FOUND_NONE } from '../../index/found.ts';
 import { Pins, type PinHandle } from '../../index/pins.ts';
 import type { SegmentReferences } from '../../index/segment-references.ts';
 import type { Timeline } from '../../index/timeline.ts';
@@ -308,6 +310,12 @@ export class Core {
   /** No round passes this generation, because of a rollback; or undefined. */
   get heldBack(): Generation | undefined {
     return this.#stops.smallest()?.generation;
+  }
+
+  /** A round was cut or failed, and writes the block again from the log: home may have a part of it. */
+  isRedone(block: Block): boolean {
+    const { generation } = this.horizon;
+    return this.settled < generation && this.index.find(block, generation) !== FOUND_NONE;
   }
 
   /** The oldest moment of the window that is open: what is looked through from there on. */

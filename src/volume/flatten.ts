@@ -6,8 +6,10 @@
  * Invariants:
  *   - Content is synced before its sum says that it is there: until then the base is read, and home
  *     holds zeros or parts of the copy.
- *   - Only what was never written is copied, while nobody else changes home.
- *   - What the base can't read ends it: nothing of the base is taken for zeros that may be damage.
+ *   - Only what was never written is copied, while nobody else changes home. A sum alone does not say
+ *     so: home is read beside the base, and what is neither zeros nor a part of the copy stays.
+ *   - What can't be copied does not keep the rest from it, and the base stays. A base that is refused
+ *     ends it: nothing of the base is taken for zeros that may be damage.
  *   - After a crash or a failure it is begun again, and copies no content twice. But a sum that it finds
  *     need not be durable, nor its page whole: pages with sums of copies are written again, and synced.
  */
@@ -16,15 +18,17 @@ import { isVarveError, VarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
+  byteCount,
+  byteOffset,
   generation as generationOf,
   type Block,
 } from '../base/units.ts';
-import { UnreadableError } from '../base/unreadable.ts';
+import { mergedRanges, UnreadableError, type UnreadableRange } from '../base/unreadable.ts';
 import { isZero } from '../device/zeros.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA, SUM_NEVER } from '../format/layouts.ts';
 import type { Sum } from '../format/sums.ts';
-import { runsOf, type BaseBlocks } from './base-disk.ts';
+import { runsOf } from './base-disk.ts';
 import type { Core } from './core.ts';
 import type { Progress } from './report.ts';
 import { pageOf, SINCE_COPY } from './sidecar.ts';
@@ -32,8 +36,11 @@ import { pageOf, SINCE_COPY } from './sidecar.ts';
 /** Copied between two syncs; rounds wait for so long. */
 const CHUNK_BLOCKS = 2048;
 const FIRST = generationOf(0);
-const SCRUB_FIRST =
-  'run `varve scrub NAME`, which mends or gives up what can not be known, then flatten again';
+/** So many ranges of blocks are named. */
+const NAMED_MAX = 8;
+const NEXT =
+  'nothing else is missing, and the base stays; run `varve scrub NAME`, which mends what the log still ' +
+  'has, write or trim what is left, and flatten again when that has gone home';
 
 interface Change {
   readonly block: Block;
@@ -41,12 +48,13 @@ interface Change {
 }
 
 /**
- * Copies what is missing; the caller has made it durable that this is under way.
+ * Copies what is missing; the caller has made it durable that this is under way. The base may go when
+ * it settles, and not before.
  * @param progress - of the blocks of the volume, in bytes; what it throws ends the copy
  * @param chunkBlocks - between two syncs, for tests
  * @returns how many blocks were copied
- * @throws UnreadableError when the base can't be read; VarveError BLOCK_CORRUPT for damaged sums,
- *   DISK_FULL, DEVICE_IO, CLOSED
+ * @throws VarveError BLOCK_CORRUPT naming what could not be copied, after all else was; DISK_FULL,
+ *   DEVICE_IO, CLOSED
  */
 export async function copyBase(
   core: Core,
@@ -55,27 +63,52 @@ export async function copyBase(
 ): Promise<number> {
   core.final.beginCopy();
   let copied = 0;
+  const left: UnreadableRange[] = [];
   for (let first = 0; first < core.blocks; first += chunkBlocks) {
     core.needWritable();
     progress(first * BLOCK_BYTES, core.size);
     const count = Math.min(chunkBlocks, core.blocks - first);
-    copied += await core.home.run(() => copyChunk(core, blockOf(first), count));
+    copied += await core.home.run(() => copyChunk(core, blockOf(first), count, left));
     await core.yieldTurn();
   }
   progress(core.size, core.size);
+  if (left.length > 0) throw leftError(left);
   return copied;
 }
 
-function copyChunk(core: Core, first: Block, count: number): Promise<number> {
+/** Names what stays as it is. */
+function leftError(left: readonly UnreadableRange[]): VarveError {
+  const merged = mergedRanges(left.toSorted((one, other) => one.offset - other.offset));
+  const named = merged.slice(0, NAMED_MAX).map(({ offset, length }) => {
+    const [first, count] = [offset / BLOCK_BYTES, length / BLOCK_BYTES];
+    return count === 1 ? `${first}` : `${first} to ${first + count - 1}`;
+  });
+  const more = merged.length > NAMED_MAX ? `, and ${merged.length - NAMED_MAX} more ranges` : '';
+  const cause = new UnreadableError('BLOCK_CORRUPT', merged);
+  const count = merged.reduce((sum, { length }) => sum + length, 0) / BLOCK_BYTES;
+  const detail = `${count} blocks are damaged, first ${merged[0]?.why}`;
+  return new VarveError('BLOCK_CORRUPT', `${detail}; all: ${named.join(', ')}${more}`, {
+    cause,
+    next: NEXT,
+  });
+}
+
+/** @param left - takes what is damaged */
+function copyChunk(
+  core: Core,
+  first: Block,
+  count: number,
+  left: UnreadableRange[],
+): Promise<number> {
   return core.final.withBase(async (base) => {
     if (base === undefined) return 0;
     const { final } = core;
-    const isNever = await neverIn(core, first, count);
+    const isNever = await neverIn(core, first, count, left);
     const kinds = base.hidesDamage ? undefined : await base.kinds(first, count);
     const mayBeData = (i: number): boolean => kinds === undefined || kinds[i] === 'data';
     const changes: Change[] = [];
     for (const run of runsOf(first, count, (i) => isNever[i] === true && mayBeData(i))) {
-      changes.push(...(await copyRun(core, base, run)));
+      changes.push(...(await copyRun(core, run, left)));
     }
     const doubtful = await copiedPages(core, first, count);
     if (changes.length > 0) await final.syncFinal('final');
@@ -95,33 +128,45 @@ async function copiedPages({ final }: Core, first: Block, count: number): Promis
   return pages;
 }
 
-/** Which blocks were never written. What has lost its sum may have its content in the base alone. */
-async function neverIn({ final }: Core, first: Block, count: number): Promise<boolean[]> {
+/**
+ * Which blocks were never written. What has lost its sum may have its content in the base alone; what
+ * a round is about to write again has its content in the log, and parts of it at home.
+ */
+async function neverIn(
+  core: Core,
+  first: Block,
+  count: number,
+  left: UnreadableRange[],
+): Promise<boolean[]> {
   const isNever: boolean[] = [];
-  const damaged: VarveError[] = [];
   for (let i = 0; i < count; i++) {
+    const block = blockOf(first + i);
+    isNever[i] = false;
+    if (core.isRedone(block)) continue;
     try {
-      isNever.push((await final.sidecar.sum(blockOf(first + i))).kind === SUM_NEVER);
+      isNever[i] = (await core.final.sidecar.sum(block)).kind === SUM_NEVER;
     } catch (error) {
       if (!isVarveError(error, 'BLOCK_CORRUPT')) throw error;
-      isNever.push(false);
-      damaged.push(error);
+      const offset = byteOffset(block * BLOCK_BYTES);
+      left.push({ offset, length: byteCount(BLOCK_BYTES), why: error.detail });
     }
   }
-  const [one] = damaged;
-  if (one === undefined) return isNever;
-  const detail = `checksums of ${damaged.length} blocks are damaged, first ${one.detail}`;
-  throw new VarveError('BLOCK_CORRUPT', detail, { cause: one, next: SCRUB_FIRST });
+  return isNever;
 }
 
 async function copyRun(
   { final, uuid }: Core,
-  base: BaseBlocks,
   { first, count }: { readonly first: Block; readonly count: number },
+  left: UnreadableRange[],
 ): Promise<readonly Change[]> {
   const content = new Uint8Array(count * BLOCK_BYTES);
-  const bad = await base.read(first, content);
-  if (bad !== undefined) throw new UnreadableError(bad.code, bad.ranges);
+  try {
+    await final.read(first, content);
+  } catch (error) {
+    if (!(error instanceof UnreadableError) || error.code === 'DEVICE_IO') throw error;
+    // They are zeros now, which are not copied.
+    left.push(...error.ranges);
+  }
   const seed = volumeSeed(uuid);
   const part = (i: number, length = 1): Uint8Array =>
     content.subarray(i * BLOCK_BYTES, (i + length) * BLOCK_BYTES);

@@ -22,6 +22,7 @@ import {
 } from '../base/units.ts';
 import { isUnreadable } from '../base/unreadable.ts';
 import { readNarrowed } from '../device/read-narrowed.ts';
+import { isZero } from '../device/zeros.ts';
 import { SUM_DATA, SUM_LOST, SUM_NEVER, SUMS_ENTRIES } from '../format/layouts.ts';
 import { markLost, type Sum } from '../format/sums.ts';
 import type { SectorState } from './sidecar.ts';
@@ -97,7 +98,7 @@ export class ScrubFinal {
     let isSuspect =
       repairs.isDoubtfulPage(number) || states.some(({ problem }) => problem !== undefined);
     for (const { block, sum, problem } of looks) {
-      if (this.#isRedone(block)) this.skipped += 1;
+      if (this.#run.core.isRedone(block)) this.skipped += 1;
       else if (sum === undefined || problem !== undefined) isSuspect = true;
       else {
         if (sum.kind === SUM_DATA) this.data += 1;
@@ -110,12 +111,6 @@ export class ScrubFinal {
     this.sectors += Math.ceil(count / SUMS_ENTRIES);
     await this.#run.step((count + 1) * BLOCK_BYTES);
     return isSuspect;
-  }
-
-  /** What an interrupted round left is written again from the log. */
-  #isRedone(block: Block): boolean {
-    const { settled, horizon, index } = this.#run.core;
-    return settled < horizon.generation && index.find(block, horizon.generation) !== 0;
   }
 
   #isBehindWitness(block: Block, sum: Sum): boolean {
@@ -141,10 +136,23 @@ export class ScrubFinal {
       const block = blockOf(first + i);
       const content = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
       const sum = await this.#sumOf(block);
-      const problem = refused.get(i)?.detail ?? (sum && final.problem(block, content, sum));
+      let problem = refused.get(i)?.detail ?? (sum && final.problem(block, content, sum));
+      // Parts of the base that is being copied may lie there, and nothing else.
+      const isCopy = problem === undefined && sum?.kind === SUM_NEVER && !isZero(content);
+      if (isCopy) problem = await this.#problemBesideBase(block);
       looks.push({ block, content, sum, problem, isRefused: refused.has(i) });
     }
     return looks;
+  }
+
+  async #problemBesideBase(block: Block): Promise<string | undefined> {
+    try {
+      await this.#run.core.final.read(block, new Uint8Array(BLOCK_BYTES));
+      return undefined;
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      return error.detail;
+    }
   }
 
   async #sumOf(block: Block): Promise<Sum | undefined> {
@@ -177,7 +185,7 @@ export class ScrubFinal {
     await this.#mendKnown(number, states);
     const truths = await this.#truthsOf(first, count);
     const lookedAt = (await this.#looks(first, count)).filter(
-      ({ block }) => !this.#isRedone(block),
+      ({ block }) => !this.#run.core.isRedone(block),
     );
     const unknown = lookedAt.filter(({ sum }) => sum === undefined);
     for (const look of lookedAt) {
@@ -367,8 +375,8 @@ export class ScrubFinal {
       return content === undefined ? undefined : { content, from: 'the log' };
     }
     // Zeros that a sum alone names may hide newer data, whose sum was lost.
-    const isZero = sum.kind !== SUM_LOST && (isProven || sum === NEVER);
-    return isZero ? { content: ZEROS, from: 'the log' } : undefined;
+    const isProvenZero = sum.kind !== SUM_LOST && (isProven || sum === NEVER);
+    return isProvenZero ? { content: ZEROS, from: 'the log' } : undefined;
   }
 
   /** What is right at home, and may not be durable there. */

@@ -1,7 +1,9 @@
 /** A flatten that fails or is ended, and is asked for again: what lets the base go is durable. */
 import { describe, expect, test } from 'vitest';
+import { VarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount } from '../../src/base/units.ts';
 import { SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
+import { copyBase } from '../../src/volume/flatten.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { MemoryBase } from '../support/memory-base.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
@@ -102,6 +104,104 @@ test('a flatten refuses blocks whose sums are damaged, and goes on after a scrub
     expect(left).toBeGreaterThanOrEqual(SUMS_ENTRIES);
     await flatten(bench, volume);
     expect((await unreadable(volume.live(), 0, BLOCKS)).size).toBe(SUMS_ENTRIES);
+  });
+});
+
+/** What went home over a base: blocks 2 and 3 were flushed, and the log has nothing of them any more. */
+async function writtenOver(volume: Volume): Promise<void> {
+  await put(volume, 2, blocksOf(1), true);
+  await put(volume, 3, blocksOf(2), true);
+  await pushRounds(volume, 8, 260, 40);
+}
+
+/** The base stays, and what can't be copied is an error; all else is at home by now. */
+async function expectRefused(bench: Bench, volume: Volume, base: MemoryBase): Promise<void> {
+  await expect(flatten(bench, volume)).rejects.toMatchObject({
+    code: 'BLOCK_CORRUPT',
+    detail: expect.stringMatching(
+      /^2 blocks are damaged, first block 2 .*; all: 2 to 3$/,
+    ) as unknown,
+    next: expect.stringContaining('varve scrub') as unknown,
+  });
+  expect(bench.sim.baseState).toBe('copying');
+  expect([...(await unreadable(volume.live(), 0, 248)).keys()]).toEqual([2, 3]);
+  for (const block of [0, 1, 4, 200]) {
+    const home = new Uint8Array(BLOCK_BYTES);
+    bench.sim.final.platter.read(block * BLOCK_BYTES, home);
+    const [from, to] = [block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES];
+    expect(Buffer.compare(home, base.bytes.subarray(from, to)), `block ${block}`).toBe(0);
+  }
+  const { damages } = await volume.scrub({ bytesPerSecond: 0, progress: quiet });
+  expect(damages.map(({ block }) => block)).toEqual([2, 3]);
+}
+
+/** Who writes them again has all of it, without the base. */
+async function expectFlattened(bench: Bench, volume: Volume, base: MemoryBase): Promise<void> {
+  await put(volume, 2, blocksOf(5, 2), true);
+  await pushRounds(volume, 8, 260, 40);
+  await flatten(bench, volume);
+  expect(bench.sim.baseState).toBe('copied');
+  base.bytes.fill(0xee);
+  expect((await unreadable(volume.live(), 0, BLOCKS)).size).toBe(0);
+  expect(Buffer.compare(await get(volume.live(), 2, 2), blocksOf(5, 2))).toBe(0);
+  expect(Buffer.compare(await get(volume.live(), 0, 2), blocksOf(3, 2))).toBe(0);
+}
+
+describe('a flatten of what only seems never written', () => {
+  // It believed the sums, and wrote the base over what clients had flushed: an error became older data.
+  test('after the write of a page of sums was lost', async () => {
+    const base = new MemoryBase(blocksOf(3, BLOCKS));
+    const bench = await Bench.create(1, { size: SIZE, base });
+    await bench.use(writtenOver);
+    bench.sim.sums.corrupt(0, new Uint8Array(BLOCK_BYTES));
+    await bench.use(async (volume) => {
+      expect([...(await unreadable(volume.live(), 0, 248)).keys()]).toEqual([2, 3]);
+      await expectRefused(bench, volume, base);
+      await expectFlattened(bench, volume, base);
+    });
+  });
+
+  // The same, where a flatten that a cut ended had written the page first: a blank sector of such a page
+  // may be a torn one.
+  test('after a sector of a page that a copy wrote became zeros', async () => {
+    const base = new MemoryBase(blocksOf(3, BLOCKS));
+    const bench = await Bench.create(1, { size: SIZE, base });
+    bench.sim.baseState = 'copying';
+    await bench.lose('cut', async (volume) => {
+      const stop = (done: number): void => {
+        if (done > 0) throw new VarveError('CLOSED', 'stopped');
+      };
+      await expect(copyBase(volume.core, stop, 248)).rejects.toMatchObject({ code: 'CLOSED' });
+    });
+    await bench.use(writtenOver);
+    bench.sim.sums.corrupt(0, new Uint8Array(SUMS_SECTOR_BYTES));
+    await bench.use(async (volume) => {
+      expect([...(await unreadable(volume.live(), 0, 248)).keys()]).toEqual([2, 3]);
+      await expectRefused(bench, volume, base);
+      await expectFlattened(bench, volume, base);
+    });
+  });
+
+  // Home has what the round wrote, and its sum comes with the next attempt: no damage.
+  test('while a round that failed is to be made again', async () => {
+    const base = new MemoryBase(blocksOf(3, BLOCKS));
+    const bench = await Bench.create(1, { size: SIZE, base });
+    await bench.use(async (volume) => {
+      await put(volume, 2, blocksOf(1), true);
+      const mend = bench.sim.sums.failWrite({ offset: 0, length: BLOCK_BYTES });
+      for (let i = 0; volume.core.settled === volume.core.horizon.generation; i++) {
+        await put(volume, 260 + (i % 40), blocksOf(1000 + i));
+        await bench.world.sleep(10);
+      }
+      while ((await volume.info()).failure === undefined) await bench.world.sleep(1);
+      mend();
+      await flatten(bench, volume);
+      expect(volume.core.settled).toBeLessThan(volume.core.horizon.generation);
+      base.bytes.fill(0xee);
+      await pushRounds(volume, 2, 260, 40);
+      expect((await unreadable(volume.live(), 0, BLOCKS)).size).toBe(0);
+      expect(Buffer.compare(await get(volume.live(), 2), blocksOf(1))).toBe(0);
+    });
   });
 });
 

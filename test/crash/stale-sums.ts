@@ -4,11 +4,14 @@
  * moment that is read, or an error; also below the horizon, after home was written over.
  */
 import { assert } from '../../src/base/assert.ts';
-import { isVarveError } from '../../src/base/errors.ts';
+import { isVarveError, VarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
+import { SUMS_SECTOR_BYTES } from '../../src/format/layouts.ts';
+import { copyBase } from '../../src/volume/flatten.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { VolumeModel } from '../model/volume-model.ts';
+import { MemoryBase } from '../support/memory-base.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
@@ -18,6 +21,8 @@ export interface StaleSumsOptions {
   readonly seed: number;
   /** All writes of the page were lost, also that of a round before a snapshot. */
   readonly isBlank?: boolean;
+  /** Over a base, which is flattened; a sector of zeros in place of a lost page, now and then. */
+  readonly isFlattened?: boolean;
   /** Told of each request. */
   readonly onStep?: () => void;
 }
@@ -40,7 +45,8 @@ class StaleSums {
   readonly #random: SeededRandom;
   readonly #power: PowerSupply;
   readonly #sim: SimVolume;
-  readonly #model = new VolumeModel(BLOCKS * BLOCK_BYTES);
+  readonly #model: VolumeModel;
+  readonly #base: MemoryBase | undefined;
   readonly #onStep: (() => void) | undefined;
   readonly #isBlank: boolean;
   /** A generation below the horizon when the page goes: before-images of it are sound. */
@@ -48,14 +54,18 @@ class StaleSums {
   #read = 0;
   #refused = 0;
 
-  constructor({ seed, isBlank = false, onStep }: StaleSumsOptions) {
+  constructor({ seed, isBlank = false, isFlattened = false, onStep }: StaleSumsOptions) {
     const world = new SimWorld(seed);
+    const size = byteCount(BLOCKS * BLOCK_BYTES);
+    this.#base = isFlattened ? MemoryBase.of(world.fork('base'), size) : undefined;
+    this.#model = new VolumeModel(size, this.#base?.bytes);
     this.#isBlank = isBlank;
     this.#onStep = onStep;
     this.#random = world.fork('stale-sums');
     this.#power = new PowerSupply(world);
     this.#sim = new SimVolume(this.#power, {
-      size: byteCount(BLOCKS * BLOCK_BYTES),
+      size,
+      base: this.#base,
       segmentBytes: kibibytes(32),
       slots: 14,
       requestBytesMax: byteCount(WRITE_BLOCKS_MAX * BLOCK_BYTES),
@@ -88,7 +98,8 @@ class StaleSums {
     const first = random.between(from, BLOCKS - WRITE_BLOCKS_MAX);
     const offset = byteOffset(first * BLOCK_BYTES);
     const length = byteCount(random.between(1, WRITE_BLOCKS_MAX) * BLOCK_BYTES);
-    if (random.chance(0.2)) {
+    // Over a base zeros at home and a page that says "never written" agree.
+    if (this.#base === undefined && random.chance(0.2)) {
       this.#model.trim(offset, length);
       await volume.live().trim(offset, length, { fua: false });
       return;
@@ -121,12 +132,15 @@ class StaleSums {
     for (let i = random.below(60); i > 0; i--) await this.#write(volume, 0);
     await this.#goHome(volume, LAST_PAGE);
     const at = random.below(2) * BLOCK_BYTES;
-    const before = new Uint8Array(BLOCK_BYTES);
-    if (this.#isBlank) {
+    const isSector = this.#base !== undefined && random.chance(0.5);
+    const before = new Uint8Array(isSector ? SUMS_SECTOR_BYTES : BLOCK_BYTES);
+    if (isSector) await this.#flatten(volume, random.below(BLOCKS));
+    else if (!this.#isBlank) sums.platter.read(at, before);
+    else if (this.#base === undefined) {
       this.#oldest = (await volume.createSnapshot('oldest')).generation;
       // More of it is trimmed than in other lives, and lies there as the blank page says.
       for (let i = random.between(4, 16); i > 0; i--) await this.#trimFar(volume);
-    } else sums.platter.read(at, before);
+    }
     for (let i = random.between(4, 16); i > 0; i--) await this.#write(volume, 0);
     await this.#goHome(volume, LAST_PAGE);
     // What the last round wrote is compared at the next opening: that is another round's.
@@ -136,12 +150,36 @@ class StaleSums {
     };
   }
 
+  /**
+   * As an operator does it, who may stop it; or it refuses what it can't tell from damage.
+   * @param stopsAt - a block
+   */
+  async #flatten(volume: Volume, stopsAt = Infinity): Promise<void> {
+    this.#sim.baseState = 'copying';
+    const progress = (bytes: number): void => {
+      if (bytes >= stopsAt * BLOCK_BYTES) throw new VarveError('CLOSED', 'stopped');
+    };
+    try {
+      await copyBase(volume.core, progress, this.#random.between(1, BLOCKS));
+    } catch (error) {
+      if (!isVarveError(error, 'CLOSED') && !isVarveError(error, 'BLOCK_CORRUPT')) throw error;
+      return;
+    }
+    this.#sim.baseState = 'copied';
+    await volume.core.final.dropBase();
+  }
+
   /** @returns whether the volume was refused */
   async #later(): Promise<boolean> {
     try {
       await this.#use(async (volume) => {
         const { head } = this.#model;
         await this.#compare(volume.live(), head);
+        if (this.#base !== undefined) {
+          await this.#flatten(volume);
+          await this.#compare(volume.live(), head);
+          return;
+        }
         await volume.createSnapshot('before');
         await this.#goHome(volume, 0);
         for (let i = this.#random.between(100, 300); i > 0; i--) await this.#write(volume, 0);
