@@ -38,6 +38,7 @@ import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
 import { fuzzer as volumeRetention } from './volume/retention.fuzz.ts';
 import { fuzzer as volumeRetentionCuts } from './volume/retention-cuts.fuzz.ts';
 import { fuzzer as volumeRollback } from './volume/rollback.fuzz.ts';
+import { fuzzer as volumeRollbackStaleSums } from './volume/rollback-stale-sums.fuzz.ts';
 import { fuzzer as volumeRottenHeaders } from './volume/rotten-headers.fuzz.ts';
 import { fuzzer as volumeRottenLog } from './volume/rotten-log.fuzz.ts';
 import { fuzzer as volumeRottenPayloads } from './volume/rotten-payloads.fuzz.ts';
@@ -86,6 +87,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeRetention,
   volumeRetentionCuts,
   volumeRollback,
+  volumeRollbackStaleSums,
   volumeRottenHeaders,
   volumeRottenLog,
   volumeRottenPayloads,

@@ -50,6 +50,15 @@ export const ROLLBACK_MUTANTS: readonly Mutant[] = [
     fuzzers: ROLLBACK,
   },
   {
+    name: 'rollback-believes-never-written',
+    law: 5,
+    story: 'a page of sums that lost its write says "never written", and zeros are put over data',
+    file: 'src/volume/home-kinds.ts',
+    find: "  if (zerosBy === 'content') await lookAtZeros(core, first, kinds);\n",
+    replace: '',
+    fuzzers: ['volume-rollback-stale-sums'],
+  },
+  {
     name: 'rollback-reads-the-newest-state',
     law: 3,
     story: 'what is put back is read as it is now',

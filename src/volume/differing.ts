@@ -6,6 +6,7 @@
  *   - A piece is of blocks that have a version after the moment, up to the bound, and none later:
  *     what is later was put by the rollback itself, and is right already.
  *   - Data, trims, zeros, and zeros that stay allocated are kept apart.
+ *   - What is put is zeros only where home was read and has zeros, or the log or a before-image say so.
  *   - Memory is bounded: a piece of data has at most `dataBlocksMax` blocks, and a step through the
  *     index looks at so many blocks at most.
  *
@@ -22,7 +23,7 @@ import { FOUND_DATA, FOUND_NONE, FOUND_ZERO, type RangeKind } from '../../index/
 import type { ChangedRun, Run } from '../../index/run-walk.ts';
 import { changedRuns } from './changed.ts';
 import type { Core } from './core.ts';
-import { homeKinds, type BlockKind } from './home-kinds.ts';
+import { homeKinds, type BlockKind, type ZerosBy } from './home-kinds.ts';
 import { LATEST } from './reader.ts';
 
 /** Steps through the index: some milliseconds each. */
@@ -42,6 +43,8 @@ export interface DifferingQuery {
   /** Generations up to this one are undone. */
   readonly bound: Generation;
   readonly dataBlocksMax: number;
+  /** `content` for whoever puts the pieces, or verifies them: the sums alone for who counts. */
+  readonly zerosBy: ZerosBy;
 }
 
 /** Pieces in block order; neighbours of one kind are one, as far as that goes. */
@@ -108,7 +111,7 @@ async function* asItWas(
   }
 }
 
-/** Nothing in the window: the sums of final storage tell. */
+/** Nothing in the window: final storage tells, by its sums or by what it holds. */
 async function* asAtHome(
   core: Core,
   query: DifferingQuery,
@@ -118,7 +121,9 @@ async function* asAtHome(
   const end = start + count;
   for (let at: number = start; at < end; at += SUMS_MAX) {
     const part = Math.min(SUMS_MAX, end - at);
-    const kinds = await homeKinds(core, blockOf(at), part, query.target);
+    const { target, zerosBy } = query;
+    const asked = { first: blockOf(at), count: part, at: target, zerosBy };
+    const kinds = await homeKinds(core, asked);
     for (let i = 0; i < part;) {
       const kind = kinds[i] ?? 'data';
       let after = i + 1;

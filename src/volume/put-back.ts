@@ -9,6 +9,7 @@ import { RANGE_ALLOCATE, RANGE_TRIM, RANGE_ZERO, type RangeKind } from '../../in
 import type { Appender, Writer } from './appender.ts';
 import type { Core } from './core.ts';
 import { differing, type Piece } from './differing.ts';
+import type { ZerosBy } from './home-kinds.ts';
 import type { Reader } from './reader.ts';
 
 /** Content that is read, and then put, in one go. */
@@ -36,7 +37,7 @@ type Done = (done: number) => void;
 /** @throws VarveError CLOSED, and what finding the pieces and `work` throw */
 export async function eachPiece(
   core: Core,
-  span: Span,
+  span: Span & { readonly zerosBy: ZerosBy },
   progress: Done,
   work: (piece: Piece) => Promise<void>,
 ): Promise<void> {
@@ -71,7 +72,8 @@ export async function putBack(
   const { reader, appender, by } = parts;
   const { target } = span;
   const chunk = new Uint8Array(chunkBytes(core));
-  await eachPiece(core, span, progress, async ({ kind, first, count }) => {
+  const seen = { ...span, zerosBy: 'content' } as const;
+  await eachPiece(core, seen, progress, async ({ kind, first, count }) => {
     if (kind !== 'data') {
       await appender.putBack({ kind: KIND_OF_RANGE[kind], first, count, by });
       return;
@@ -90,7 +92,8 @@ export async function readAll(
   progress: Done,
 ): Promise<void> {
   const chunk = new Uint8Array(chunkBytes(core));
-  await eachPiece(core, span, progress, async ({ kind, first, count }) => {
+  const seen = { ...span, zerosBy: 'content' } as const;
+  await eachPiece(core, seen, progress, async ({ kind, first, count }) => {
     if (kind !== 'data') return;
     const body = chunk.subarray(0, count * BLOCK_BYTES);
     await reader.read(byteOffset(first * BLOCK_BYTES), body, span.target);

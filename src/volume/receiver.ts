@@ -170,7 +170,7 @@ export class Receiver {
       let total = 0;
       await eachPiece(
         core,
-        span,
+        { ...span, zerosBy: 'sums' },
         () => undefined,
         async ({ kind, count }) => {
           if (kind === 'data') total += count;

@@ -276,7 +276,7 @@ export class Rollbacks {
     const estimate = new Estimate();
     await eachPiece(
       this.#core,
-      this.#span(target),
+      { ...this.#span(target), zerosBy: 'sums' },
       () => undefined,
       async (piece) => {
         estimate.add(piece);

@@ -145,7 +145,7 @@ export class Status {
 
   async #atHome(first: Block, count: number, at: Generation): Promise<readonly number[]> {
     try {
-      const kinds = await homeKinds(this.#core, first, count, at);
+      const kinds = await homeKinds(this.#core, { first, count, at, zerosBy: 'sums' });
       return kinds.map(flagsOf);
     } catch (error) {
       // Whoever reads these blocks is told what is wrong with them.

@@ -6,7 +6,7 @@ import { sendHeader } from '../../src/format/send-layouts.ts';
 import { offsetOf } from '../../src/format/record.ts';
 import { reseal } from '../../fuzz/format/mutation.ts';
 import { streamOf, take, withPair } from '../support/sent.ts';
-import { blocksOf, get, holds, put } from './bench.ts';
+import { blocksOf, get, holds, put, unreadable } from './bench.ts';
 import { runReceiveLives, type ReceiveCounts } from './receive-lives.ts';
 
 test('a receiver is the sender at one moment or the other, whatever happens on the way', async () => {
@@ -125,6 +125,32 @@ describe('a stream', () => {
       await take(pair.copy, stream);
       expect(await holds(pair.copy.live(), 14, [blocksOf(2)])).toBe(0);
     });
+  });
+
+  // Its page of checksums had lost its write: what can't be read before can't be put back, and was zeros.
+  test('is not given up as zeros where a block can not be read', async () => {
+    await withPair(
+      async (pair) => {
+        const { origin } = pair;
+        for (let i = 0; i < 300; i++) await put(origin, i, blocksOf(i + 1));
+        await take(pair.copy, await streamOf(origin));
+        let from = `gen=${origin.core.head}`;
+        for (let i = 300; i < 900; i++) await put(origin, i, blocksOf(i + 1));
+        await take(pair.copy, await streamOf(origin, { from }));
+        from = `gen=${origin.core.head}`;
+        pair.copySums.corrupt(0, new Uint8Array(BLOCK_BYTES));
+        await pair.reopened();
+        const { copy } = pair;
+        expect((await unreadable(copy.live(), 2, 1)).size).toBe(1);
+        await put(pair.origin, 2, blocksOf(5000));
+        for (let i = 300; i < 320; i++) await put(pair.origin, i, blocksOf(6000 + i));
+        const stream = await streamOf(pair.origin, { from });
+        await expect(take(copy, stream.subarray(0, -400))).rejects.toThrow(code('STREAM_CUT'));
+        await expect(copy.receiver.abort(() => undefined)).rejects.toThrow(code('BLOCK_CORRUPT'));
+        expect((await unreadable(copy.live(), 2, 1)).size).toBe(1);
+      },
+      { blocks: 1000, slots: 16 },
+    );
   });
 
   test('of a sender that lost the moment is not gone on with', async () => {

@@ -23,6 +23,8 @@ export interface StaleSumsOptions {
   readonly isBlank?: boolean;
   /** Over a base, which is flattened; a sector of zeros in place of a lost page, now and then. */
   readonly isFlattened?: boolean;
+  /** What is written later is undone by a rollback. */
+  readonly isRolledBack?: boolean;
   /** Told of each request. */
   readonly onStep?: () => void;
 }
@@ -49,13 +51,16 @@ class StaleSums {
   readonly #base: MemoryBase | undefined;
   readonly #onStep: (() => void) | undefined;
   readonly #isBlank: boolean;
+  readonly #isRolledBack: boolean;
   /** A generation below the horizon when the page goes: before-images of it are sound. */
   #oldest: number | undefined;
   #read = 0;
   #refused = 0;
 
-  constructor({ seed, isBlank = false, isFlattened = false, onStep }: StaleSumsOptions) {
+  constructor(options: StaleSumsOptions) {
+    const { seed, isBlank = false, isFlattened = false, isRolledBack = false, onStep } = options;
     const world = new SimWorld(seed);
+    this.#isRolledBack = isRolledBack;
     const size = byteCount(BLOCKS * BLOCK_BYTES);
     this.#base = isFlattened ? MemoryBase.of(world.fork('base'), size) : undefined;
     this.#model = new VolumeModel(size, this.#base?.bytes);
@@ -67,7 +72,7 @@ class StaleSums {
       size,
       base: this.#base,
       segmentBytes: kibibytes(32),
-      slots: 14,
+      slots: isRolledBack ? 24 : 14,
       requestBytesMax: byteCount(WRITE_BLOCKS_MAX * BLOCK_BYTES),
       ringBytes: kibibytes(96),
       undoBytes: byteCount(kibibytes(64) + 400 * kibibytes(32)),
@@ -169,6 +174,22 @@ class StaleSums {
     await volume.core.final.dropBase();
   }
 
+  /** Some requests and back again: all of it is as it was, or the rollback is refused. */
+  async #rollBack(volume: Volume): Promise<void> {
+    const { head } = this.#model;
+    await volume.createSnapshot('before');
+    for (let i = this.#random.between(1, 8); i > 0; i--) await this.#write(volume, 0);
+    const request = { to: 'before', force: true, dryRun: false };
+    try {
+      const { after } = await volume.rollback(request, () => undefined);
+      this.#model.restore(after.generation, head);
+    } catch (error) {
+      if (!isVarveError(error, 'BLOCK_CORRUPT')) throw error;
+      // What was refused is in the way, and nothing was changed.
+      assert(volume.core.head === this.#model.head, 'a rollback that is refused changes nothing');
+    }
+  }
+
   /** @returns whether the volume was refused */
   async #later(): Promise<boolean> {
     try {
@@ -178,6 +199,11 @@ class StaleSums {
         if (this.#base !== undefined) {
           await this.#flatten(volume);
           await this.#compare(volume.live(), head);
+          return;
+        }
+        if (this.#isRolledBack) {
+          await this.#rollBack(volume);
+          await this.#compare(volume.live(), this.#model.head);
           return;
         }
         await volume.createSnapshot('before');

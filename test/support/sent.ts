@@ -6,12 +6,15 @@ import { withSending, type SendQuery } from '../../src/control/send.ts';
 import type { ReceiveReport } from '../../src/volume/report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
+import type { SimDisk } from '../sim/sim-disk.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 
 export interface Pair {
   readonly origin: Volume;
   readonly copy: Volume;
+  /** The checksums of the copy's final storage. */
+  readonly copySums: SimDisk;
   /** Both are closed and opened again. */
   reopened(): Promise<void>;
 }
@@ -31,6 +34,10 @@ class OpenPair implements Pair {
 
   get copy(): Volume {
     return this.#open[1];
+  }
+
+  get copySums(): SimDisk {
+    return this.#sims[1].sums;
   }
 
   async reopened(): Promise<void> {

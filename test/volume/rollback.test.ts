@@ -7,7 +7,7 @@ import { RECORD_ROLLBACK, RECORD_ROLLED_BACK } from '../../src/format/layouts.ts
 import { Catalogue } from '../../src/volume/catalogue.ts';
 import type { RollbackReport } from '../../src/volume/report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
-import { Bench, blocksOf, get, holds, put } from '../crash/bench.ts';
+import { Bench, blocksOf, get, holds, pushRounds, put, unreadable } from '../crash/bench.ts';
 
 const OLD = blocksOf(1, 8);
 const NEW = blocksOf(2, 8);
@@ -185,6 +185,30 @@ describe('a rollback is refused, and nothing is changed,', () => {
       expect(await holds(volume.live(), 0, [NEW])).toBe(0);
       await rolledBack(volume, 'old');
       expect(await holds(volume.live(), 0, [OLD])).toBe(0);
+    });
+  });
+
+  // The block was EIO, and its page of checksums had lost its write: zeros were put for what was never
+  // written, and the error was gone.
+  it.each(['written', 'trimmed'])('when only its checksums say zeros (%s since)', async (how) => {
+    const bench = await Bench.create(7, { ...LARGE, size: byteCount(600 * BLOCK_BYTES) });
+    await bench.use(async (volume) => {
+      await put(volume, 2, OLD, true);
+      await pushRounds(volume, 8, 260, 40);
+    });
+    bench.sim.sums.corrupt(0, new Uint8Array(BLOCK_BYTES));
+    await bench.use(async (volume) => {
+      const { head } = volume.core;
+      expect((await unreadable(volume.live(), 0, 16)).size).toBe(8);
+      const range = [byteOffset(2 * BLOCK_BYTES), byteCount(OLD.length)] as const;
+      if (how === 'written') await put(volume, 2, NEW, true);
+      else await volume.live().trim(...range, { fua: true });
+      const now = await whole(volume);
+      await expect(rolledBack(volume, `gen=${head}`)).rejects.toMatchObject({
+        code: 'BLOCK_CORRUPT',
+        detail: expect.stringMatching(/^block 2 of .*; nothing was rolled back$/) as unknown,
+      });
+      expect(Buffer.compare(await whole(volume), now)).toBe(0);
     });
   });
 
