@@ -35,6 +35,7 @@ import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts
 import { fuzzer as volumePinnedLives } from './volume/pinned-lives.fuzz.ts';
 import { fuzzer as volumePowerCuts } from './volume/power-cuts.fuzz.ts';
 import { fuzzer as volumeReaders } from './volume/readers.fuzz.ts';
+import { fuzzer as volumeRefusedSums } from './volume/refused-sums.fuzz.ts';
 import { fuzzer as volumeRetention } from './volume/retention.fuzz.ts';
 import { fuzzer as volumeRetentionCuts } from './volume/retention-cuts.fuzz.ts';
 import { fuzzer as volumeRollback } from './volume/rollback.fuzz.ts';
@@ -84,6 +85,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumePinnedLives,
   volumePowerCuts,
   volumeReaders,
+  volumeRefusedSums,
   volumeRetention,
   volumeRetentionCuts,
   volumeRollback,

@@ -53,6 +53,16 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     fuzzers: PINNED,
   },
   {
+    name: 'refused-page-of-sums-never-given-up',
+    law: 6,
+    story:
+      'a page of sums that the device refuses fails each round, and writers are refused for good',
+    file: 'src/volume/settle.ts',
+    find: '{ lastLook: lastLookAtSums(core, means) }',
+    replace: '{}',
+    fuzzers: ['volume-refused-sums'],
+  },
+  {
     name: 'joined-slot-not-recorded',
     law: 4,
     story: 'what was joined lies in a slot that no opening looks at, and its sources are freed',
@@ -139,14 +149,13 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     law: 2,
     story: 'a round punches its trims when it has written its blocks: newer data is lost',
     file: 'src/volume/settle.ts',
-    find: '  await settleRanges(core, target, attempt);\n  const buffer',
+    find: '  await settleRanges(core, target, means);\n  const buffer',
     replace: '  const buffer',
     more: [
       {
         find: "  await core.final.syncFinal('final');",
         replace:
-          '  await settleRanges(core, target, attempt);\n' +
-          "  await core.final.syncFinal('final');",
+          '  await settleRanges(core, target, means);\n' + "  await core.final.syncFinal('final');",
       },
     ],
     fuzzers: LIVES,

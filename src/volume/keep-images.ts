@@ -34,6 +34,7 @@ import type { Core } from './core.ts';
 import { ImageContent, type Source } from './image-content.ts';
 import type { Keeping } from './keeping.ts';
 import type { Means } from './settle.ts';
+import { pageOf } from './sidecar.ts';
 
 /** Of an image that nobody can read: the mark of a lost block has another checksum. */
 const LOST_SUM = checksumOf(0);
@@ -237,7 +238,9 @@ class Keeper {
     } catch (error) {
       if (!isUnreadable(error)) throw error;
       if (!isVarveError(error, 'DEVICE_IO')) return undefined;
-      return await this.#content.again(block, undefined, error, () => sidecar.sum(block));
+      // The page has its attempts, and not each of its blocks.
+      const { first } = sidecar.pageBlocks(pageOf(block));
+      return await this.#content.again(first, undefined, error, () => sidecar.sum(block));
     }
   }
 

@@ -16,6 +16,13 @@ export interface Refused {
   readonly isThere: () => Promise<boolean>;
 }
 
+/** `lastLook` for whoever is told what to ask, and not whether to give up. */
+export type LastLook = <T>(
+  first: Block,
+  failure: VarveError,
+  read: () => Promise<T>,
+) => Promise<T | undefined>;
+
 /**
  * @param read - gives undefined, or throws, where there is still nothing to be had
  * @returns undefined: it is given up

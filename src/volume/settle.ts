@@ -5,7 +5,8 @@
  * Invariants:
  *   - Ranges come first and blocks after them: a block that is newer than a range is not lost.
  *   - What could be read neither from the log nor from another copy is stamped `lost`, never left
- *     with its old content.
+ *     with its old content. A page of sums that the device refuses three times is given up with all
+ *     its sums, and written whole.
  *   - Everything is synced when it returns.
  */
 import { crc32c } from '../base/crc32c.ts';
@@ -27,7 +28,7 @@ import { markLost, type Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue-entries.ts';
 import type { Core } from './core.ts';
-import { lastLook } from './last-look.ts';
+import { lastLook, type LastLook } from './last-look.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
 
 /** Blocks in memory at once: 4 MiB. */
@@ -55,8 +56,8 @@ export interface Means {
   /** For versions that the log has lost. */
   readonly copies: OtherCopies;
   /**
-   * The device of the log could not read something.
-   * @param first - of the chunk: each has its own attempts
+   * A device could not read something.
+   * @param first - of the chunk of the log, or of the page of sums: each has its own attempts
    * @returns whether that is lost; else the round fails, to be made again: a device may come back,
    *   and what is stamped `lost` does not
    */
@@ -77,7 +78,7 @@ export async function settleBlocks(
 ): Promise<number> {
   const { attempt } = means;
   const newest = planned ?? (await planRound(core, target));
-  await settleRanges(core, target, attempt);
+  await settleRanges(core, target, means);
   const buffer = new Uint8Array(Math.min(newest.length, CHUNK_BLOCKS) * BLOCK_BYTES);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     const to = Math.min(newest.length, from + CHUNK_BLOCKS);
@@ -118,7 +119,8 @@ export async function planRound(core: Core, target: Generation): Promise<Newest>
 }
 
 /** Trims and zeroes, in generation order. */
-async function settleRanges(core: Core, target: Generation, attempt: Attempt): Promise<void> {
+async function settleRanges(core: Core, target: Generation, means: Means): Promise<void> {
+  const { attempt } = means;
   // While older moments are kept, what is later than they are says so: else a before-image that is
   // lost would read as zeros.
   const { generation: pin = target } = core.pins.smallest() ?? {};
@@ -129,6 +131,7 @@ async function settleRanges(core: Core, target: Generation, attempt: Attempt): P
       return base !== undefined && (await base.mayHave(first, count));
     });
   const isAsked = pin < target || core.final.hasBase;
+  const ofSums = lastLookAtSums(core, means);
   for (const range of core.index.rangesUpTo(target)) {
     const end = Math.min(range.start + range.count, core.blocks);
     core.cache.dropHome(range.start, end - range.start);
@@ -138,7 +141,7 @@ async function settleRanges(core: Core, target: Generation, attempt: Attempt): P
     const kind = range.kind === RANGE_ALLOCATE ? SUM_ALLOCATED : SUM_ZERO;
     const sum = { kind, generation: range.generation, checksum: checksumOf(0) };
     await attempt(() =>
-      core.final.sidecar.fill(range.start, count, sum, isAsked ? isKept : undefined),
+      core.final.sidecar.fill(range.start, count, sum, ofSums, isAsked ? isKept : undefined),
     );
   }
 }
@@ -177,7 +180,13 @@ async function settleChunk(
     runStart = i + 1;
   }
   await inParallel(runs, WRITES_AT_ONCE, ({ first, bytes }) => core.final.write(first, [bytes]));
-  await core.final.sidecar.write(changes);
+  await core.final.sidecar.write(changes, { lastLook: lastLookAtSums(core, means) });
+}
+
+/** Of pages of sums: without it one that the device refuses would end all writing for good. */
+function lastLookAtSums({ final }: Core, { givesUp }: Means): LastLook {
+  const isThere = (): Promise<boolean> => final.isThere();
+  return (first, failure, read) => lastLook({ first, failure, givesUp, isThere }, read);
 }
 
 function sumOf(newest: Newest, i: number, good: boolean): Sum {

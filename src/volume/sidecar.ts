@@ -7,6 +7,8 @@
  *   - A page is written whole: none of its sectors is blank, or all are. A blank one beside others is
  *     damaged, and does not say "never written"; only a page that was first written by a round which
  *     is made again may be torn instead.
+ *   - A page that the device refuses is given up only by who asks for it: its sums are `lost` then, and
+ *     writing it whole makes it readable.
  */
 import { LRUCache } from 'lru-cache';
 import { isVarveError, VarveError } from '../base/errors.ts';
@@ -22,6 +24,7 @@ import {
   type Generation,
 } from '../base/units.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
+import { readNarrowed } from '../device/read-narrowed.ts';
 import {
   SUMS_ENTRIES,
   SUMS_SECTOR_BYTES,
@@ -40,6 +43,7 @@ import {
   writeSum,
   type Sum,
 } from '../format/sums.ts';
+import type { LastLook } from './last-look.ts';
 
 const PAGE_SECTORS = BLOCK_BYTES / SUMS_SECTOR_BYTES;
 const ALL_SECTORS = 2 ** PAGE_SECTORS - 1;
@@ -52,6 +56,13 @@ interface Page {
   readonly damaged: number;
   /** Where the round ended that wrote the page first; undefined where nothing says so. */
   readonly since: Generation | undefined;
+}
+
+export interface WriteOptions {
+  /** What pages that were blank say of who wrote them first; else the round. */
+  readonly firstSince?: Generation;
+  /** For a page that the device refuses; else it is an error. */
+  readonly lastLook?: LastLook;
 }
 
 /** What a look at one sector of the sidecar finds. */
@@ -73,6 +84,9 @@ export const SINCE_COPY: Generation = generation(2 ** 48 - 1);
 
 /** Pages that are looked at in one read. */
 const SCAN_PAGES = 64;
+
+/** In place of a page that the device refuses. Blank sectors of what is written there are damage. */
+const REFUSED: Page = { bytes: new Uint8Array(0), damaged: ALL_SECTORS, since: generation(0) };
 
 export class Sidecar {
   readonly #device: LowerDevice;
@@ -236,18 +250,18 @@ export class Sidecar {
 
   /**
    * New sums for blocks in ascending order. A damaged sector keeps its other entries unreadable:
-   * they become `lost`, because nothing says what they were.
-   * @param firstSince - what pages that were blank say of who wrote them first
+   * they become `lost`, because nothing says what they were. So does a page that is given up.
    */
   async write(
     changes: readonly { readonly block: Block; readonly sum: Sum }[],
-    firstSince = this.round,
+    { firstSince = this.round, lastLook }: WriteOptions = {},
   ): Promise<void> {
     let i = 0;
     while (i < changes.length) {
       const number = pageOf(changes[i]?.block ?? blockOf(0));
-      const before = this.#pages.get(number) ?? (await this.#load(number));
-      const bytes = Uint8Array.from(before.bytes);
+      const before = this.#pages.get(number) ?? (await this.#loadOrGiveUp(number, lastLook));
+      const bytes = new Uint8Array(BLOCK_BYTES);
+      bytes.set(before.bytes);
       this.#giveUp(bytes, before.damaged, number);
       for (; i < changes.length; i++) {
         const change = changes[i];
@@ -261,6 +275,16 @@ export class Sidecar {
       await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
       this.#version += 1;
       this.#pages.set(number, { bytes, damaged: 0, since });
+    }
+  }
+
+  async #loadOrGiveUp(number: number, lastLook: LastLook | undefined): Promise<Page> {
+    try {
+      return await this.#load(number);
+    } catch (error) {
+      if (lastLook === undefined || !isVarveError(error, 'DEVICE_IO')) throw error;
+      const { first } = this.pageBlocks(number);
+      return (await lastLook(first, error, () => this.#load(number))) ?? REFUSED;
     }
   }
 
@@ -312,7 +336,7 @@ export class Sidecar {
    * @throws VarveError DEVICE_IO when the device refuses the page, and not all of it is given
    */
   async mendPage(number: number, given: ReadonlyMap<number, readonly Sum[]>): Promise<void> {
-    const before = this.#pages.get(number) ?? (await this.#loadOrBlank(number));
+    const before = this.#pages.get(number) ?? (await this.#loadOrRefused(number));
     if (before.bytes.length === 0 && given.size < PAGE_SECTORS) {
       throw new VarveError('DEVICE_IO', `page ${number} of the checksums can't be read`);
     }
@@ -334,19 +358,19 @@ export class Sidecar {
     this.#pages.set(number, { bytes, damaged, since });
   }
 
-  /** A page that the device refuses is damaged in all its sectors, and has no bytes. */
-  async #loadOrBlank(number: number): Promise<Page> {
+  async #loadOrRefused(number: number): Promise<Page> {
     try {
       return await this.#load(number);
     } catch (error) {
       if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      return { bytes: new Uint8Array(0), damaged: ALL_SECTORS, since: undefined };
+      return REFUSED;
     }
   }
 
   /**
    * One sum for a range of any length. Zeros over whole pages of the sidecar are punched there,
    * which says "never written": so a trim of everything stays one step.
+   * @param lastLook - for a page that the device refuses
    * @param isKept - given while older moments are kept, or over a base: whether something of these
    *   blocks may be, or lie there. Then, and where a page is not blank, they say since when they are
    *   zeros
@@ -355,6 +379,7 @@ export class Sidecar {
     first: Block,
     count: number,
     sum: Sum,
+    lastLook?: LastLook,
     isKept?: (first: Block, count: number) => Promise<boolean>,
   ): Promise<void> {
     const step = PAGE_SECTORS * SUMS_ENTRIES;
@@ -362,10 +387,10 @@ export class Sidecar {
     const wholeFrom = Math.ceil(first / step);
     const wholeTo = Math.floor(end / step);
     if (sum.kind !== SUM_ZERO || wholeTo <= wholeFrom) {
-      await this.#fillEntries(first, end, sum);
+      await this.#fillEntries(first, end, sum, lastLook);
       return;
     }
-    await this.#fillEntries(first, wholeFrom * step, sum);
+    await this.#fillEntries(first, wholeFrom * step, sum, lastLook);
     if (isKept === undefined) await this.#punch(wholeFrom, wholeTo);
     else {
       const isNothing = async (from: number, to: number): Promise<boolean> =>
@@ -375,11 +400,11 @@ export class Sidecar {
         else
           for (let page = from; page < to; page++) {
             if (isBlank && (await isNothing(page, page + 1))) await this.#punch(page, page + 1);
-            else await this.#fillEntries(page * step, (page + 1) * step, sum);
+            else await this.#fillEntries(page * step, (page + 1) * step, sum, lastLook);
           }
       }
     }
-    await this.#fillEntries(wholeTo * step, end, sum);
+    await this.#fillEntries(wholeTo * step, end, sum, lastLook);
   }
 
   async #punch(from: number, to: number): Promise<void> {
@@ -392,7 +417,7 @@ export class Sidecar {
     }
   }
 
-  /** Pages [from, to), in runs of those that are blank and those that are not. */
+  /** Pages [from, to), in runs of those that are blank and those that are not, or that are refused. */
   async *#blankRuns(
     from: number,
     to: number,
@@ -400,11 +425,12 @@ export class Sidecar {
     const bytes = new Uint8Array(SCAN_PAGES * BLOCK_BYTES);
     for (let first = from; first < to; first += SCAN_PAGES) {
       const count = Math.min(SCAN_PAGES, to - first);
-      await this.#device.read(
-        byteOffset(first * BLOCK_BYTES),
+      const refused = await readNarrowed(
+        (at, target) => this.#device.read(byteOffset(first * BLOCK_BYTES + at), target),
         bytes.subarray(0, count * BLOCK_BYTES),
       );
       const isBlank = (i: number): boolean =>
+        !refused.has(i) &&
         bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES).every((byte) => byte === 0);
       for (let i = 0; i < count;) {
         const blank = isBlank(i);
@@ -416,13 +442,18 @@ export class Sidecar {
     }
   }
 
-  async #fillEntries(first: number, end: number, sum: Sum): Promise<void> {
+  async #fillEntries(
+    first: number,
+    end: number,
+    sum: Sum,
+    lastLook: LastLook | undefined,
+  ): Promise<void> {
     const step = PAGE_SECTORS * SUMS_ENTRIES;
     for (let at = first; at < end;) {
       const stop = Math.min(end, (Math.floor(at / step) + 1) * step);
       const changes: { block: Block; sum: Sum }[] = [];
       for (let block = at; block < stop; block++) changes.push({ block: blockOf(block), sum });
-      await this.write(changes);
+      await this.write(changes, lastLook && { lastLook });
       at = stop;
     }
   }
