@@ -96,6 +96,8 @@ export class LogStream {
   #chain: Checksum;
   #starting = false;
   #sealedLsn: Lsn;
+  /** Requests are answered once they are written: what is not durable has to outlive a kill. */
+  answersWritten = false;
 
   constructor(options: StreamOptions) {
     this.#options = options;
@@ -145,7 +147,6 @@ export class LogStream {
    * Whether a request of so many payload blocks and entries fits now.
    * @param reserved - true when it may use the slot kept back for the catalogue
    * @returns `ring`: wait for a sync; `log`: wait for recycling
-   *   A log with few free slots syncs before each new segment: what is not durable may have to move
    */
   room(payloads: number, entries: number, reserved: boolean): Room {
     const segment = this.#segments.newest;
@@ -165,7 +166,7 @@ export class LogStream {
   /** Whether all that is not durable would find other slots after a failed sync, beside its own. */
   #staysMovable(further: number): boolean {
     const { lsn: durable } = this.#options.durable();
-    if (this.#ring.head === durable) return true;
+    if (!this.answersWritten || this.#ring.head === durable) return true;
     const parts = this.#segments.behind(durable).length + further;
     return parts <= this.#segments.freeSlots - further;
   }

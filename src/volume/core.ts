@@ -120,7 +120,7 @@ export class Core {
   readonly recovery: RecoveryReport;
   readonly readOnly: boolean;
   readonly counters = new Counters();
-  writeMode: WriteMode;
+  #writeMode: WriteMode;
   retention: RetentionPolicy;
   horizon: StampedMoment;
   settled: Generation;
@@ -167,6 +167,7 @@ export class Core {
     this.settled = parts.settled;
     this.recovery = parts.recovery;
     this.readOnly = parts.readOnly;
+    this.#writeMode = parts.writeMode;
     this.writeMode = parts.writeMode;
     this.retention = parts.retention;
     const { receiving } = parts.catalogue;
@@ -192,6 +193,16 @@ export class Core {
     const isOfNothing = receiving === undefined || receiving.isWhole;
     this.#receivePin = isOfNothing ? undefined : this.pin(receiving.base, { kind: 'receive' });
     if (before !== undefined) this.unpin(before);
+  }
+
+  /** When a write is answered that asks for nothing else. */
+  get writeMode(): WriteMode {
+    return this.#writeMode;
+  }
+
+  set writeMode(mode: WriteMode) {
+    this.#writeMode = mode;
+    this.log.stream.answersWritten = mode === 'written';
   }
 
   get head(): Generation {
