@@ -16,31 +16,25 @@ import { isVarveError, VarveError } from '../src/base/errors.ts';
 import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
-  byteOffset,
-  checksum as checksumOf,
-  generation as generationOf,
-  lsn as lsnOf,
   segmentSequence,
   type ByteCount,
   type ByteOffset,
-  type Checksum,
   type Generation,
-  type Lsn,
   type SegmentSequence,
   slot as slotOf,
   type Slot,
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
-import { batchChecksum, usedBytes, type BatchHeader } from './batch.ts';
+import { usedBytes } from './batch.ts';
 import { encodeImages, IMAGES_MAX, type BeforeImage } from './before-image.ts';
-import { slotOffset, summaryBlocksMax, type LogGeometry } from './geometry.ts';
+import { summaryBlocksMax, type LogGeometry } from './geometry.ts';
 import { encodeJoined, JOINED_MAX } from './joined.ts';
-import { encodeSegmentHeader, encodeSummary, segmentChecksum } from './summary.ts';
 import type { Times } from './stream.ts';
 import { UndoImages, type UndoSegment } from './undo-images.ts';
 import { UndoRuns } from './undo-runs.ts';
+import { FillingSegment } from './undo-segment.ts';
 import { UndoSlots } from './undo-slots.ts';
-import { openingUuid, undoGeometry, undoLsn, UndoSurvey, type UndoSlot } from './undo-survey.ts';
+import { undoGeometry, UndoSurvey, type UndoSlot } from './undo-survey.ts';
 
 /** A device with fewer slots keeps none back. */
 const SLOTS_SCARCE = 8;
@@ -72,16 +66,6 @@ export interface UndoLogOptions {
   readonly onSync: (isDurable: boolean) => void;
 }
 
-interface OpenSegment extends UndoSegment {
-  /** Where the next batch goes, from the slot's beginning. */
-  at: number;
-  chain: Checksum;
-  header: Uint8Array | undefined;
-  /** Used parts of its batch headers; undefined: they would not fit any more. */
-  summary: Uint8Array[] | undefined;
-  summaryBytes: number;
-}
-
 export class UndoLog {
   readonly geometry: LogGeometry;
   /** What is stated. */
@@ -96,9 +80,9 @@ export class UndoLog {
   /** Batches of images since the last sync. */
   readonly #doubtful = new Map<UndoSegment, number>();
   #nextSequence = segmentSequence(1);
-  #open: OpenSegment | undefined;
+  #open: FillingSegment | undefined;
   /** Full ones: a summary is written once all that it lists is durable. */
-  readonly #closed = new Set<OpenSegment>();
+  readonly #closed = new Set<FillingSegment>();
 
   private constructor(device: LowerDevice, options: UndoLogOptions) {
     this.#device = device;
@@ -186,10 +170,6 @@ export class UndoLog {
     for (const image of images) this.#options.onImage(segment.sequence, image);
   }
 
-  #lsnOf(sequence: SegmentSequence, inside: number): Lsn {
-    return undoLsn(this.geometry, sequence, inside);
-  }
-
   /**
    * Writes one batch; durable after the next `sync`. When it fails nothing of it is stated, and it
    * may be put again.
@@ -204,13 +184,13 @@ export class UndoLog {
   }
 
   async #putImages(
-    segment: OpenSegment,
+    segment: FillingSegment,
     stated: readonly StatedImage[],
     generation: Generation,
   ): Promise<void> {
     const images = stated.map(({ image }) => image);
     const payloads = stated.flatMap(({ content }) => (content === undefined ? [] : [content]));
-    const header = encodeImages(images, this.#options.volume, this.#heading(segment, generation));
+    const header = encodeImages(images, this.#options.volume, segment.heading(generation));
     const place = await this.#write(segment, header, payloads, images.length * 2);
     this.#doubtful.set(segment, (this.#doubtful.get(segment) ?? 0) + 1);
     this.#state(segment, place, images);
@@ -231,8 +211,8 @@ export class UndoLog {
     onDurable: () => Promise<void>,
   ): Promise<void> {
     const { volume } = this.#options;
-    const mark = async (segment: OpenSegment): Promise<void> => {
-      const header = encodeJoined(sources, volume, this.#heading(segment, generation));
+    const mark = async (segment: FillingSegment): Promise<void> => {
+      const header = encodeJoined(sources, volume, segment.heading(generation));
       await this.#write(segment, header, [], sources.length);
     };
     const segment = this.#begin(this.#takeSlot());
@@ -241,14 +221,14 @@ export class UndoLog {
     await this.sync();
     for await (const chunk of chunks) {
       const payloads = chunk.filter(({ content }) => content !== undefined).length;
-      assert(this.#fits(segment, 1 + payloads, chunk.length * 2), 'what is joined fits');
+      assert(segment.fits(1 + payloads, chunk.length * 2), 'what is joined fits');
       await this.#putImages(segment, chunk, generation);
     }
     await this.sync();
     await onDurable();
-    assert(this.#fits(segment, 1, sources.length), 'what is joined leaves room for its mark');
+    assert(segment.fits(1, sources.length), 'what is joined leaves room for its mark');
     await mark(segment);
-    if (segment.summary !== undefined) this.#closed.add(segment);
+    if (segment.hasSummary) this.#closed.add(segment);
     await this.sync();
     this.images.joined();
   }
@@ -274,54 +254,26 @@ export class UndoLog {
     return this.freeSlots <= Math.max(SHORT_SLOTS_MIN, this.geometry.slotCount / 8);
   }
 
-  #heading(
-    segment: OpenSegment,
-    generation: Generation,
-  ): Omit<BatchHeader, 'entryCount' | 'payloadBlocks'> {
-    return {
-      ...this.#options.now(),
-      lineage: openingUuid(this.#options.opening),
-      segment: segment.sequence,
-      lsn: this.#lsnOf(segment.sequence, segment.at),
-      generation,
-      durable: generationOf(0),
-      durableLsn: lsnOf(0),
-      chain: segment.chain,
-    };
-  }
-
   /** @returns where the header lies */
   async #write(
-    segment: OpenSegment,
+    segment: FillingSegment,
     header: Uint8Array,
     payloads: readonly Uint8Array[],
     entries: number,
   ): Promise<ByteOffset> {
-    const sources = [header, ...payloads];
-    const at = slotOffset(this.geometry, segment.slot) + segment.at;
     this.#isDirty = true;
-    if (segment.header === undefined) await this.#device.write(byteOffset(at), sources);
-    else {
-      await this.#device.write(byteOffset(at - BLOCK_BYTES), [segment.header, ...sources]);
-      segment.header = undefined;
-    }
-    segment.at += sources.length * BLOCK_BYTES;
-    segment.chain = batchChecksum(header);
-    const used = usedBytes(entries);
-    segment.summary?.push(header.slice(0, used));
-    segment.summaryBytes += used;
-    return byteOffset(at);
+    return await segment.write(header, payloads, entries);
   }
 
-  #withRoom(blocks: number, entries: number): OpenSegment {
+  #withRoom(blocks: number, entries: number): FillingSegment {
     const open = this.#open;
-    if (open !== undefined && this.#fits(open, blocks, entries)) return open;
-    if (open?.summary !== undefined) this.#closed.add(open);
+    if (open !== undefined && open.fits(blocks, entries)) return open;
+    if (open?.hasSummary === true) this.#closed.add(open);
     this.#open = undefined;
     // The last one is for joining others, which frees some.
     if (this.freeSlots <= this.#reserve) throw this.#full();
     const segment = this.#begin(this.#takeSlot());
-    assert(this.#fits(segment, blocks, entries), 'a slot takes a batch and its summary');
+    assert(segment.fits(blocks, entries), 'a slot takes a batch and its summary');
     this.#open = segment;
     return segment;
   }
@@ -334,28 +286,12 @@ export class UndoLog {
     return new VarveError('UNDO_FULL', `${this.#segments.size} segments are in use`);
   }
 
-  #begin(slot: Slot): OpenSegment {
+  #begin(slot: Slot): FillingSegment {
     const sequence = this.#nextSequence;
     this.#nextSequence = segmentSequence(sequence + 1);
-    const header = encodeSegmentHeader(this.#options.volume, {
-      sequence,
-      slot,
-      chain: checksumOf(0),
-      opening: this.#options.opening,
-      firstLsn: this.#lsnOf(sequence, BLOCK_BYTES),
-      generation: generationOf(0),
-      durableLsn: lsnOf(0),
-    });
-    const segment: OpenSegment = {
-      sequence,
-      slot,
-      runs: new UndoRuns(),
-      at: BLOCK_BYTES,
-      chain: segmentChecksum(header),
-      header,
-      summary: [],
-      summaryBytes: 0,
-    };
+    const { volume, opening, now } = this.#options;
+    const parts = { device: this.#device, geometry: this.geometry, volume, opening, now };
+    const segment = new FillingSegment(parts, sequence, slot);
     this.#segments.set(sequence, segment);
     return segment;
   }
@@ -364,32 +300,6 @@ export class UndoLog {
     const slot = this.#slots.take();
     if (slot === undefined) throw this.#full();
     return slot;
-  }
-
-  /** Batches with many zeros have long headers: a summary that has no place is left out. */
-  #fits(segment: OpenSegment, blocks: number, entries: number): boolean {
-    const { segmentBytes } = this.geometry;
-    const bytes = segment.summaryBytes + usedBytes(entries);
-    const summaryMax = summaryBlocksMax(this.geometry) * BLOCK_BYTES;
-    if (bytes > summaryMax) segment.summary = undefined;
-    const summary =
-      segment.summary === undefined ? 0 : (1 + Math.ceil(bytes / BLOCK_BYTES)) * BLOCK_BYTES;
-    return segment.at + blocks * BLOCK_BYTES + summary <= segmentBytes;
-  }
-
-  /** Derived, so that it is no harm when a cut takes it, or the device refuses it. */
-  async #summarise(segment: OpenSegment): Promise<void> {
-    const { summary, sequence, slot } = segment;
-    if (summary === undefined) return;
-    const end = this.#lsnOf(sequence, segment.at);
-    const bytes = encodeSummary(this.#options.volume, sequence, end, summary);
-    const slotEnd = slotOffset(this.geometry, slot) + this.geometry.segmentBytes;
-    segment.summary = undefined;
-    try {
-      await this.#device.write(byteOffset(slotEnd - bytes.length), [bytes]);
-    } catch (error) {
-      if (!isVarveError(error)) throw error;
-    }
   }
 
   /**
@@ -410,7 +320,7 @@ export class UndoLog {
     }
     this.#doubtful.clear();
     this.#options.onSync(true);
-    for (const segment of this.#closed) await this.#summarise(segment);
+    for (const segment of this.#closed) await segment.summarise();
     this.#closed.clear();
   }
 
