@@ -26,6 +26,7 @@ import { fuzzer as volumeCloneLives } from './volume/clone-lives.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeFlattenLives } from './volume/flatten-lives.fuzz.ts';
 import { fuzzer as volumeFlattenStaleSums } from './volume/flatten-stale-sums.fuzz.ts';
+import { fuzzer as volumeForgottenJoins } from './volume/forgotten-joins.fuzz.ts';
 import { fuzzer as volumeForgottenSyncs } from './volume/forgotten-syncs.fuzz.ts';
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumeFreedImages } from './volume/freed-images.fuzz.ts';
@@ -76,6 +77,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeHardLives,
   volumeFlattenLives,
   volumeFlattenStaleSums,
+  volumeForgottenJoins,
   volumeForgottenSyncs,
   volumeForks,
   volumeFreedImages,

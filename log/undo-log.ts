@@ -8,6 +8,8 @@
  *     opening.
  *   - What a failed sync leaves in doubt is stated no longer: its round puts it again elsewhere, and
  *     nobody needs it before. The newer of two equal images is read first.
+ *   - What was joined is freed once the marks that say so are durable. Those that an opening finds, or
+ *     whose sync failed, may be in the page cache alone: they are written again before.
  *   - An image counts once the horizon has passed its `until`: before that home has the content. What
  *     a crash left of a round that did not come so far is passed over, and put again.
  */
@@ -34,7 +36,7 @@ import { UndoImages, type UndoSegment } from './undo-images.ts';
 import { UndoRuns } from './undo-runs.ts';
 import { FillingSegment } from './undo-segment.ts';
 import { UndoSlots } from './undo-slots.ts';
-import { undoGeometry, UndoSurvey, type UndoSlot } from './undo-survey.ts';
+import { undoGeometry, UndoSurvey, type JoinMarks, type UndoSlot } from './undo-survey.ts';
 
 /** A device with fewer slots keeps none back. */
 const SLOTS_SCARCE = 8;
@@ -76,7 +78,8 @@ export class UndoLog {
   readonly #slots: UndoSlots;
   readonly #segments = new Map<SegmentSequence, UndoSegment>();
   #isDirty = false;
-  #hasVoided = false;
+  /** Marks of joins that may be in the page cache alone, by the segment that they are of. */
+  readonly #doubtfulJoins = new Map<SegmentSequence, JoinMarks>();
   /** Batches of images since the last sync. */
   readonly #doubtful = new Map<UndoSegment, number>();
   #nextSequence = segmentSequence(1);
@@ -126,11 +129,6 @@ export class UndoLog {
     return this.#slots.free;
   }
 
-  /** The opening found segments that others hold all of, or that were to hold what others do. */
-  get hasVoided(): boolean {
-    return this.#hasVoided;
-  }
-
   /** Slots that were ever used: the first so many. An opening looks at no others. */
   get slotsUsed(): number {
     return this.#slots.used;
@@ -144,8 +142,8 @@ export class UndoLog {
       if (found === undefined) this.#slots.add(slotOf(i));
       else used.push(found);
     }
-    const voided = await this.#survey.voided(used);
-    this.#hasVoided = voided.size > 0;
+    const { sequences: voided, joins } = await this.#survey.voided(used);
+    for (const [into, marks] of joins) this.#doubtfulJoins.set(into, marks);
     for (const found of used) {
       const { sequence, slot } = found;
       this.#pass(sequence);
@@ -211,12 +209,9 @@ export class UndoLog {
     onDurable: () => Promise<void>,
   ): Promise<void> {
     const { volume } = this.#options;
-    const mark = async (segment: FillingSegment): Promise<void> => {
-      const header = encodeJoined(sources, volume, segment.heading(generation));
-      await this.#write(segment, header, [], sources.length);
-    };
     const segment = this.#begin(this.#takeSlot());
-    await mark(segment);
+    const mark = (): Uint8Array => encodeJoined(sources, volume, segment.heading(generation));
+    await this.#write(segment, mark(), [], sources.length);
     // Else a cut may keep what follows without it, and that would count beside the sources.
     await this.sync();
     for await (const chunk of chunks) {
@@ -227,10 +222,38 @@ export class UndoLog {
     await this.sync();
     await onDurable();
     assert(segment.fits(1, sources.length), 'what is joined leaves room for its mark');
-    await mark(segment);
+    const last = { place: segment.place, block: mark() };
+    this.#doubtfulJoins.set(segment.sequence, { sources, blocks: [last] });
+    await this.#write(segment, last.block, [], sources.length);
     if (segment.hasSummary) this.#closed.add(segment);
     await this.sync();
+    this.#doubtfulJoins.delete(segment.sequence);
     this.images.joined();
+  }
+
+  /**
+   * Makes durable what says that segments hold all of others, where that is in doubt: the same bytes
+   * at the same places. What is between the marks was synced before the last one was written.
+   * @returns segments that stay as they are meanwhile, because a mark can't be written
+   * @throws VarveError DEVICE_IO, DISK_FULL: all of them do
+   */
+  async confirmJoins(): Promise<ReadonlySet<SegmentSequence>> {
+    const stay = new Set<SegmentSequence>();
+    if (this.#doubtfulJoins.size === 0) return stay;
+    const written: SegmentSequence[] = [];
+    for (const [into, { sources, blocks }] of this.#doubtfulJoins) {
+      this.#isDirty = true;
+      try {
+        for (const { place, block } of blocks) await this.#device.write(place, [block]);
+        written.push(into);
+      } catch (error) {
+        if (!isVarveError(error)) throw error;
+        for (const one of [into, ...sources]) stay.add(one);
+      }
+    }
+    await this.sync();
+    for (const into of written) this.#doubtfulJoins.delete(into);
+    return stay;
   }
 
   /** Whether so much, of so many segments, goes into one. */
@@ -341,6 +364,7 @@ export class UndoLog {
       if (closed.sequence === sequence) this.#closed.delete(closed);
     if (this.#open?.sequence === sequence) this.#open = undefined;
     this.#doubtful.delete(segment);
+    this.#doubtfulJoins.delete(sequence);
     this.images.forget(segment);
     await this.#slots.punch(segment.slot);
   }

@@ -74,6 +74,11 @@ export class FillingSegment implements UndoSegment {
     return this.#summary !== undefined;
   }
 
+  /** Where the header of the next batch goes. */
+  get place(): ByteOffset {
+    return byteOffset(this.#start + this.#at);
+  }
+
   /** What the header of the next batch says, but for what is in it. */
   heading(generation: Generation): Omit<BatchHeader, 'entryCount' | 'payloadBlocks'> {
     const { geometry, opening, now } = this.#parts;
@@ -106,10 +111,10 @@ export class FillingSegment implements UndoSegment {
   ): Promise<ByteOffset> {
     const { device } = this.#parts;
     const sources = [header, ...payloads];
-    const at = this.#start + this.#at;
-    if (this.#header === undefined) await device.write(byteOffset(at), sources);
+    const { place } = this;
+    if (this.#header === undefined) await device.write(place, sources);
     else {
-      await device.write(byteOffset(at - BLOCK_BYTES), [this.#header, ...sources]);
+      await device.write(byteOffset(place - BLOCK_BYTES), [this.#header, ...sources]);
       this.#header = undefined;
     }
     this.#at += sources.length * BLOCK_BYTES;
@@ -117,7 +122,7 @@ export class FillingSegment implements UndoSegment {
     const used = usedBytes(entries);
     this.#summary?.push(header.slice(0, used));
     this.#summaryBytes += used;
-    return byteOffset(at);
+    return place;
   }
 
   /** Derived, so that it is no harm when a cut takes it, or the device refuses it. */

@@ -23,7 +23,7 @@ import {
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { readNarrowed } from '../src/device/read-narrowed.ts';
-import { decodeBatch, endOf, UNDO_KINDS, type Batch } from './batch.ts';
+import { decodeBatch, endOf, UNDO_KINDS, usedBytes, type Batch } from './batch.ts';
 import { decodeImages, type BeforeImage } from './before-image.ts';
 import { slotOffset, type LogGeometry } from './geometry.ts';
 import { decodeJoined } from './joined.ts';
@@ -62,6 +62,24 @@ export function openingUuid(opening: number): Uuid {
 export interface SurveyedBatch {
   readonly place: ByteOffset;
   readonly images: readonly BeforeImage[];
+}
+
+/** The header block of a batch, and where it lies. */
+export interface UndoBlock {
+  readonly place: ByteOffset;
+  readonly block: Uint8Array;
+}
+
+/** Where it is told that a segment holds all of others. */
+export interface JoinMarks {
+  readonly sources: readonly SegmentSequence[];
+  readonly blocks: readonly UndoBlock[];
+}
+
+/** Segments that count for nothing, and what speaks against them, by the segment that it is of. */
+export interface Voided {
+  readonly sequences: ReadonlySet<SegmentSequence>;
+  readonly joins: ReadonlyMap<SegmentSequence, JoinMarks>;
 }
 
 /** What a slot holds, at a glance. */
@@ -175,26 +193,33 @@ export class UndoSurvey {
    * Segments that count for nothing: others hold all that is in them.
    * @param slots - all that hold something. @throws VarveError DEVICE_IO
    */
-  async voided(slots: readonly UndoSlot[]): Promise<ReadonlySet<SegmentSequence>> {
+  async voided(slots: readonly UndoSlot[]): Promise<Voided> {
     const there = new Set(slots.map(({ sequence }) => sequence));
     const voided = new Set<SegmentSequence>();
+    const joins = new Map<SegmentSequence, JoinMarks>();
     for (const one of slots) {
-      const { sources, sequence } = one;
+      const { sources, sequence, slot } = one;
       if (sources === undefined) continue;
-      if (await this.#isWhole(one, sources)) for (const source of sources) voided.add(source);
-      else if (sources.every((source) => there.has(source))) voided.add(sequence);
+      const first = this.#slots.batchesAt(slot);
+      const blocks = await this.#marks(one, sources);
+      // Whole: the mark is there that comes once all of it is durable.
+      if (blocks.some(({ place }) => place !== first)) {
+        for (const source of sources) voided.add(source);
+        if (sources.some((source) => there.has(source))) joins.set(sequence, { sources, blocks });
+      } else if (sources.every((source) => there.has(source))) voided.add(sequence);
     }
-    return voided;
+    return { sequences: voided, joins };
   }
 
-  /** Whether the mark is there that comes once all of it is durable. */
-  async #isWhole(slot: UndoSlot, sources: readonly SegmentSequence[]): Promise<boolean> {
-    const first = this.#slots.batchesAt(slot.slot);
-    let isWhole = false;
+  async #marks(slot: UndoSlot, sources: readonly SegmentSequence[]): Promise<readonly UndoBlock[]> {
+    const marks: UndoBlock[] = [];
     await this.#eachBatch(slot, (place, batch) => {
-      isWhole ||= place !== first && isSame(decodeJoined(batch), sources);
+      if (!isSame(decodeJoined(batch), sources)) return;
+      const block = new Uint8Array(BLOCK_BYTES);
+      block.set(batch.bytes.subarray(0, usedBytes(sources.length)));
+      marks.push({ place, block });
     });
-    return isWhole;
+    return marks;
   }
 
   /** @throws VarveError DEVICE_IO */

@@ -81,6 +81,16 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     fuzzers: PINNED,
   },
   {
+    name: 'mark-of-a-join-not-written-again',
+    law: 4,
+    story:
+      'the mark that ends a join is believed because the page cache shows it after a failed sync',
+    file: 'log/undo-log.ts',
+    find: 'for (const { place, block } of blocks) await this.#device.write(place, [block]);',
+    replace: 'if (blocks.length === 0) continue;',
+    fuzzers: ['volume-forgotten-joins'],
+  },
+  {
     name: 'unfinished-join-counts',
     law: 4,
     story: 'what a crash left of a join counts beside what was to be joined',

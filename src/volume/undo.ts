@@ -81,8 +81,6 @@ export class Undo {
     else {
       // A slot may have been another segment's by half before a crash: nobody looks into it.
       try {
-        // A process that was killed may have left the mark of a join to the page cache alone.
-        if (!isClean && undo.#log.hasVoided) await device.sync('undo');
         await undo.collect();
       } catch (error) {
         // The live disk does not need it: what can't be given back now is with what comes next.
@@ -363,7 +361,11 @@ export class Undo {
 
   /** Frees segments that nobody needs. Nothing is being put. @throws VarveError DEVICE_IO, DISK_FULL */
   async collect(): Promise<void> {
-    for (const sequence of this.#garbage()) {
+    const garbage = this.#garbage();
+    if (garbage.length === 0) return;
+    const inDoubt = await this.#log.confirmJoins();
+    for (const sequence of garbage) {
+      if (inDoubt.has(sequence)) continue;
       this.#unjoinable.delete(sequence);
       await this.#log.free(sequence);
     }

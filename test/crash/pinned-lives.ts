@@ -40,6 +40,8 @@ export interface PinnedLivesOptions {
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
   /** The volume is based on another disk, and larger than a page of sums is for. */
   readonly isBased?: boolean;
+  /** Syncs of marks that end joins fail, and the page cache hides it from the next process. */
+  readonly forgets?: boolean;
   readonly onStep?: () => void;
 }
 
@@ -286,6 +288,30 @@ function cutInJoins({ core: { undo } }: Volume, power: PowerSupply, random: Seed
   };
 }
 
+/**
+ * The sync of a mark that ends a join fails, and the process is killed; what the next one does first to
+ * the undo device, which rests on that mark, ends in a cut.
+ */
+function forgetMarks({ core: { undo } }: Volume, sim: SimVolume, random: SeededRandom): void {
+  const { power } = sim;
+  const { life } = power;
+  const join = undo.join.bind(undo);
+  undo.join = async (record) => {
+    await join(async () => {
+      await record();
+      if (!life.alive || random.chance(0.3)) return;
+      sim.undo.failNextSync({ point: 'undo', dropDirty: true });
+      power.plan({ loss: 'kill', afterOperations: 3 + random.below(40) });
+      let left = random.below(4);
+      sim.undo.faults.watch = () => {
+        if (power.life === life || !power.alive || left-- > 0) return;
+        sim.undo.faults.watch = undefined;
+        power.plan({ loss: 'cut', afterOperations: 1 + random.below(3) });
+      };
+    });
+  };
+}
+
 export async function runPinnedLives(options: PinnedLivesOptions): Promise<PinnedLivesReport> {
   const world = new SimWorld(options.seed);
   const power = new PowerSupply(world);
@@ -312,13 +338,15 @@ export async function runPinnedLives(options: PinnedLivesOptions): Promise<Pinne
     }
     await power.runLife(async (machine) => {
       const volume = await sim.open(machine);
-      cutInJoins(volume, power, random);
+      if (options.forgets === true) forgetMarks(volume, sim, random);
+      else cutInJoins(volume, power, random);
       await lives.live(volume, () => machine.alive);
       await volume.close();
     });
     if (power.alive) power.cut();
     power.restore();
   }
+  sim.undo.faults.watch = undefined;
   const written = await world.run(async () => {
     const volume = await sim.open(power.life);
     await lives.live(volume, () => true);

@@ -13,7 +13,9 @@ import {
 } from '../../src/base/units.ts';
 import { bindChecksum, volumeSeed } from '../../src/format/block-checksum.ts';
 import type { BeforeImage } from '../../log/before-image.ts';
-import { UndoLog, type StatedImage } from '../../log/undo-log.ts';
+import { UndoLog, type StatedImage, type UndoLogOptions } from '../../log/undo-log.ts';
+import { Undo } from '../../src/volume/undo.ts';
+import { Pins } from '../../index/pins.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimDisk } from '../sim/sim-disk.ts';
 import { SimWorld } from '../sim/sim-world.ts';
@@ -44,6 +46,23 @@ export class UndoBench {
   async open(opening = 1 + this.world.random.below(2 ** 40)): Promise<UndoLog> {
     this.stated = [];
     return await UndoLog.open(this.disk.reopen(), {
+      ...this.#options(opening),
+      onImage: (_, image) => this.stated.push(textOf(image)),
+      onSync: () => undefined,
+    });
+  }
+
+  /** As a volume does it that has one snapshot, which needs all that is there. */
+  async openUndo(isClean: boolean): Promise<Undo> {
+    const pins = new Pins<undefined>();
+    pins.add(generationOf(5), undefined);
+    const opening = 1 + this.world.random.below(2 ** 40);
+    const options = { ...this.#options(opening), pins, readOnly: false, isClean };
+    return await Undo.open(this.disk.reopen(), options);
+  }
+
+  #options(opening: number): Omit<UndoLogOptions, 'onImage' | 'onSync'> {
+    return {
       volume: this.volume,
       segmentBytes: SEGMENT_BYTES,
       cacheBytes: byteCount(4096),
@@ -51,9 +70,7 @@ export class UndoBench {
       slotsUsed: this.slotsUsed,
       horizon: () => this.horizon,
       now: () => ({ wallUs: micros(1), elapsedUs: micros(1) }),
-      onImage: (_, image) => this.stated.push(textOf(image)),
-      onSync: () => undefined,
-    });
+    };
   }
 
   image(block: number, from: number, until: number): StatedImage {
@@ -73,10 +90,15 @@ export class UndoBench {
     return first;
   }
 
-  /** Joins segments. @returns into which */
-  async join(undo: UndoLog, sources: readonly SegmentSequence[]): Promise<SegmentSequence> {
+  /** Joins segments. @param beforeMark - all is durable but the mark that ends it. @returns into which */
+  async join(
+    undo: UndoLog,
+    sources: readonly SegmentSequence[],
+    beforeMark: () => void = () => undefined,
+  ): Promise<SegmentSequence> {
     const onDurable = async (): Promise<void> => {
       this.slotsUsed = undo.slotsUsed;
+      beforeMark();
     };
     await undo.join(sources, imagesOf(undo, sources), generationOf(60), onDurable);
     const into = [...undo.segments.keys()].at(-1);
