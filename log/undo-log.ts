@@ -18,6 +18,7 @@ import { isVarveError, VarveError } from '../src/base/errors.ts';
 import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
+  byteOffset,
   segmentSequence,
   type ByteCount,
   type ByteOffset,
@@ -123,6 +124,19 @@ export class UndoLog {
 
   async allocated(): Promise<ByteCount> {
     return await this.#device.allocated();
+  }
+
+  /** Whether the device reads anything at all: of two places one may be bad for good. */
+  async isThere(): Promise<boolean> {
+    for (const at of [0, this.size - BLOCK_BYTES]) {
+      try {
+        await this.#device.read(byteOffset(at), new Uint8Array(BLOCK_BYTES));
+        return true;
+      } catch (error) {
+        if (!isVarveError(error, 'DEVICE_IO')) throw error;
+      }
+    }
+    return false;
   }
 
   get freeSlots(): number {

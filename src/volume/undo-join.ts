@@ -55,7 +55,7 @@ export class BadSource extends VarveError {
 
 /**
  * What is needed of the sources, in order of block and `until`, in batches.
- * @throws VarveError DEVICE_IO, VOLUME_CORRUPT; BadSource
+ * @throws VarveError DEVICE_IO when the device is away; BadSource
  */
 export async function* imagesToJoin(
   log: UndoLog,
@@ -64,14 +64,8 @@ export async function* imagesToJoin(
 ): AsyncGenerator<readonly StatedImage[]> {
   const facts = new Map<string, FoundImage>();
   for (const batch of log.images.batches(sources)) {
-    let found: readonly FoundImage[];
-    try {
-      found = await log.images.imagesOf(batch);
-    } catch (error) {
-      if (!isVarveError(error, 'VOLUME_CORRUPT')) throw error;
-      throw new BadSource(batch.segment.sequence, error.detail);
-    }
-    for (const one of found) {
+    const found = log.images.imagesOf(batch);
+    for (const one of await readable(log, batch.segment.sequence, found)) {
       const { block, from, until } = one.image;
       const key = `${block}:${from}:${until}`;
       const isNewer = one.segment > (facts.get(key)?.segment ?? 0);
@@ -90,10 +84,23 @@ export async function* imagesToJoin(
   }
 }
 
+/** @throws BadSource where it is damaged, or a device that reads others refuses it */
+async function readable<T>(log: UndoLog, segment: SegmentSequence, read: Promise<T>): Promise<T> {
+  try {
+    return await read;
+  } catch (error) {
+    const isDamaged = isVarveError(error, 'VOLUME_CORRUPT');
+    if (!isDamaged && !isVarveError(error, 'DEVICE_IO')) throw error;
+    // What is away is asked again when it is back.
+    if (!isDamaged && !(await log.isThere())) throw error;
+    throw new BadSource(segment, error.detail);
+  }
+}
+
 async function contentOf(log: UndoLog, one: FoundImage): Promise<Uint8Array | undefined> {
   const { image, segment } = one;
   if (image.checksum === undefined) return undefined;
-  const content = await log.images.read(one, image.block);
+  const content = await readable(log, segment, log.images.read(one, image.block));
   if (content !== undefined) return content;
   const which = `block ${image.block}, generation ${image.from}`;
   throw new BadSource(segment, `${which}: its before-image fails its checksum`);

@@ -317,8 +317,20 @@ export class Undo {
    *   put again
    */
   async join(record: () => Promise<void>): Promise<void> {
-    const sources = this.#sources();
-    if (sources.length === 0) return;
+    // One that has to be left as it is keeps no others from it.
+    for (;;) {
+      const sources = this.#sources();
+      if (sources.length === 0 || (await this.#joined(sources, record))) return;
+      // What was copied until then.
+      await this.collect();
+    }
+  }
+
+  /** @returns false when one of them has to be left as it is */
+  async #joined(
+    sources: readonly SegmentSequence[],
+    record: () => Promise<void>,
+  ): Promise<boolean> {
     const horizon = this.#horizon();
     const isNeeded = ({ image: { from, until }, segment }: FoundImage): boolean => {
       if (until > horizon) throw new BadSource(segment, 'a round puts there', until);
@@ -342,7 +354,7 @@ export class Undo {
       if (joining.isMarked) for (const one of sources) this.#unjoinable.set(one, Infinity);
       if (!(error instanceof BadSource)) throw error;
       this.#unjoinable.set(error.sequence, error.until);
-      return;
+      return false;
     } finally {
       this.#joining = undefined;
     }
@@ -357,6 +369,7 @@ export class Undo {
       this.#copies.drop(into);
     }
     for (const sequence of sources) await this.#log.free(sequence);
+    return true;
   }
 
   /** Frees segments that nobody needs. Nothing is being put. @throws VarveError DEVICE_IO, DISK_FULL */
