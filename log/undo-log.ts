@@ -6,6 +6,8 @@
  *   - An image is stated here after its batch was written, and durable after the next `sync`.
  *   - A slot is free, or holds one segment; only one segment is written to, and it was begun by this
  *     opening.
+ *   - A segment into which a write failed is left as it is: what was put there before counts, what the
+ *     write may have left there is cleared with the next sync. A full device is asked again.
  *   - What a failed sync leaves in doubt is stated no longer: its round puts it again elsewhere, and
  *     nobody needs it before. The newer of two equal images is read first.
  *   - What was joined is freed once the marks that say so are durable. Those that an opening finds, or
@@ -42,6 +44,8 @@ import { undoGeometry, UndoSurvey, type JoinMarks, type UndoSlot } from './undo-
 /** A device with fewer slots keeps none back. */
 const SLOTS_SCARCE = 8;
 const SHORT_SLOTS_MIN = 3;
+/** One after the other, where the device refuses a write: with more of them all of it is to blame. */
+const SLOTS_TRIED_MAX = 3;
 
 /** An image with what it was; content is undefined for zeros. */
 export interface StatedImage {
@@ -191,8 +195,42 @@ export class UndoLog {
   async put(stated: readonly StatedImage[], generation: Generation): Promise<void> {
     if (stated.length === 0) return;
     const payloads = stated.filter(({ content }) => content !== undefined).length;
-    const segment = this.#withRoom(1 + payloads, stated.length * 2);
-    await this.#putImages(segment, stated, generation);
+    await this.#inSome(
+      () => this.#withRoom(1 + payloads, stated.length * 2),
+      (segment) => this.#putImages(segment, stated, generation),
+    );
+  }
+
+  /** Writes into a segment, and where its place is bad into another one, in another slot. */
+  async #inSome(
+    choose: () => FillingSegment,
+    write: (segment: FillingSegment) => Promise<void>,
+  ): Promise<FillingSegment> {
+    for (let tried = 1; ; tried++) {
+      const segment = choose();
+      try {
+        await write(segment);
+        return segment;
+      } catch (error) {
+        if (isVarveError(error, 'DISK_FULL')) throw error;
+        this.#leave(segment);
+        if (tried === SLOTS_TRIED_MAX || !isVarveError(error)) throw error;
+      }
+    }
+  }
+
+  /** A write into it failed: nothing more is written there. */
+  #leave(segment: FillingSegment): void {
+    if (this.#open === segment) this.#open = undefined;
+    this.#slots.refused(segment.slot);
+    if (segment.isBlank) {
+      this.#segments.delete(segment.sequence);
+      this.#slots.add(segment.slot);
+    } else {
+      if (segment.hasSummary) this.#closed.add(segment);
+      this.#slots.addLeftover({ segment, place: segment.place });
+    }
+    this.#slots.distrust();
   }
 
   async #putImages(
@@ -223,9 +261,14 @@ export class UndoLog {
     onDurable: () => Promise<void>,
   ): Promise<void> {
     const { volume } = this.#options;
-    const segment = this.#begin(this.#takeSlot());
-    const mark = (): Uint8Array => encodeJoined(sources, volume, segment.heading(generation));
-    await this.#write(segment, mark(), [], sources.length);
+    const mark = (into: FillingSegment): Uint8Array =>
+      encodeJoined(sources, volume, into.heading(generation));
+    const segment = await this.#inSome(
+      () => this.#begin(this.#takeSlot()),
+      async (into) => {
+        await this.#write(into, mark(into), [], sources.length);
+      },
+    );
     // Else a cut may keep what follows without it, and that would count beside the sources.
     await this.sync();
     for await (const chunk of chunks) {
@@ -236,7 +279,7 @@ export class UndoLog {
     await this.sync();
     await onDurable();
     assert(segment.fits(1, sources.length), 'what is joined leaves room for its mark');
-    const last = { place: segment.place, block: mark() };
+    const last = { place: segment.place, block: mark(segment) };
     this.#doubtfulJoins.set(segment.sequence, { sources, blocks: [last] });
     await this.#write(segment, last.block, [], sources.length);
     if (segment.hasSummary) this.#closed.add(segment);

@@ -70,6 +70,11 @@ export class FillingSegment implements UndoSegment {
     return slotOffset(this.#parts.geometry, this.slot);
   }
 
+  /** Nothing was written, not even its header. */
+  get isBlank(): boolean {
+    return this.#header !== undefined;
+  }
+
   get hasSummary(): boolean {
     return this.#summary !== undefined;
   }

@@ -48,6 +48,8 @@ export class UndoSlots {
   readonly #parts: UndoSlotsParts;
   /** Of those that were used; the others follow them. */
   readonly #free: Slot[] = [];
+  /** Into which a write failed. */
+  readonly #refused = new Set<Slot>();
   #used: number;
   /** Their holes are being punched. */
   readonly #freeing = new Set<Slot>();
@@ -78,9 +80,9 @@ export class UndoSlots {
   /** @returns undefined when none is free */
   take(): Slot | undefined {
     this.#leaveNumbers();
-    const free = this.#free.shift();
-    if (free !== undefined) return free;
-    if (this.#used >= this.#parts.geometry.slotCount) return undefined;
+    const good = this.#free.findIndex((slot) => !this.#refused.has(slot));
+    if (good >= 0) return this.#free.splice(good, 1)[0];
+    if (this.#used >= this.#parts.geometry.slotCount) return this.#free.shift();
     this.#used += 1;
     return slotOf(this.#used - 1);
   }
@@ -92,6 +94,11 @@ export class UndoSlots {
     this.#hasLeftNumbers = true;
     const newest = Math.max(0, ...segments.keys());
     onStuck(segmentSequence(newest + NUMBERS_LEFT_OUT));
+  }
+
+  /** A write into it failed: it is the last to be tried again. */
+  refused(slot: Slot): void {
+    this.#refused.add(slot);
   }
 
   /** No segment has it. */
@@ -125,7 +132,10 @@ export class UndoSlots {
     this.#leftovers.push(batch);
   }
 
-  /** A crash came before a round had put all of it, or took the freeing of a slot back. */
+  /**
+   * What counts for nothing may lie there: a crash came before a round had put all of it, or took the
+   * freeing of a slot back, or a write failed that may have been done in part.
+   */
   distrust(): void {
     this.#isClearingLost = true;
   }
@@ -183,16 +193,25 @@ export class UndoSlots {
     }
   }
 
-  /** A bad place does no harm where nothing is. */
+  /** A bad place does no harm where nothing is that an opening would find. */
   async #clearSlot(slot: Slot): Promise<void> {
     const { device, geometry, survey, onStuck } = this.#parts;
+    const start = slotOffset(geometry, slot);
+    const isEmpty = async (): Promise<boolean> => (await survey.glance(slot)) === undefined;
     await this.#try(async () => {
       try {
-        await device.punch(slotOffset(geometry, slot), geometry.segmentBytes);
+        await device.punch(start, geometry.segmentBytes);
       } catch (error) {
-        const found = isVarveError(error) ? await survey.glance(slot) : undefined;
-        if (found !== undefined) onStuck(found.sequence);
-        if (found !== undefined || !isVarveError(error)) throw error;
+        if (!isVarveError(error)) throw error;
+        if (await isEmpty()) return;
+        // Only what leads into it: another place of the slot may be the bad one.
+        for (const inside of [0, BLOCK_BYTES, geometry.segmentBytes - BLOCK_BYTES]) {
+          await device.punch(byteOffset(start + inside), byteCount(BLOCK_BYTES)).catch(ours);
+        }
+        const found = await survey.glance(slot);
+        if (found === undefined) return;
+        onStuck(found.sequence);
+        throw error;
       }
     });
   }
@@ -216,4 +235,9 @@ export class UndoSlots {
       'every slot that was used is free, kept aside, or of one segment',
     );
   }
+}
+
+/** Passes over what the world refuses. */
+function ours(error: unknown): void {
+  if (!isVarveError(error)) throw error;
 }

@@ -68,6 +68,40 @@ test('rounds keep what snapshots need though a free place can not be cleared', a
   });
 });
 
+// A slot that takes no write was tried again by every round, here and after each opening: writers were
+// refused for good, though all others were free.
+test('rounds pass over a place that takes no write, in this life and the next', async () => {
+  const bench = await Bench.create(3, { size: SIZE });
+  const write = async (volume: Volume, from: number): Promise<void> => {
+    for (let i = from; i < from + 300; i++) await put(volume, 510 + (i % 40), blocksOf(100 + i));
+    await volume.live().flush();
+  };
+  const looked = async (volume: Volume): Promise<void> => {
+    const moment = volume.openMoment(await volume.resolve('first'));
+    expect(await holds(moment, 500, [OLD])).toBe(0);
+    await moment.close();
+    await volume.core.collected();
+    await volume.core.home.run(() => volume.core.undo.check());
+  };
+  bench.sim.undo.failWrite({ offset: kibibytes(64) + 5 * BLOCK_BYTES, length: BLOCK_BYTES });
+  await bench.lose('kill', async (volume) => {
+    await replaceUnderSnapshot(volume);
+    await write(volume, 0);
+    expect(volume.core.counters.rounds).toBeGreaterThan(3);
+    await looked(volume);
+  });
+  for (const from of [300, 600]) {
+    await bench.use(async (volume) => {
+      const label = `later-${from}`;
+      await volume.createSnapshot(label);
+      await write(volume, from);
+      expect(volume.core.counters.rounds).toBeGreaterThan(3);
+      await looked(volume);
+      await volume.deleteSnapshot(label);
+    });
+  }
+});
+
 // A power cut took clearing back after numbers of segments had been given again because of it.
 test('an opening after a crash makes durable what it clears', async () => {
   const bench = await Bench.create(3, { size: SIZE });

@@ -211,3 +211,36 @@ it('states what an early version put, whose batches do not say of which opening 
     expect(bench.stated).toEqual(stated.slice(1));
   });
 });
+
+// Each round began with the same place, and failed at it, though all other slots were free.
+it.each([
+  ['where a segment begins', 0],
+  ['inside its first batch', 2],
+  ['inside its second batch', 6],
+])('puts elsewhere what the device refuses %s', async (_, block) => {
+  for (let seed = 1; seed <= 10; seed++) {
+    const bench = new UndoBench(seed);
+    const { world, disk } = bench;
+    await world.run(async () => {
+      const undo = await bench.open();
+      const facts = [1, 2, 3].map((of) => [0, 1, 2].map((i) => bench.image(10 * of + i, 1, 9)));
+      const offset = slotOffset(undo.geometry, slot(0)) + block * BLOCK_BYTES;
+      disk.failWrite({ offset, length: BLOCK_BYTES });
+      for (const batch of facts) await undo.put(batch, generation(30));
+      await undo.sync();
+      undo.check();
+      bench.slotsUsed = undo.slotsUsed;
+      const all = facts.flat().map(({ image }) => textOf(image));
+      expect(bench.stated).toEqual(all);
+      // Of a write that was done in part nothing is found, with a summary or without it.
+      for (const { slot: at } of undo.segments.values()) {
+        await bench.open();
+        expect(bench.stated.toSorted()).toEqual(all);
+        const end = slotOffset(undo.geometry, at) + undo.geometry.segmentBytes;
+        disk.corrupt(end - BLOCK_BYTES, new Uint8Array(BLOCK_BYTES));
+      }
+      await bench.open();
+      expect(bench.stated.toSorted()).toEqual(all);
+    });
+  }
+});
