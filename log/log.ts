@@ -21,7 +21,7 @@ import {
   type Lsn,
   type SegmentSequence,
 } from '../src/base/units.ts';
-import { isVarveError, type VarveError } from '../src/base/errors.ts';
+import { isVarveError, type ErrorCode, type VarveError } from '../src/base/errors.ts';
 import type { Timers } from '../src/base/world.ts';
 import type { LowerDevice, SyncPoint } from '../src/device/lower-device.ts';
 import { SUPERBLOCK_BLOCKS } from '../src/format/layouts.ts';
@@ -42,7 +42,12 @@ export interface OpenedLog {
   readonly superblock: Superblock;
   readonly checkpoint: Checkpoint;
   readonly replayed: Replayed;
+  /** Why bytes of the cut, which were to be kept aside, are not. */
+  readonly unkept?: string | undefined;
 }
+
+/** For these reasons bytes of a cut may be gone. */
+const UNKEPT: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['DISK_FULL', 'PERMISSION', 'DEVICE_IO']);
 
 /** Keeps bytes under a name, durably, beside the volume. */
 export type KeepAside = (name: string, bytes: Uint8Array) => Promise<void>;
@@ -162,21 +167,14 @@ export class Log {
    * states that it is durable before anything is erased, which may have been all that stated it.
    * @param head - the newest request that is whole
    * @param keepAside - given the bytes of a cut that reached flush marks, before they are erased
-   * @returns the same, with the superblock that was written last
+   * @returns the same, with the superblock that was written last, and why something was not kept
    */
   static async settleRecovery(
     opened: OpenedLog,
     head: { readonly generation: Generation; readonly lineage: Uuid },
     keepAside?: KeepAside,
   ): Promise<OpenedLog> {
-    const { cut } = opened.replayed;
-    if (cut !== undefined && cut.flushMarks > 0 && keepAside !== undefined) {
-      for (const { offset, length } of cut.regions) {
-        const bytes = new Uint8Array(length);
-        await opened.device.read(offset, bytes);
-        await keepAside(`cut-${cut.lsn}-at-${offset}.bin`, bytes);
-      }
-    }
+    const unkept = keepAside && (await keptCut(opened, keepAside));
     const { device, superblock, replayed } = opened;
     const { geometry, volume } = superblock;
     const sync = (): Promise<void> => device.sync('recovery');
@@ -202,7 +200,7 @@ export class Log {
     }
     await erase(device, geometry, replayed);
     await sync();
-    return { ...opened, superblock: last };
+    return { ...opened, superblock: last, unkept };
   }
 
   static start(opened: OpenedLog, options: LogOptions): Log {
@@ -313,6 +311,30 @@ export class Log {
     await this.writer.close();
     if (this.writer.failure === undefined) await this.publish({ clean }, 'close');
   }
+}
+
+/**
+ * Keeps the bytes of a cut that reached flush marks. No flush of them was answered: a folder that is
+ * full, or a place that can't be read, is no reason to refuse what was promised.
+ * @returns why some of them are not kept
+ */
+async function keptCut(
+  { device, replayed: { cut } }: OpenedLog,
+  keepAside: KeepAside,
+): Promise<string | undefined> {
+  if (cut === undefined || cut.flushMarks === 0) return undefined;
+  let why: string | undefined;
+  for (const { offset, length } of cut.regions) {
+    try {
+      const bytes = new Uint8Array(length);
+      await device.read(offset, bytes);
+      await keepAside(`cut-${cut.lsn}-at-${offset}.bin`, bytes);
+    } catch (error) {
+      if (!isVarveError(error) || !UNKEPT.has(error.code)) throw error;
+      why ??= error.message;
+    }
+  }
+  return why;
 }
 
 /** Of a segment that has nothing but its header, the header itself is in doubt with the rest. */

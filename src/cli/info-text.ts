@@ -89,7 +89,9 @@ export async function infoText(name: string, info: VolumeInfo): Promise<string> 
     ],
   ];
   if (recovery.cut !== undefined) {
-    rows.push(['torn tail cut', `after generation ${recovery.cut.generation}`]);
+    const { generation, unkept } = recovery.cut;
+    rows.push(['torn tail cut', `after generation ${generation}`]);
+    if (unkept !== undefined) rows.push(['not kept aside', unkept]);
   }
   const width = Math.max(...rows.map(([label]) => label.length));
   const lines = rows.map(([label, value]) => `${label.padEnd(width)}  ${value}`);

@@ -102,7 +102,7 @@ function listenOptions({ unix, tcp, writeMode, start }: ServeFlags): ServeOption
   };
 }
 
-function sayRefusal(line: string): void {
+function sayWarning(line: string): void {
   process.stderr.write(`varve: ${line}\n`);
 }
 
@@ -150,11 +150,12 @@ export function addServe(program: Command, setup: Setup): void {
     const context = await contextOf(command, setup);
     const { Server: NbdServer } = await import('../control/server.ts');
     const { serverPorts } = context.tools;
-    const all = { ...options, prepare: preparing(context, flags), onRefusal: sayRefusal };
+    const all = { ...options, prepare: preparing(context, flags), onRefusal: sayWarning };
     const serve = async (signal: AbortSignal): Promise<void> => {
       const server = await NbdServer.start(context.directory, all, serverPorts);
       // Loudly: the others are served, and somebody has to look after these.
       for (const { error } of server.failures) sayError(error, context.isJson);
+      for (const line of server.unkept) sayWarning(line);
       sayReady(server, { isJson: context.isJson, isStart: flags.start === true });
       await given(signal);
       await server.stop();

@@ -152,7 +152,14 @@ const recoveryShape = fields({
   batches: count,
   requests: count,
   verifiedBatches: count,
-  cut: optional(fields({ lsn: lsnShape, generation: generationShape, flushMarks: count })),
+  cut: optional(
+    fields({
+      lsn: lsnShape,
+      generation: generationShape,
+      flushMarks: count,
+      unkept: optional(text),
+    }),
+  ),
   tookMs: amount,
 });
 

@@ -68,6 +68,8 @@ export class Server {
   readonly names: readonly string[];
   /** Volumes that are there and not served: why. */
   readonly failures: readonly NotServed[];
+  /** What their openings cut off and could not keep aside: a line each. */
+  readonly unkept: readonly string[];
   readonly #ends: readonly End[];
   #stopping: Promise<void> | undefined;
 
@@ -76,6 +78,7 @@ export class Server {
     this.tcp = started.tcp;
     this.names = started.names;
     this.failures = started.failures;
+    this.unkept = started.unkept;
     this.#ends = ends;
   }
 
@@ -118,6 +121,7 @@ interface Started {
   readonly tcp: TcpAddress | undefined;
   readonly names: readonly string[];
   readonly failures: readonly NotServed[];
+  readonly unkept: readonly string[];
 }
 
 /** Newest first, each whether or not the others fail; the first failure is thrown. */
@@ -198,7 +202,17 @@ async function startParts(directory: VolumeDirectory, around: Around): Promise<S
     const error = volumes.failure(name);
     return error === undefined ? [] : [{ name, error }];
   });
-  return { info, tcp, names, failures };
+  return { info, tcp, names, failures, unkept: unkeptOf(volumes) };
+}
+
+/** Of requests whose flush was never answered: nothing is missing, but somebody may ask for them. */
+function unkeptOf(volumes: ServedVolumes): readonly string[] {
+  return volumes.names().flatMap((name) => {
+    const cut = volumes.find(name)?.core.recovery.cut;
+    if (cut?.unkept === undefined) return [];
+    const what = `"${name}": what a torn tail after generation ${cut.generation} held`;
+    return [`${what} could not be kept aside: ${cut.unkept}`];
+  });
 }
 
 function directoryMissing(directory: VolumeDirectory): VarveError {

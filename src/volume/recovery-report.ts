@@ -5,7 +5,7 @@ import type { RecoveryReport } from './report.ts';
 
 /** @param tookMs - how long the opening has taken so far */
 export function reportOf(opened: OpenedLog, recovery: Recovery, tookMs: number): RecoveryReport {
-  const { replayed, superblock } = opened;
+  const { replayed, superblock, unkept } = opened;
   const { cut } = replayed;
   return {
     clean: superblock.clean && superblock.durableLsn === replayed.endLsn,
@@ -16,7 +16,7 @@ export function reportOf(opened: OpenedLog, recovery: Recovery, tookMs: number):
     cut:
       cut === undefined
         ? undefined
-        : { lsn: cut.lsn, generation: recovery.generation, flushMarks: cut.flushMarks },
+        : { lsn: cut.lsn, generation: recovery.generation, flushMarks: cut.flushMarks, unkept },
     tookMs,
   };
 }

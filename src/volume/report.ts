@@ -246,9 +246,17 @@ export interface RecoveryReport {
   readonly requests: number;
   readonly verifiedBatches: number;
   /** A torn tail that was cut: where, and what lay behind it. */
-  readonly cut:
-    { readonly lsn: Lsn; readonly generation: Generation; readonly flushMarks: number } | undefined;
+  readonly cut: CutReport | undefined;
   readonly tookMs: number;
+}
+
+export interface CutReport {
+  readonly lsn: Lsn;
+  readonly generation: Generation;
+  /** Of flushes that were never answered: the bytes behind the cut are kept in the volume's folder. */
+  readonly flushMarks: number;
+  /** Why they are not, or not all of them. */
+  readonly unkept: string | undefined;
 }
 
 export interface HistoryInterval {

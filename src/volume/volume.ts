@@ -245,7 +245,11 @@ export class Volume {
       cache: new ReadCache(cacheBytes),
       horizon: opened.superblock.horizon,
       settled: opened.superblock.settled,
-      recovery: reportOf(opened, recovery, (world.clock.monotonicUs() - startUs) / 1000),
+      recovery: reportOf(
+        { ...opened, unkept: lasting.unkept },
+        recovery,
+        (world.clock.monotonicUs() - startUs) / 1000,
+      ),
       readOnly: options.readOnly,
       writeMode: options.writeMode,
       retention: options.retention ?? NO_RETENTION,
