@@ -21,7 +21,7 @@ import {
   type Lsn,
   type SegmentSequence,
 } from '../src/base/units.ts';
-import { isVarveError, type ErrorCode, type VarveError } from '../src/base/errors.ts';
+import { isVarveError, VarveError, type ErrorCode } from '../src/base/errors.ts';
 import type { Timers } from '../src/base/world.ts';
 import type { LowerDevice, SyncPoint } from '../src/device/lower-device.ts';
 import { SUPERBLOCK_BLOCKS } from '../src/format/layouts.ts';
@@ -201,6 +201,22 @@ export class Log {
     await erase(device, geometry, replayed);
     await sync();
     return { ...opened, superblock: last, unkept };
+  }
+
+  /**
+   * The same for who writes nothing: what was taken, though nothing states that it was durable, is
+   * synced before anybody is told of it.
+   * @throws VarveError DEVICE_IO, PERMISSION when the device refuses: a cut may take what it shows
+   */
+  static async confirm({ device, replayed }: OpenedLog): Promise<void> {
+    if (replayed.doubtful.length === 0) return;
+    try {
+      await device.sync('recovery');
+    } catch (error) {
+      if (!isVarveError(error)) throw error;
+      const why = `${error.detail}: a power cut may take what it shows since the last crash`;
+      throw new VarveError(error.code, why, { cause: error });
+    }
   }
 
   static start(opened: OpenedLog, options: LogOptions): Log {

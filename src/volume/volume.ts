@@ -211,6 +211,7 @@ export class Volume {
     home.sidecar.round = horizon;
     if (settled < horizon) home.sidecar.unfinishedAfter = settled;
     await compareWitnesses({ final: home, index, witnesses, horizon });
+    if (options.readOnly) await Log.confirm(opened);
     const lasting = options.readOnly
       ? opened
       : await Log.settleRecovery(opened, recovery, options.keepAside);

@@ -90,6 +90,8 @@ describe('a file device', () => {
     expect(target[999]).toBe(7);
     await expect(device.write(byteOffset(0), [target])).rejects.toThrow(/to be read/);
     await expect(device.punch(byteOffset(0), byteCount(1))).rejects.toThrow(/to be read/);
+    // What others wrote before, and the page cache has.
+    await device.sync('recovery');
   });
 
   test('fails a read beyond the end of a file that was cut short', async () => {
@@ -255,6 +257,16 @@ describe.skipIf(obstacle !== undefined)(`a block device ${obstacle ?? ''}`, () =
     await device.punch(byteOffset(0), mebibytes(4));
     await device.sync('commit');
     expect(readFileSync(loop.backingFile)[8192]).toBe(0);
+  });
+
+  test('reaches the medium by a sync of who only reads', async () => {
+    using loop = loopDevice(mebibytes(4));
+    await using writer = await FileDevice.open(loop.path, { exclusiveBlockDevice: false });
+    const options = { readOnly: true, exclusiveBlockDevice: false };
+    await using reader = await FileDevice.open(loop.path, options);
+    await writer.write(byteOffset(8192), [Buffer.alloc(4096, 6)]);
+    await reader.sync('recovery');
+    expect(readFileSync(loop.backingFile)[8192]).toBe(6);
   });
 
   test('that says punched and is not is overwritten, and never asked again', async () => {
