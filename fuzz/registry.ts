@@ -20,6 +20,7 @@ import { fuzzer as nbdSim } from './nbd/sim.fuzz.ts';
 import { fuzzer as volumeLives, hardFuzzer as volumeHardLives } from './life/lives.fuzz.ts';
 import type { Fuzzer } from './options.ts';
 import { fuzzer as volumeAstrayReads } from './volume/astray-reads.fuzz.ts';
+import { fuzzer as volumeBadPlaces } from './volume/bad-places.fuzz.ts';
 import { fuzzer as volumeBasedLives } from './volume/based-lives.fuzz.ts';
 import { fuzzer as volumeBlankSums } from './volume/blank-sums.fuzz.ts';
 import { fuzzer as volumeCloneLives } from './volume/clone-lives.fuzz.ts';
@@ -69,6 +70,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   nbdSessions,
   nbdSim,
   volumeAstrayReads,
+  volumeBadPlaces,
   volumeBasedLives,
   volumeBlankSums,
   volumeCloneLives,

@@ -91,6 +91,25 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     fuzzers: ['volume-forgotten-joins'],
   },
   {
+    name: 'unreadable-image-stops-all-joins',
+    law: 6,
+    story: 'each join begins with the segment that the device refuses to read, and fails at it',
+    file: 'src/volume/undo-join.ts',
+    find: "if (!isDamaged && !isVarveError(error, 'DEVICE_IO')) throw error;",
+    replace: 'if (!isDamaged) throw error;',
+    fuzzers: ['volume-bad-places'],
+  },
+  {
+    name: 'refused-place-tried-again',
+    law: 6,
+    story:
+      'what the undo device refuses to write is put at the same place again, and not elsewhere',
+    file: 'log/undo-log.ts',
+    find: '        this.#leave(segment);\n',
+    replace: '',
+    fuzzers: ['volume-bad-places'],
+  },
+  {
     name: 'unfinished-join-counts',
     law: 4,
     story: 'what a crash left of a join counts beside what was to be joined',
