@@ -402,9 +402,8 @@ export class Appender {
     const { writer, stream } = this.#core.log;
     const end = stream.nextLsn;
     if (fua || this.#core.writeMode === 'through') return writer.waitDurable(end);
-    if (this.#core.writeMode === 'written') return writer.waitWritten(end);
     writer.linger();
-    return undefined;
+    return this.#core.writeMode === 'written' ? writer.waitWritten(end) : undefined;
   }
 }
 
