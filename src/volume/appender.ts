@@ -173,7 +173,7 @@ export class Appender {
     if (core.failure !== undefined) throw core.failure;
     core.counters.flushes += 1;
     if (core.readOnly) return undefined;
-    const { stream, writer } = core.log;
+    const { stream } = core.log;
     const head = core.head;
     // Only a flush after new requests is a boundary that somebody may want to go back to.
     if (head > this.#lastFlush) {
@@ -183,6 +183,12 @@ export class Appender {
     if (this.#markOwed && stream.room(0, 1, false) === 'yes') this.#putMark();
     const end = writer.contentEnd;
     return end <= writer.durable.lsn ? undefined : writer.waitDurable(end);
+    return this.settle();
+  }
+
+  /** Makes durable what was put, as a flush does; no boundary that anybody asked for. */
+  settle(): Done {
+    const { writer } = this.#core.log;
   }
 
   /**

@@ -134,7 +134,7 @@ export class LiveDevice implements BlockDevice, Client {
   /** The volume itself is closed by whoever opened it. */
   async close(): Promise<void> {
     try {
-      await this.flush();
+      await this.#appender.settle();
     } finally {
       this.#onClose();
     }

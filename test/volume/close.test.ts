@@ -53,6 +53,21 @@ describe('a close', () => {
     });
   });
 
+  // Every session that ended put a mark as a flush does: `flush-1` lay between writes that nobody had
+  // flushed, and explore left out what a power cut could leave there.
+  test('of a session makes durable what was written, and is no flush', async () => {
+    const bench = await Bench.create(2);
+    await bench.use(async (volume) => {
+      await put(volume, 1, blocksOf(1));
+      await volume.live().flush();
+      await put(volume, 2, blocksOf(2));
+      await volume.openLive().device.close();
+      expect(volume.core.log.writer.durable.generation).toBe(2);
+      expect(await volume.resolve('flush-1')).toMatchObject({ generation: 1 });
+      expect((await volume.info()).counters.flushes).toBe(1);
+    });
+  });
+
   test('is the end: who lets go of a moment after it starts nothing', async () => {
     const bench = await Bench.create(5);
     await bench.use(async (volume) => {
