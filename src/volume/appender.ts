@@ -39,6 +39,8 @@ interface Edge {
   /** Where in the block the new bytes begin. */
   readonly at: number;
   readonly bytes: Uint8Array;
+  /** All that the disk has of its last block: what was there before does not matter. */
+  readonly isWhole?: boolean;
 }
 
 interface Range {
@@ -137,7 +139,7 @@ export class Appender {
     core.counters.writes += 1;
     core.counters.writeBytes += source.length;
     if (source.length === 0) return undefined;
-    const parts = splitWrite(offset, source, fua, by);
+    const parts = splitWrite(offset, source, fua, { size: core.size, by });
     if (parts.edges.length === 0 && !this.#admission.busy) {
       this.#checksum(parts.body);
       if (this.#roomFor(parts) === 'yes') {
@@ -181,14 +183,14 @@ export class Appender {
       this.#markOwed = true;
     }
     if (this.#markOwed && stream.room(0, 1, false) === 'yes') this.#putMark();
-    const end = writer.contentEnd;
-    return end <= writer.durable.lsn ? undefined : writer.waitDurable(end);
     return this.settle();
   }
 
   /** Makes durable what was put, as a flush does; no boundary that anybody asked for. */
   settle(): Done {
     const { writer } = this.#core.log;
+    const end = writer.contentEnd;
+    return end <= writer.durable.lsn ? undefined : writer.waitDurable(end);
   }
 
   /**
@@ -326,7 +328,8 @@ export class Appender {
   async #merge(edge: Edge): Promise<Merged> {
     const content = new Uint8Array(BLOCK_BYTES);
     const version = this.#newest(edge.block);
-    await this.#reader.read(byteOffset(edge.block * BLOCK_BYTES), content, LATEST);
+    if (edge.isWhole !== true)
+      await this.#reader.read(byteOffset(edge.block * BLOCK_BYTES), content, LATEST);
     content.set(edge.bytes, edge.at);
     return { block: edge.block, content, version };
   }
@@ -414,23 +417,27 @@ export class Appender {
 }
 
 /** Partial blocks at either end, whole blocks between. */
-function splitWrite(offset: ByteOffset, source: Uint8Array, fua: boolean, by: Writer): Parts {
+function splitWrite(
+  offset: ByteOffset,
+  source: Uint8Array,
+  fua: boolean,
+  { size, by }: { readonly size: ByteCount; readonly by: Writer },
+): Parts {
   const edges: Edge[] = [];
+  const isToEnd = offset + source.length === size;
   let at = 0;
   const into = offset % BLOCK_BYTES;
   const firstBlock = Math.floor(offset / BLOCK_BYTES);
   if (into !== 0 || source.length < BLOCK_BYTES) {
     at = Math.min(source.length, BLOCK_BYTES - into);
-    edges.push({ block: blockOf(firstBlock), at: into, bytes: source.subarray(0, at) });
+    const isWhole = into === 0 && isToEnd;
+    edges.push({ block: blockOf(firstBlock), at: into, bytes: source.subarray(0, at), isWhole });
   }
   const first = blockOf((offset + at) / BLOCK_BYTES);
   const whole = Math.floor((source.length - at) / BLOCK_BYTES) * BLOCK_BYTES;
   if (at + whole < source.length) {
-    edges.push({
-      block: blockOf(first + whole / BLOCK_BYTES),
-      at: 0,
-      bytes: source.subarray(at + whole),
-    });
+    const block = blockOf(first + whole / BLOCK_BYTES);
+    edges.push({ block, at: 0, bytes: source.subarray(at + whole), isWhole: isToEnd });
   }
   const body = at === 0 && whole === source.length ? source : source.subarray(at, at + whole);
   return { edges, first, body, range: undefined, fua, by };

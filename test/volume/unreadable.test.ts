@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest';
 import {
   block as blockNumber,
   BLOCK_BYTES,
+  byteCount,
   byteOffset,
   generation,
   mebibytes,
@@ -267,5 +268,37 @@ describe('a damaged copy is answered from another one', () => {
       expect(await badBlocks(volume.live(), 0, 8 * BLOCK_BYTES)).toEqual([]);
       expect(volume.core.counters.readRescues).toBeGreaterThan(0);
     });
+  });
+});
+
+describe('the last block of a disk whose size is no multiple of a block', () => {
+  // A write of all that the disk has of it read it first, so that it was EIO for ever once it rotted,
+  // and with it each write that went up to the end.
+  test('is mended by a write of all of it, as any other', async () => {
+    const [last, rest] = [64, 1808];
+    const bench = await Bench.create(3, { size: byteCount(last * BLOCK_BYTES + rest) });
+    const at = byteOffset(last * BLOCK_BYTES);
+    await bench.use(async (volume) => {
+      await volume.live().write(at, new Uint8Array(rest).fill(1), { fua: true });
+      await pushRounds(volume, 3, 0);
+    });
+    bench.sim.final.corruptBit(at + 5, 1);
+    for (const before of [0, BLOCK_BYTES]) {
+      await bench.use(async (volume) => {
+        const device = volume.live();
+        if (before === 0) {
+          const target = new Uint8Array(rest);
+          await expect(Promise.resolve(device.read(at, target))).rejects.toThrow('checksum');
+        }
+        const content = new Uint8Array(before + rest).fill(5);
+        await device.write(byteOffset(at - before), content, { fua: true });
+        const target = new Uint8Array(before + rest);
+        await device.read(byteOffset(at - before), target);
+        expect(Buffer.compare(target, content)).toBe(0);
+        await pushRounds(volume, 3, 0);
+        await device.read(byteOffset(at - before), target);
+        expect(Buffer.compare(target, content)).toBe(0);
+      });
+    }
   });
 });
