@@ -124,9 +124,19 @@ export const NBD_MUTANTS: readonly Mutant[] = [
     name: 'dead-client-not-abandoned',
     law: 1,
     story: 'what a client asked for that is gone is applied later, over what others wrote since',
-    file: 'src/nbd/executor.ts',
-    find: '    this.#isDropped = true;\n    this.abandon();',
-    replace: '    this.#isDropped = true;',
+    file: 'src/nbd/transmission.ts',
+    find: '    if (!this.#hasParted) this.#executor.abandon();\n    this.#executor.drop();',
+    replace: '    this.#executor.drop();',
     fuzzers: ['nbd-sim'],
+  },
+  {
+    name: 'farewell-without-its-requests',
+    law: 'protocol',
+    story:
+      'what was asked before a farewell is dropped when the client does not stay for the answers',
+    file: 'src/nbd/transmission.ts',
+    find: '    if (!this.#hasParted) this.#executor.abandon();\n    this.#executor.drop();',
+    replace: '    this.#executor.abandon();\n    this.#executor.drop();',
+    fuzzers: ['nbd-requests'],
   },
 ];

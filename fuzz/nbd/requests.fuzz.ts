@@ -1,17 +1,19 @@
 /**
  * Sound and refused requests beside a plain array of bytes: every reply has the right cookie, every
  * byte of a read comes once and is the right one, a bad block is an error for itself alone, and the
- * device was asked for what the client asked for, flags and all.
+ * device was asked for what the client asked for, flags and all. What was asked before a farewell is
+ * done, whether or not the client stays for the answers.
  */
 import { deepStrictEqual } from 'node:assert';
 import { assert } from '../../src/base/assert.ts';
 import { byteCount, byteOffset } from '../../src/base/units.ts';
 import { clippedRanges, UnreadableError } from '../../src/base/unreadable.ts';
 import * as nbd from '../../src/nbd/protocol.ts';
+import { encodeRequest } from '../../src/nbd/request.ts';
 import { uint16, uint32, uint64 } from '../../src/nbd/wire.ts';
 import { SeededRandom } from '../../test/sim/random.ts';
 import type { Call } from '../../test/support/nbd-memory-device.ts';
-import { Rig, turn, type Chunk, type RawClient } from '../../test/support/nbd-rig.ts';
+import { gate, Rig, turn, until, type Chunk, type RawClient } from '../../test/support/nbd-rig.ts';
 import type { Fuzzer } from '../options.ts';
 
 const BLOCK = 4096;
@@ -101,8 +103,31 @@ class RequestRun {
       await this.#answers(client, asked);
       this.#compareCalls();
     }
+    await this.#part(client);
     deepStrictEqual(this.#rig.device.bytes.equals(this.#model), true, 'the device is the model');
+  }
+
+  /** Says farewell behind its last requests, and is gone. */
+  async #part(client: RawClient): Promise<void> {
+    const asked = Array.from({ length: LANES }, (_, lane) => this.#ask(lane));
+    const last = asked.flatMap(({ payload, ...fields }) => [
+      encodeRequest(fields),
+      payload ?? Buffer.alloc(0),
+    ]);
+    const { device, server } = this.#rig;
+    const door = gate();
+    device.before = async () => {
+      await door.opened;
+      for (let left = this.#random.below(6); left > 0; left -= 1) await turn();
+    };
+    await client.send(...last, encodeRequest({ type: nbd.NBD_CMD_DISC, cookie: 0 }));
+    await until(() => client.socket.unheardBytes === 0, 'the farewell is heard');
     client.socket.destroy();
+    door.open();
+    await until(() => server.connections === 0, 'the connection is gone');
+    assert(device.openCount === 0, 'the export was closed');
+    assert(server.budget.used === 0, 'nothing is held in the end');
+    for (const one of asked) this.#happened(one);
   }
 
   #ask(lane: number): Asked {

@@ -33,6 +33,8 @@ export interface ConnectionOptions {
 type Phase =
   | { readonly kind: 'handshake'; readonly buffer: HandshakeBuffer }
   | { readonly kind: 'transmission'; readonly transmission: Transmission }
+  /** The stream is gone, and the device may have requests in hand. */
+  | { readonly kind: 'leaving'; readonly transmission: Transmission }
   | { readonly kind: 'over' };
 
 const OVER: Phase = { kind: 'over' };
@@ -159,11 +161,16 @@ export class Connection implements SocketEvents {
 
   close(): void {
     this.#isSocketGone = true;
-    this.#cancelTimeout();
     const phase = this.#phase;
-    this.#phase = OVER;
-    if (phase.kind === 'transmission') phase.transmission.close();
-    else if (phase.kind === 'handshake') phase.buffer.close();
+    if (phase.kind === 'transmission') {
+      // An end that was set goes on to hold: for what is done after a farewell.
+      this.#phase = { kind: 'leaving', transmission: phase.transmission };
+      phase.transmission.close();
+    } else {
+      this.#cancelTimeout();
+      this.#phase = OVER;
+      if (phase.kind === 'handshake') phase.buffer.close();
+    }
     this.#goneIfDone();
   }
 
@@ -173,18 +180,21 @@ export class Connection implements SocketEvents {
     if (this.#phase.kind === 'transmission') this.#phase.transmission.shutdown();
   }
 
+  /** Ends it now; what the device has not applied yet is refused. */
   destroy(): void {
+    const phase = this.#phase;
+    if (phase.kind === 'transmission' || phase.kind === 'leaving') phase.transmission.abandon();
     this.#options.socket.destroy();
   }
 
   /** The export is taken from the client: what is in hand is finished, and then it ends. */
   #revoke(why: string): void {
-    if (this.#isSocketGone) return;
+    if (this.#isSocketGone && this.#phase.kind !== 'leaving') return;
     this.#trace(`${why}: session ended`);
     this.shutdown();
     this.#cancelTimeout();
     this.#cancelTimeout = this.#options.timers.after(REVOKE_GRACE_MS, () => {
-      this.#options.socket.destroy();
+      this.destroy();
     });
   }
 
@@ -220,6 +230,7 @@ export class Connection implements SocketEvents {
         return phase.buffer.stallProgress;
       case 'transmission':
         return phase.transmission.stallProgress;
+      case 'leaving':
       case 'over':
         return undefined;
       default:
@@ -257,7 +268,10 @@ export class Connection implements SocketEvents {
   }
 
   #goneIfDone(): void {
-    if (this.#isWorkDone && this.#isSocketGone) this.#options.onGone(this);
+    if (!this.#isWorkDone || !this.#isSocketGone) return;
+    this.#cancelTimeout();
+    this.#phase = OVER;
+    this.#options.onGone(this);
   }
 
   #trace(what: string): void {

@@ -5,7 +5,7 @@
  *   - Each request is answered once, or never when the stream is gone.
  *   - A payload's store is released when the device is done with it, a reply's when it was sent.
  *   - An error that is no VarveError is a bug, and is raised, not answered.
- *   - The device hears at once that the client is gone.
+ *   - The device hears at once that the client is gone, unless that said farewell.
  */
 import { assert } from '../base/assert.ts';
 import { isVarveError, type Errno } from '../base/errors.ts';
@@ -100,7 +100,6 @@ export class Executor {
   /** The stream is gone: what still runs comes to its end, and is answered to nobody. */
   drop(): void {
     this.#isDropped = true;
-    this.abandon();
     this.outbox.drop();
   }
 
@@ -198,7 +197,8 @@ export class Executor {
     assert(store !== undefined, 'caching has memory to read into');
     const piece = this.storeBytes(request);
     const most = Math.min(length, this.#bounds.payloadBytesMax);
-    for (let done = 0; done < most && !this.#isAbandoned; done += piece) {
+    const isWanted = (): boolean => !this.#isAbandoned && !this.#isDropped;
+    for (let done = 0; done < most && isWanted(); done += piece) {
       const scratch = store.bytes.subarray(start, start + Math.min(piece, most - done));
       await this.#device.cache(byteOffset((request.offset ?? 0) + done), scratch);
       await this.#letOthersRun();

@@ -8,6 +8,8 @@
  *   - A refused write is answered after its payload was consumed.
  *   - What a client asked for that ends without NBD_CMD_DISC is abandoned: a process that was killed
  *     ends so, and who takes its place may have written before a request that waits is applied.
+ *   - What it asked for before an NBD_CMD_DISC that was read is done, though nobody may be left to be
+ *     told; only who ends the session from this side cuts that short.
  *   - At most REQUESTS_IN_FLIGHT_MAX requests are unanswered or have their replies unsent.
  *
  * Source: doc/proto.md, section "Transmission".
@@ -60,7 +62,7 @@ export class Transmission {
   #state: State = 'open';
   #isClosing = false;
   #clientEnded = false;
-  /** The client has said that it is done, and its last requests are served. */
+  /** The client has said that it is done, and its last requests are served, heard of or not. */
   #hasParted = false;
   #socketEnded = false;
   /** Requests whose replies have not left yet. */
@@ -143,6 +145,11 @@ export class Transmission {
     this.#onIdle();
   }
 
+  /** What the device has not applied yet is not waited for any more, farewell or not. */
+  abandon(): void {
+    this.#executor.abandon();
+  }
+
   /** The stream is gone. */
   close(): void {
     if (this.#state === 'closed') return;
@@ -151,6 +158,7 @@ export class Transmission {
     this.#dropUnfinished();
     this.#lent?.release();
     this.#lent = undefined;
+    if (!this.#hasParted) this.#executor.abandon();
     this.#executor.drop();
     this.#memory.idle();
     if (this.#executor.running === 0) this.#onDone();

@@ -5,11 +5,17 @@
  * takes long. The machine is killed, and started again: it writes the whole block, flushes, and both
  * are answered. Then the slow read comes back, and the 512 bytes of the process that is gone were
  * merged with what the new one had flushed, and lay over it.
+ *
+ * Who says farewell is another matter: "The server MUST handle all outstanding requests". A client
+ * sent 64 writes and NBD_CMD_DISC, and closed its socket without a look at the answers. The first
+ * answer found nobody, the stream broke, and with it went every write that still waited.
  */
 import { describe, expect, test } from 'vitest';
 import { BLOCK_BYTES, byteCount, kibibytes } from '../../src/base/units.ts';
 import type { ExportDirectory } from '../../src/device/block-device.ts';
+import { REVOKE_GRACE_MS } from '../../src/nbd/limits.ts';
 import * as nbd from '../../src/nbd/protocol.ts';
+import { encodeRequest } from '../../src/nbd/request.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf } from '../crash/bench.ts';
 import { exportsOf, SimNbd, type NbdDevice } from '../sim/sim-nbd.ts';
@@ -177,5 +183,86 @@ describe('the device hears that its client is gone', () => {
     expect((await client.chunk()).error).toBe(0);
     await client.ended();
     expect(rig.device.bytes.toString('latin1', 0, 4)).toBe('last');
+  });
+});
+
+describe('a client that said farewell, and does not wait for its answers', () => {
+  const LAST = 4096;
+
+  /**
+   * Its first request is answered when it has left, which is how the server learns that nobody is
+   * there; its last one is done when `door` opens.
+   */
+  async function parting(rig: Rig) {
+    const client = await rig.session();
+    const [answer, door] = [gate(), gate()];
+    rig.device.before = ({ offset }) => (offset === LAST ? door.opened : answer.opened);
+    const write = (offset: number): Buffer =>
+      encodeRequest({ type: nbd.NBD_CMD_WRITE, cookie: offset, offset, length: 4 });
+    const content = Buffer.from('last');
+    const farewell = encodeRequest({ type: nbd.NBD_CMD_DISC, cookie: 1 });
+    await client.send(write(0), content, write(LAST), content, farewell);
+    await until(() => rig.calls('write') === 2);
+    const leave = async (): Promise<void> => {
+      client.socket.destroy();
+      await settled();
+      answer.open();
+      await settled();
+    };
+    return { door, leave };
+  }
+
+  const found = (rig: Rig): string => rig.device.bytes.toString('latin1', LAST, LAST + 4);
+
+  async function expectNothingHeld(rig: Rig): Promise<void> {
+    await until(() => rig.device.openCount === 0, 'the export is closed');
+    await until(() => rig.server.connections === 0, 'the connection is gone');
+    expect(rig.server.budget).toMatchObject({ used: 0, waiting: 0 });
+  }
+
+  test('has what it asked for before', async () => {
+    const rig = new Rig();
+    const { door, leave } = await parting(rig);
+    await leave();
+    expect(rig.device.openCount).toBe(1);
+    door.open();
+    await expectNothingHeld(rig);
+    expect(found(rig)).toBe('last');
+  });
+
+  test('holds up the closing of the server no longer than others', async () => {
+    const rig = new Rig();
+    const { door, leave } = await parting(rig);
+    await leave();
+    let isClosed = false;
+    const closed = rig.server.close(1000).then(() => (isClosed = true));
+    rig.timers.advance(999);
+    await settled();
+    expect(isClosed).toBe(false);
+    rig.timers.advance(1000);
+    await closed;
+    door.open();
+    await expectNothingHeld(rig);
+    expect(found(rig)).toBe('\0\0\0\0');
+  });
+
+  test.each(['before', 'after'])('loses an export that is taken %s it went', async (when) => {
+    const rig = new Rig();
+    const open = rig.directory.open.bind(rig.directory);
+    let revoke: (why: string) => void = () => undefined;
+    rig.directory.open = async (name) => ({
+      ...(await open(name)),
+      onRevoke: (end) => {
+        revoke = end;
+      },
+    });
+    const { door, leave } = await parting(rig);
+    if (when === 'before') revoke('a rollback');
+    await leave();
+    if (when === 'after') revoke('a rollback');
+    rig.timers.advance(REVOKE_GRACE_MS);
+    door.open();
+    await expectNothingHeld(rig);
+    expect(found(rig)).toBe('\0\0\0\0');
   });
 });

@@ -50,6 +50,12 @@ export class FakeSocket implements Socket {
     return this.#isGone;
   }
 
+  /** Bytes that the other end has not taken yet. */
+  get unheardBytes(): number {
+    const peer = this.#peer;
+    return peer === undefined ? 0 : peer.#incomingBytes;
+  }
+
   get isPaused(): boolean {
     return this.#isPaused;
   }
