@@ -7,6 +7,7 @@
 import { VarveError } from '../base/errors.ts';
 import type { ExportDirectory, ExportListing, OpenExport } from '../device/block-device.ts';
 import { timeText } from '../volume/moment.ts';
+import { snapshotsInOrder } from '../volume/snapshot-info.ts';
 import type { Volume } from '../volume/volume.ts';
 import { momentText } from './moment-text.ts';
 import { sizeText } from './size-text.ts';
@@ -27,7 +28,7 @@ export async function openExport(volume: Volume, moment: string | undefined): Pr
   const size = sizeText(volume.size);
   const fixContext = (context: string): string => volume.fixedContext(context);
   if (moment === undefined) {
-    const { lineage } = await volume.info();
+    const { lineage } = volume.core;
     const { device, onRevoke } = volume.openLive();
     return {
       device,
@@ -73,7 +74,7 @@ export class VolumeExports implements ExportDirectory {
       const volume = this.#shelf.find(name);
       if (volume === undefined) continue;
       listings.push({ name, description: `${sizeText(volume.size)}, the live disk` });
-      for (const { label, generation, momentWallUs } of volume.snapshots()) {
+      for (const { label, generation, momentWallUs } of snapshotsInOrder(volume.core)) {
         const description = `snapshot of ${timeText(momentWallUs)}, generation ${generation}`;
         listings.push({ name: `${name}@${label}`, description });
       }

@@ -14,6 +14,7 @@ import { HANDSHAKE_STALL_MS_MAX, REVOKE_GRACE_MS } from './limits.ts';
 import { raise, type Shared } from './shared.ts';
 import type { Socket, SocketEvents } from './socket.ts';
 import { Transmission } from './transmission.ts';
+import { letOthersRun } from './turns.ts';
 
 export interface ConnectionOptions {
   readonly socket: Socket;
@@ -85,6 +86,7 @@ export class Connection implements SocketEvents {
       exports,
       payloadBytesMax: this.#options.payloadBytesMax,
       lists: this.#options.shared.lists,
+      letOthersRun: () => letOthersRun(socket),
       closing: () => this.#isClosing,
       revoke: (why: string) => {
         this.#revoke(why);

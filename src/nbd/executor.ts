@@ -33,7 +33,7 @@ import { putStatus, statusBytes } from './replies.ts';
 import { refusalText, type Request, type RequestBounds } from './request.ts';
 import { raise, type Counters, type Shared } from './shared.ts';
 import type { Socket } from './socket.ts';
-import type { Turns } from './turns.ts';
+import { letOthersRun, type Turns } from './turns.ts';
 import { isZero } from './zeros.ts';
 
 /** Zeros of this length and more are sent as a hole. */
@@ -201,15 +201,8 @@ export class Executor {
     for (let done = 0; done < most && isWanted(); done += piece) {
       const scratch = store.bytes.subarray(start, start + Math.min(piece, most - done));
       await this.#device.cache(byteOffset((request.offset ?? 0) + done), scratch);
-      await this.#letOthersRun();
+      await letOthersRun(this.#socket);
     }
-  }
-
-  /** What is in memory needs no wait, and long requests of one client would be one step. */
-  async #letOthersRun(): Promise<void> {
-    await new Promise<void>((resume) => {
-      this.#socket.defer(resume);
-    });
   }
 
   /**
@@ -228,7 +221,7 @@ export class Executor {
       assert(runs.length <= most, 'no more status runs than were asked for');
       const done = index === this.#contexts.length - 1;
       at = putStatus(store.bytes, at, request, { id, runs, done });
-      await this.#letOthersRun();
+      await letOthersRun(this.#socket);
     }
     request.end = at;
   }

@@ -7,12 +7,13 @@
  *   - Only what no reply can tell ends the session: a wrong magic, unknown client flags, an
  *     EXPORT_NAME that can't be served, options without end.
  *   - When it ends without a transmission phase, it has closed every export that it opened.
+ *   - Whatever one option asks for, others have their turn meanwhile: nobody had to say who he is.
  *
  * Source: doc/proto.md, sections "Newstyle negotiation" to "Termination of the session during
  * option haggling", and "Option types".
  */
 import { VarveError, isVarveError } from '../base/errors.ts';
-import type { ExportDirectory, OpenExport } from '../device/block-device.ts';
+import type { BlockDevice, ExportDirectory, OpenExport } from '../device/block-device.ts';
 import { exportFacts, HandshakeExports } from './exports.ts';
 import {
   CONTEXTS_MAX,
@@ -20,6 +21,7 @@ import {
   OPTION_BYTES_MAX,
   OPTION_SKIP_BYTES_MAX,
   OPTIONS_MAX,
+  QUERIES_A_TURN,
 } from './limits.ts';
 import {
   decodeContextQuery,
@@ -53,6 +55,8 @@ export interface HandshakeContext {
   readonly payloadBytesMax: number;
   /** Few answers to LIST at a time: each holds a list of all exports. */
   readonly lists: Turns;
+  /** Settles when other connections have had their turn. */
+  readonly letOthersRun: () => Promise<void>;
   /** The server is being shut down. */
   closing(): boolean;
   /** The export that was chosen is taken from the client, which may not have its reply yet. */
@@ -114,6 +118,8 @@ class Handshake {
   /** What SET_META_CONTEXT selected last, and for which export name. */
   #selected: { name: string; contexts: readonly FixedContext[] } | undefined;
   #replies: Buffer[] = [];
+  /** Queries for contexts so far. */
+  #asked = 0;
 
   constructor(stream: HandshakeStream, context: HandshakeContext) {
     this.#stream = stream;
@@ -268,8 +274,8 @@ class Handshake {
     if (!this.#structured) throw protocolError('structured replies come before contexts');
     const { device } = await this.#exports.open(name);
     const found = new Set<string>();
-    for (const query of queries.length === 0 ? [undefined] : queries) {
-      for (const context of await device.contexts(query)) found.add(context);
+    for (const query of queries.length === 0 ? [undefined] : new Set(queries)) {
+      for (const context of await this.#contextsOf(device, query)) found.add(context);
     }
     for (const context of found) {
       const reply = encodeReply(option, nbd.NBD_REP_META_CONTEXT, encodeContext(0, context));
@@ -288,7 +294,7 @@ class Handshake {
     const contexts: FixedContext[] = [];
     for (const query of new Set(queries)) {
       // A wildcard lists contexts; only a full name selects one.
-      if (!(await device.contexts(query)).includes(query)) continue;
+      if (!(await this.#contextsOf(device, query)).includes(query)) continue;
       const fixed = fixContext?.(query) ?? query;
       contexts.push({ id: contexts.length + 1, name: query, fixed });
     }
@@ -302,6 +308,12 @@ class Handshake {
     }
     this.#selected = { name, contexts };
     this.#reply(option, nbd.NBD_REP_ACK);
+  }
+
+  async #contextsOf(device: BlockDevice, query: string | undefined): Promise<readonly string[]> {
+    this.#asked += 1;
+    if (this.#asked % QUERIES_A_TURN === 0) await this.#context.letOthersRun();
+    return await device.contexts(query);
   }
 
   #reply(option: number, type: number, message?: string): void {

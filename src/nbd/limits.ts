@@ -39,6 +39,8 @@ export const HANDSHAKE_EXPORTS_MAX = 4;
 export const CONTEXTS_MAX = 16;
 /** Queries in one option. */
 export const QUERIES_MAX = 256;
+/** Queries that one handshake has looked up before others have their turn. */
+export const QUERIES_A_TURN = 16;
 
 /** Largest payload offered; a device may offer less. */
 export const PAYLOAD_BYTES_MAX: ByteCount = mebibytes(32);

@@ -196,6 +196,11 @@ export class Catalogue {
     return this.snapshots.size + this.marks.size + rollbacks;
   }
 
+  /** What a name is that of. */
+  named(label: string): Snapshot | Mark | undefined {
+    return this.snapshots.get(label) ?? this.marks.get(label);
+  }
+
   get hasAutomatic(): boolean {
     for (const { isAutomatic } of this.snapshots.values()) if (isAutomatic) return true;
     return false;

@@ -209,6 +209,11 @@ export class Core {
     return this.log.stream.generation;
   }
 
+  /** The lineage that is written to. */
+  get lineage(): Uuid {
+    return this.catalogue.lineageOf(this.head, this.horizon.lineage);
+  }
+
   /** The newest generation that is a state of the disk. */
   get shown(): Generation {
     return this.receiving?.base ?? this.head;

@@ -26,7 +26,7 @@ export async function describe(
   moments: Moments,
   { roundFailure, rollbackFailure, liveSessions, receive, retention }: BesideCore,
 ): Promise<VolumeInfo> {
-  const { log, catalogue } = core;
+  const { log } = core;
   const { geometry, segments, ring, writer, stream } = log;
   const at = (generation: Generation): PointInTime => ({
     generation,
@@ -40,7 +40,7 @@ export async function describe(
     readOnly: core.readOnly || core.failure !== undefined,
     failure: core.failure?.message ?? roundFailure?.message,
     logFault: writer.lastFault,
-    lineage: catalogue.lineageOf(core.head, core.horizon.lineage),
+    lineage: core.lineage,
     head: at(core.head),
     durable: at(writer.durable.generation),
     horizon: core.oldestMoment,

@@ -6,7 +6,7 @@
  *   - A snapshot's pin is there before its record is, and its record is durable before the answer.
  */
 import { assert, unreachable } from '../base/assert.ts';
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
 import { Mutex } from '../base/mutex.ts';
 import { lsn, micros, type Generation, type Lsn, type Micros } from '../base/units.ts';
@@ -59,19 +59,40 @@ export class Moments {
 
   /** @throws VarveError MOMENT_BAD, _UNKNOWN, _OUTSIDE, _FUTURE, _AMBIGUOUS */
   resolve(text: string): ResolvedMoment {
-    const core = this.#core;
     const moment = parseMoment(text);
-    // What is accepted has its time once its batch is sealed.
-    core.log.stream.seal();
-    const found = this.#wholeAt(this.#generationOf(moment, text), moment);
-    const generation = this.#asClientsSaw(moment, found);
-    if (!core.isOpenable(generation)) throw this.#outside(text, generation);
-    const snapshot = moment.kind === 'label' && core.catalogue.snapshots.has(moment.label);
+    const generation = this.#openableAt(moment, text);
+    const snapshot = moment.kind === 'label' && this.#core.catalogue.snapshots.has(moment.label);
     return {
       generation,
       ...this.#placeOf(generation),
       stable: snapshot || moment.kind === 'generation',
     };
+  }
+
+  /**
+   * Where `resolve` finds a generation, that alone. It takes no look at the other names, so it costs
+   * the same however many there are.
+   */
+  find(text: string): Generation | undefined {
+    try {
+      const moment = parseMoment(text);
+      // The refusal would tell which names there are.
+      if (moment.kind === 'label' && this.#core.catalogue.named(moment.label) === undefined) return;
+      return this.#openableAt(moment, text);
+    } catch (error) {
+      if (isVarveError(error)) return undefined;
+      throw error;
+    }
+  }
+
+  #openableAt(moment: Moment, text: string): Generation {
+    const core = this.#core;
+    // What is accepted has its time once its batch is sealed.
+    core.log.stream.seal();
+    const found = this.#wholeAt(this.#generationOf(moment, text), moment);
+    const generation = this.#asClientsSaw(moment, found);
+    if (!core.isOpenable(generation)) throw this.#outside(text, generation);
+    return generation;
   }
 
   /** Below the horizon only snapshots know where they lie. */
@@ -111,7 +132,7 @@ export class Moments {
       case 'generation':
         return moment.generation;
       case 'label': {
-        const found = catalogue.snapshots.get(moment.label) ?? catalogue.marks.get(moment.label);
+        const found = catalogue.named(moment.label);
         if (found === undefined) throw this.#unknown(moment.label);
         return found.generation;
       }
@@ -323,7 +344,7 @@ export class Moments {
         type: RECORD_MARK,
         label: this.#freeLabel(BEFORE_ROLLBACK),
         generation: head,
-        lineage: core.catalogue.lineageOf(head, core.horizon.lineage),
+        lineage: core.lineage,
         momentWallUs: wallUs,
         createdWallUs: wallUs,
       };

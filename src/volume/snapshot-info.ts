@@ -12,12 +12,18 @@ type Known = {
   readonly rules: ReadonlyMap<Generation, readonly Rule[]>;
 };
 
-/** By generation, then by name. */
+/** By generation, then by name; without what they hold, which takes a look at everything kept. */
+export function snapshotsInOrder({ catalogue }: Core): readonly Snapshot[] {
+  return [...catalogue.snapshots.values()].sort(
+    (a, b) => a.generation - b.generation || (a.label < b.label ? -1 : 1),
+  );
+}
+
+/** In the same order. */
 export function snapshotInfos(core: Core): readonly SnapshotInfo[] {
   const rules = rulesOf(core);
   const seen = core.undo.seen();
-  const all = [...core.catalogue.snapshots.values()].map((one) => info(core, one, { seen, rules }));
-  return all.sort((a, b) => a.generation - b.generation || (a.label < b.label ? -1 : 1));
+  return snapshotsInOrder(core).map((one) => info(core, one, { seen, rules }));
 }
 
 /** Of one that has just been made. */

@@ -24,11 +24,13 @@ import { changedRuns } from './changed.ts';
 import type { Core } from './core.ts';
 import { homeKinds, type BlockKind } from './home-kinds.ts';
 import type { Moments } from './moments.ts';
+import { snapshotsInOrder } from './snapshot-info.ts';
 
 export const BASE_ALLOCATION = 'base:allocation';
 const DIRTY_BITMAP = 'qemu:dirty-bitmap:';
 const CHANGED_SINCE = 'varve:changed-since:';
 const SPACE = 'varve:space';
+const WILDCARDS: ReadonlySet<string> = new Set(['base:', 'qemu:', DIRTY_BITMAP, 'varve:']);
 /** Blocks looked at for one answer: bounds its time. */
 const PROBES_MAX = 65_536;
 /** Blocks of which it is told one by one what they are at home: bounds its memory. */
@@ -45,18 +47,26 @@ export class Status {
 
   /** Names that match a query; a query that ends in a colon lists all below it. */
   contexts(query: string | undefined, at: Generation): readonly string[] {
-    const labels = this.#moments
-      .snapshots()
+    const isList = query === undefined || WILDCARDS.has(query);
+    if (isList) return this.#all(at).filter((name) => name.startsWith(query ?? ''));
+    return this.#isKnown(query, at) ? [query] : [];
+  }
+
+  #all(at: Generation): readonly string[] {
+    const labels = snapshotsInOrder(this.#core)
       .filter(({ generation }) => generation <= at)
       .map(({ label }) => DIRTY_BITMAP + label);
-    const known = [BASE_ALLOCATION, ...labels, SPACE];
-    if (query === undefined) return known;
-    if (query === 'base:' || query === 'qemu:' || query === DIRTY_BITMAP || query === 'varve:') {
-      return known.filter((name) => name.startsWith(query));
+    return [BASE_ALLOCATION, ...labels, SPACE];
+  }
+
+  /** Costs the same however many snapshots there are: anybody may ask, for very many names. */
+  #isKnown(name: string, at: Generation): boolean {
+    if (name === BASE_ALLOCATION || name === SPACE) return true;
+    if (name.startsWith(DIRTY_BITMAP)) {
+      const snapshot = this.#core.catalogue.snapshots.get(name.slice(DIRTY_BITMAP.length));
+      return snapshot !== undefined && snapshot.generation <= at;
     }
-    if (known.includes(query)) return [query];
-    if (query.startsWith(CHANGED_SINCE) && this.#sinceOf(query, at) !== undefined) return [query];
-    return [];
+    return name.startsWith(CHANGED_SINCE) && this.#sinceOf(name, at) !== undefined;
   }
 
   /** A name that goes on to mean what this one means now. */
@@ -68,13 +78,8 @@ export class Status {
 
   #sinceOf(name: string, at: Generation): Generation | undefined {
     const prefix = name.startsWith(DIRTY_BITMAP) ? DIRTY_BITMAP : CHANGED_SINCE;
-    try {
-      const { generation } = this.#moments.resolve(name.slice(prefix.length));
-      return generation <= at ? generation : undefined;
-    } catch (error) {
-      if (isVarveError(error)) return undefined;
-      throw error;
-    }
+    const since = this.#moments.find(name.slice(prefix.length));
+    return since !== undefined && since <= at ? since : undefined;
   }
 
   async runs(
