@@ -41,6 +41,33 @@ async function writeNew(path: string, text: string): Promise<void> {
   }
 }
 
+/** From the top: a kill leaves the name of one in doubt at most, with nothing in it. */
+async function makeDirectory(path: string): Promise<void> {
+  const found = await fs.stat(path).catch((error: unknown) => {
+    if (systemCode(error) === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (found?.isDirectory() === true) return syncNameOf(path, found.dev);
+  const above = dirname(path);
+  await makeDirectory(above);
+  // It may have come to be meanwhile: that is no error of a recursive one.
+  await fs.mkdir(path, { recursive: true, mode: NEW_DIRECTORY_MODE });
+  await syncDirectory(above);
+}
+
+/** @param device - of the directory */
+async function syncNameOf(path: string, device: number): Promise<void> {
+  const above = dirname(path);
+  // A place where something is mounted was not made by us, and what is above may be unable to sync.
+  if ((await fs.stat(above)).dev !== device) return;
+  try {
+    await syncDirectory(above);
+  } catch (error) {
+    // Who may not read what is above was given the directory by somebody else.
+    if (systemCode(error) !== 'EACCES') throw error;
+  }
+}
+
 class NodeFileLock implements FileLock {
   #file: fs.FileHandle | undefined;
 
@@ -163,17 +190,12 @@ export class NodeFiles implements MetaFiles {
     );
   }
 
+  async syncNames(directory: string): Promise<void> {
+    await attempt(`syncing ${directory}`, () => syncDirectory(directory));
+  }
+
   async createDirectory(path: string): Promise<void> {
-    await attempt(`making ${path}`, async () => {
-      const first = await fs.mkdir(path, { recursive: true, mode: NEW_DIRECTORY_MODE });
-      if (first === undefined) return;
-      // Each new directory's name is durable in the one above it.
-      const top = dirname(resolve(first));
-      for (let at = dirname(resolve(path)); at.length >= top.length; at = dirname(at)) {
-        await syncDirectory(at);
-        if (at === top) return;
-      }
-    });
+    await attempt(`making ${path}`, () => makeDirectory(resolve(path)));
   }
 
   async remove(path: string): Promise<void> {

@@ -24,6 +24,7 @@ const PREFIX = 'clone-';
 interface Records {
   names(): Promise<readonly string[]>;
   record(name: string): Promise<VolumeRecord>;
+  durableRecord(name: string): Promise<VolumeRecord>;
 }
 
 /** The name that the origin has by now. @throws VarveError BASE_MISSING */
@@ -63,7 +64,8 @@ export async function clonesOf(
 ): Promise<readonly string[]> {
   const found: string[] = [];
   for (const name of await records.names()) {
-    const { base } = await records.record(name);
+    // A base that was dropped, and that a power cut brings back, is still needed.
+    const { base } = await records.durableRecord(name);
     if (base?.kind !== 'volume') continue;
     if (base.uuid === uuid && base.snapshot === snapshot) found.push(name);
   }

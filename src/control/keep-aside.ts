@@ -40,7 +40,7 @@ export async function keepAside(
   while ((await files.kind(join(folder, free))) !== 'none') {
     if (await holds(openDevice, join(folder, free), bytes)) {
       // A process that was killed may have left the name to the page cache alone.
-      await files.rename(join(folder, free), free);
+      await files.syncNames(folder);
       return;
     }
     number += 1;

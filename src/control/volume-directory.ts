@@ -7,6 +7,8 @@
  *     are locked besides: a lock file can be removed, and a copied volume.json names the same paths.
  *   - A creation that fails leaves the directory as it was; one that a crash ends leaves files that
  *     the next one of that name removes, and takes for nothing else.
+ *   - What a record says is acted on only when it is durable: a process that was killed may have left
+ *     it to the page cache alone.
  *
  * The code of volumes is half of the program: it is loaded where one is opened, since a command
  * that asks a server needs none of it.
@@ -153,6 +155,16 @@ export class VolumeDirectory {
   }
 
   /**
+   * As no power cut takes it back.
+   * @throws VarveError as `record`; DEVICE_IO
+   */
+  async durableRecord(name: string): Promise<VolumeRecord> {
+    const record = await this.record(name);
+    await this.#around.files.syncNames(join(this.path, name));
+    return record;
+  }
+
+  /**
    * @throws VarveError VOLUME_NAME_BAD, VOLUME_EXISTS, SIZE_BAD, LOG_TOO_SMALL, RING_BAD,
    *   LOG_IN_USE, PERMISSION, DISK_FULL, FILE_BAD, DEVICE_IO, BASE_MISSING, IMAGE_*; nothing was
    *   changed then
@@ -216,7 +228,7 @@ export class VolumeDirectory {
       await lock.release();
     };
     try {
-      const record = await this.record(name);
+      const record = await this.durableRecord(name);
       const readOnly = access === 'read';
       const device = async (stored: string, size: ByteCount): Promise<LowerDevice> => {
         const found = await this.#existing(pathOf(folder, stored), { size, readOnly });

@@ -96,11 +96,11 @@ export class VolumeMaker {
     for (const device of this.#opened.splice(0)) await device.close();
   }
 
-  /** Makes a directory, unless it is there. */
+  /** Makes a directory, unless it is there; its name is durable either way. */
   async directory(path: string): Promise<void> {
-    if ((await this.#files.kind(path)) !== 'none') return;
+    const isThere = (await this.#files.kind(path)) !== 'none';
     await this.#files.createDirectory(path);
-    this.#made.push(path);
+    if (!isThere) this.#made.push(path);
   }
 
   /**

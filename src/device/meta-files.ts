@@ -5,6 +5,8 @@
  * Promises of every implementation:
  *   - What has settled is durable: a power cut leaves the state before or after a call, never one
  *     in between.
+ *   - What a process that was killed had not settled may be there all the same, for all to see, until
+ *     a power cut takes it back: who relies on a name that another process gave asks for `syncNames`.
  *   - Errors are VarveErrors that name the path.
  */
 export type PathKind = 'none' | 'file' | 'directory' | 'block-device' | 'other';
@@ -38,7 +40,12 @@ export interface MetaFiles {
   isSameDevice(path: string, other: string): Promise<boolean>;
   /** Names in a directory, sorted; none when it does not exist. */
   list(path: string): Promise<readonly string[]>;
-  /** Makes the directory and those above it; one that exists is left alone. */
+  /** Makes durable what names a directory has, whoever gave them. */
+  syncNames(directory: string): Promise<void>;
+  /**
+   * Makes the directory and those above it. One that exists is left alone, but for its name, which is
+   * durable then: nothing is ever made in a directory that is not.
+   */
   createDirectory(path: string): Promise<void>;
   /** Removes a file or an empty directory; nothing there is fine. */
   remove(path: string): Promise<void>;

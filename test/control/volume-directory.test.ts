@@ -61,6 +61,7 @@ function failingAt(
     list: (path) => files.list(path),
     readText: (path) => files.readText(path),
     remove: (path) => files.remove(path),
+    syncNames: (path) => (count(), files.syncNames(path)),
     createDirectory: (path) => (count(), files.createDirectory(path)),
     writeAtomically: (path, text) => (count(), files.writeAtomically(path, text)),
     rename: (path, name) => (count(), files.rename(path, name)),

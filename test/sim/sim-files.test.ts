@@ -27,6 +27,38 @@ describe('simulated files', () => {
     expect(found).toEqual(new Set(['new', 'old']));
   });
 
+  test('that a kill ended are seen, and a cut may take them back until somebody syncs', async () => {
+    for (const isSynced of [false, true]) {
+      const found = new Set<string>();
+      for (let seed = 0; seed < 80; seed++) {
+        const { world, power, files } = machine(seed);
+        await world.run(async () => {
+          await files.createDirectory('/a');
+          await files.writeAtomically('/a/new', 'x');
+          files.rename('/a/new', 'name').catch(() => undefined);
+        });
+        power.kill();
+        power.restore();
+        const again = files.reopen();
+        const seen = await world.run(async () => {
+          // A lock is a name that nobody makes durable.
+          await again.lock('/a/lock');
+          if (isSynced) await again.syncNames('/a');
+          return (await again.list('/a')).join(' ');
+        });
+        power.cut();
+        power.restore();
+        const left = await world.run(() => files.reopen().list('/a'));
+        found.add(`${seen}, then ${left.join(' ')}`);
+      }
+      expect([...found].toSorted()).toEqual([
+        'lock name, then lock name',
+        ...(isSynced ? [] : ['lock name, then lock new']),
+        'lock new, then lock new',
+      ]);
+    }
+  });
+
   test('are listed, looked at and removed', async () => {
     const { world, files } = machine(1);
     await world.run(async () => {

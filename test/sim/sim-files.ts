@@ -3,6 +3,8 @@
  *
  * Invariants:
  *   - A call that has settled is durable; one in flight at a loss of power is done or not, whole.
+ *   - One that a kill ends may have changed names that its directory was not synced for: all see them,
+ *     and a later cut may take them back, unless somebody has synced that directory since.
  *   - Locks end with the life that took them; so do those of files that are open.
  */
 import { VarveError, type ErrorCode } from '../../src/base/errors.ts';
@@ -12,7 +14,7 @@ import type { LowerDevice, OpenDeviceOptions } from '../../src/device/lower-devi
 import { SliceDevice } from '../../src/device/slice-device.ts';
 import type { FileLock, MetaFiles, PathKind } from '../../src/device/meta-files.ts';
 import type { SimDiskOptions } from './medium.ts';
-import type { Life, PoweredPart, PowerSupply } from './power-supply.ts';
+import type { Life, Loss, PoweredPart, PowerSupply } from './power-supply.ts';
 import type { SeededRandom } from './random.ts';
 import { SimDisk } from './sim-disk.ts';
 
@@ -37,6 +39,13 @@ interface Hold {
   readonly isShared: boolean;
 }
 
+/** A change of names that a kill ended before its directory was synced. */
+interface Doubt {
+  readonly directory: string;
+  /** What the names were before it. */
+  readonly before: ReadonlyMap<string, Entry | undefined>;
+}
+
 interface InFlight {
   readonly doing: string;
   readonly changes: boolean;
@@ -58,6 +67,8 @@ class FileTable implements PoweredPart {
   readonly locks = new Map<string, object>();
   readonly holds = new Map<Entry, Set<Hold>>();
   readonly inFlight = new Set<InFlight>();
+  /** Oldest first; those of one directory end together. */
+  #doubts: readonly Doubt[] = [];
   /** Thrown by the next change. */
   nextFault: VarveError | undefined;
 
@@ -68,20 +79,60 @@ class FileTable implements PoweredPart {
     power.add(this);
   }
 
-  lose(): void {
+  /** What names the directory has is durable now. */
+  sync(directory: string): void {
+    this.#doubts = this.#doubts.filter((doubt) => doubt.directory !== directory);
+  }
+
+  lose(loss: Loss): void {
     for (const { doing, changes, effect, reject } of this.inFlight) {
-      if (changes && this.random.chance(0.5)) {
-        try {
-          effect();
-        } catch {
-          // It would have failed: nothing is changed.
-        }
-      }
+      if (changes && this.random.chance(0.5)) this.#end(effect, loss);
       if (this.power.afterLoss === 'reject') reject(gone(doing));
     }
+    if (loss === 'cut') this.#takeBack();
     this.inFlight.clear();
     this.locks.clear();
     this.holds.clear();
+  }
+
+  #end(effect: () => void, loss: Loss): void {
+    const doubts = this.#doubts;
+    const old = new Map(this.entries);
+    try {
+      effect();
+    } catch {
+      // It would have failed: nothing is changed.
+    }
+    if (loss === 'cut') return;
+    const before = new Map<string, Entry | undefined>();
+    for (const path of new Set([...old.keys(), ...this.entries.keys()])) {
+      if (old.get(path) !== this.entries.get(path)) before.set(path, old.get(path));
+    }
+    const [changed] = before.keys();
+    // Its own sync never came.
+    this.#doubts =
+      changed === undefined ? doubts : [...doubts, { directory: parentOf(changed), before }];
+  }
+
+  /** As a journal does: nothing stays that is newer than what goes. */
+  #takeBack(): void {
+    if (this.#doubts.length === 0) return;
+    const kept = this.random.below(this.#doubts.length + 1);
+    for (const { directory, before } of this.#doubts.slice(kept).reverse()) {
+      if (!this.entries.has(directory)) continue;
+      for (const [path, entry] of before) {
+        if (entry !== undefined) this.entries.set(path, entry);
+        else this.#forget(path);
+      }
+    }
+    this.#doubts = [];
+  }
+
+  /** With all that is below it. */
+  #forget(path: string): void {
+    for (const other of this.entries.keys()) {
+      if (other === path || other.startsWith(`${path}/`)) this.entries.delete(other);
+    }
   }
 }
 
@@ -199,6 +250,7 @@ export class SimFiles implements MetaFiles {
         throw new VarveError('FILE_BAD', `writing ${path}: EISDIR`);
       }
       this.#table.entries.set(path, { kind: 'file', text });
+      this.#table.sync(parentOf(path));
     });
   }
 
@@ -209,6 +261,7 @@ export class SimFiles implements MetaFiles {
       if (entry === undefined) throw new VarveError('FILE_BAD', `renaming ${path}: ENOENT`);
       entries.delete(path);
       entries.set(`${parentOf(path)}/${name}`, entry);
+      this.#table.sync(parentOf(path));
     });
   }
 
@@ -221,6 +274,7 @@ export class SimFiles implements MetaFiles {
       if (entries.has(second)) throw new VarveError('FILE_EXISTS', `naming ${second}: EEXIST`);
       if (this.#table.options.hasLinks === false) return false;
       entries.set(second, entry);
+      this.#table.sync(parentOf(second));
       return true;
     });
   }
@@ -250,15 +304,23 @@ export class SimFiles implements MetaFiles {
     );
   }
 
-  createDirectory(path: string): Promise<void> {
-    return this.#submit(`making ${path}`, true, () => {
-      for (let at = path; at !== '/'; at = parentOf(at)) {
-        const entry = this.#table.entries.get(at);
-        if (entry !== undefined && entry.kind !== 'directory') {
-          throw new VarveError('FILE_EXISTS', `making ${at}: EEXIST`);
-        }
-        this.#table.entries.set(at, { kind: 'directory' });
+  syncNames(directory: string): Promise<void> {
+    return this.#submit(`syncing ${directory}`, true, () => {
+      this.#checkParent(`${directory}/`);
+      this.#table.sync(directory);
+    });
+  }
+
+  async createDirectory(path: string): Promise<void> {
+    const { entries } = this.#table;
+    if (entries.get(path)?.kind !== 'directory') await this.createDirectory(parentOf(path));
+    await this.#submit(`making ${path}`, true, () => {
+      const entry = entries.get(path);
+      if (entry === undefined) entries.set(path, { kind: 'directory' });
+      else if (entry.kind !== 'directory') {
+        throw new VarveError('FILE_EXISTS', `making ${path}: EEXIST`);
       }
+      this.#table.sync(parentOf(path));
     });
   }
 
@@ -269,6 +331,7 @@ export class SimFiles implements MetaFiles {
         throw new VarveError('DEVICE_IO', `removing ${path}: ENOTEMPTY`);
       }
       this.#table.entries.delete(path);
+      this.#table.sync(parentOf(path));
       // A lock is its file's: who has that one open keeps it, and the next one is another.
       this.#table.locks.delete(path);
     });
@@ -327,6 +390,7 @@ export class SimFiles implements MetaFiles {
     if (size === undefined) throw new VarveError('SIZE_BAD', `${path} is given no size`);
     const disk = SimDisk.create(power, { ...options, name: path, size });
     entries.set(path, { kind: 'disk', disk, isBlock: false });
+    this.#table.sync(parentOf(path));
     return disk;
   }
 
