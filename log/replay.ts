@@ -288,7 +288,7 @@ export class Replay {
         cutRegions.push({ offset, length: byteCount(stop - from) });
       }
     }
-    const refusal = this.#refusalBehind(found, end);
+    const refusal = await this.#refusalBehind(found, end);
     if (refusal !== undefined) throw refusal;
     if (this.#claimed > end) {
       throw new VarveError(
@@ -327,15 +327,31 @@ export class Replay {
    * of that was read, or is listed. After a close in order the superblock says where the
    * end is, and nothing lies behind it.
    */
-  #refusalBehind(found: readonly Found[], end: Lsn): VarveError | undefined {
+  async #refusalBehind(found: readonly Found[], end: Lsn): Promise<VarveError | undefined> {
     if (this.#super.clean && this.#super.durableLsn === end) return undefined;
-    const isTaken = (at: number): boolean =>
-      found.some((one) => {
-        const inside = at - slotOffset(this.#super.geometry, one.segment.slot) - BLOCK_BYTES;
-        return inside >= 0 && inside < one.end - one.segment.firstLsn;
+    for (const [at, error] of this.#reader.refused) {
+      const isTaken = found.some(({ segment, end: to }) => {
+        const inside = this.#inside(segment, at);
+        return inside >= 0 && inside < to - segment.firstLsn;
       });
-    for (const [at, error] of this.#reader.refused) if (!isTaken(at)) return error;
+      if (!isTaken && !(await this.#isSummary(found, at))) return error;
+    }
     return undefined;
+  }
+
+  /** Where a place of the device lies behind the first batch of a segment, if it is of its slot. */
+  #inside({ slot }: ReadSegmentHeader, at: number): number {
+    return at - slotOffset(this.#super.geometry, slot) - BLOCK_BYTES;
+  }
+
+  /** Behind a segment that was closed where it was taken to end no header follows. */
+  async #isSummary(found: readonly Found[], at: number): Promise<boolean> {
+    const { segmentBytes } = this.#super.geometry;
+    const of = found.find(({ segment }) => {
+      const inside = this.#inside(segment, at);
+      return inside >= 0 && inside < segmentBytes - BLOCK_BYTES;
+    });
+    return of !== undefined && (await this.#reader.closedAt(of.segment)) === of.end;
   }
 
   /** What was taken, above what is stated durable. */

@@ -136,6 +136,12 @@ export class SlotReader {
     }
   }
 
+  /** Where a closed segment ends, by its summary; undefined when that does not tell. */
+  async closedAt({ slot, sequence }: ReadSegmentHeader): Promise<Lsn | undefined> {
+    const footer = await this.#summaries.footer(slot);
+    return footer?.sequence === sequence ? footer.endLsn : undefined;
+  }
+
   /**
    * The batches of a closed segment as its summary lists them.
    * @returns undefined when there is none that belongs to this segment, is whole, and can be read

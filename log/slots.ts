@@ -108,11 +108,20 @@ export class Slots {
     return bytes === undefined ? undefined : decodeBatch(bytes, this.#volumeBytes, this.#kinds);
   }
 
+  #footerAt(slot: Slot): number {
+    return slotOffset(this.#geometry, slot) + this.#geometry.segmentBytes - BLOCK_BYTES;
+  }
+
+  /** What ends the slot's summary: it tells where the segment ends. */
+  async footer(slot: Slot): Promise<SummaryFooter | undefined> {
+    const block = await this.#read(this.#footerAt(slot), BLOCK_BYTES);
+    return block === undefined ? undefined : decodeSummaryFooter(block, this.#volume);
+  }
+
   /** At the slot's end, whichever segment it is of. */
   async summary(slot: Slot): Promise<Summary | undefined> {
-    const footerAt = slotOffset(this.#geometry, slot) + this.#geometry.segmentBytes - BLOCK_BYTES;
-    const block = await this.#read(footerAt, BLOCK_BYTES);
-    const footer = block === undefined ? undefined : decodeSummaryFooter(block, this.#volume);
+    const footerAt = this.#footerAt(slot);
+    const footer = await this.footer(slot);
     if (footer === undefined) return undefined;
     if (footer.bodyBytes > summaryBlocksMax(this.#geometry) * BLOCK_BYTES) return undefined;
     const body = await this.#read(footerAt - footer.bodyBytes, footer.bodyBytes);

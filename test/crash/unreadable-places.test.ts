@@ -213,6 +213,26 @@ describe('of the log, after a crash', () => {
     await opensBut(bench, must(bad));
   });
 
+  // The summary of a full segment begins right behind its last batch, where another header could be.
+  test('the first block of a summary costs nothing', async () => {
+    const bench = await Bench.create(5, { slots: 24 });
+    const { sim } = bench;
+    await bench.lose('kill', async (volume) => {
+      for (let i = 0; i < 60; i++) await put(volume, i, blocksOf(i + 1), i % 7 === 0);
+      await volume.live().flush();
+      // Nothing states yet that all of it is durable: each batch is looked at.
+      await bench.world.sleep(3000);
+    });
+    const last = must(batchesOn(sim).findLast(({ at }) => at < slotOffset(sim.geometry, slot(2))));
+    const offset = last.at + endOf(last.batch) - last.batch.header.lsn;
+    sim.log.failRead({ offset, length: BLOCK_BYTES });
+    await bench.use(async (volume) => {
+      const { head } = volume.core;
+      expect(head).toBeGreaterThan(20);
+      for (let i = 0; i < head; i++) expect(await get(volume.live(), i)).toEqual(blocksOf(i + 1));
+    });
+  });
+
   // It may be a header that states that something before the end was durable.
   test('a block behind the end is refused', async () => {
     const bench = await crashed();
