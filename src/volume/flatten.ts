@@ -112,7 +112,7 @@ function copyChunk(
     }
     const doubtful = await copiedPages(core, first, count);
     if (changes.length > 0) await final.syncFinal('final');
-    await final.sidecar.write(changes, { firstSince: SINCE_COPY });
+    await final.sidecar.write(changes, { firstSince: SINCE_COPY, keepsDamaged: true });
     for (const number of doubtful) await final.sidecar.mendPage(number, new Map());
     if (changes.length > 0 || doubtful.length > 0) await final.sidecar.sync('sums');
     return changes.length;

@@ -63,6 +63,8 @@ export interface WriteOptions {
   readonly firstSince?: Generation;
   /** For a page that the device refuses; else it is an error. */
   readonly lastLook?: LastLook;
+  /** Damaged sectors stay damaged: nothing is changed in them. */
+  readonly keepsDamaged?: boolean;
 }
 
 /** What a look at one sector of the sidecar finds. */
@@ -254,7 +256,7 @@ export class Sidecar {
    */
   async write(
     changes: readonly { readonly block: Block; readonly sum: Sum }[],
-    { firstSince = this.round, lastLook }: WriteOptions = {},
+    { firstSince = this.round, lastLook, keepsDamaged = false }: WriteOptions = {},
   ): Promise<void> {
     let i = 0;
     while (i < changes.length) {
@@ -262,7 +264,8 @@ export class Sidecar {
       const before = this.#pages.get(number) ?? (await this.#loadOrGiveUp(number, lastLook));
       const bytes = new Uint8Array(BLOCK_BYTES);
       bytes.set(before.bytes);
-      this.#giveUp(bytes, before.damaged, number);
+      const damaged = keepsDamaged ? before.damaged : 0;
+      this.#giveUp(bytes, before.damaged & ~damaged, number);
       for (; i < changes.length; i++) {
         const change = changes[i];
         if (change === undefined || pageOf(change.block) !== number) break;
@@ -270,11 +273,11 @@ export class Sidecar {
         writeSum(bytes.subarray(at, at + SUMS_SECTOR_BYTES), change.block, change.sum);
       }
       const since = before.since ?? firstSince;
-      this.#sealPage(bytes, number, { damaged: 0, since });
+      this.#sealPage(bytes, number, { damaged, since });
       this.#version += 1;
       await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
       this.#version += 1;
-      this.#pages.set(number, { bytes, damaged: 0, since });
+      this.#pages.set(number, { bytes, damaged, since });
     }
   }
 

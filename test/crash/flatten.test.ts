@@ -239,3 +239,26 @@ test('a flatten of a clone reads what its origin calls a hole', async () => {
 test.each(Array.from({ length: 10 }, (_, i) => i + 1))('lives, seed %i', async (seed) => {
   await runFlattenLives({ seed });
 });
+
+describe('a flatten that could not copy all', () => {
+  // The copy wrote the page of sums beside the damaged sector, and gave that up: what the first one had
+  // refused was lost to the second, which let the base go.
+  test('leaves what it names as it is, and refuses it again', async () => {
+    const base = new MemoryBase(blocksOf(3, BLOCKS));
+    const bench = await Bench.create(1, { size: SIZE, base });
+    const { sums } = bench.sim;
+    await bench.use(async (volume) => {
+      await put(volume, 2, blocksOf(1), true);
+      await pushRounds(volume, 2, 260, 40);
+    });
+    sums.corrupt(SUMS_SECTOR_BYTES, new Uint8Array(SUMS_SECTOR_BYTES).fill(1));
+    await bench.use(async (volume) => {
+      for (let again = 0; again < 2; again++) {
+        await expect(flatten(bench, volume)).rejects.toThrow(`${SUMS_ENTRIES} blocks are damaged`);
+        expect(bench.sim.baseState).toBe('copying');
+        const bad = await unreadable(volume.live(), 0, BLOCKS);
+        expect(bad.size).toBe(SUMS_ENTRIES);
+      }
+    });
+  });
+});
