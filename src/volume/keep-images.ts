@@ -193,10 +193,16 @@ class Keeper {
     into.push({ image: { ...image, checksum }, source: { checksum, lsn: undefined, isLost } });
   }
 
-  /** Adjacent blocks that are zeros, or what the base has, by their sums: by what is there. */
-  async #looked(images: readonly BeforeImage[]): Promise<readonly Kept[]> {
+  /**
+   * Adjacent blocks that are zeros, or what the base has, by their sums: by what is there.
+   * @param counted - who has the attempts: all of them together, or each would cost two more rounds
+   */
+  async #looked(
+    images: readonly BeforeImage[],
+    counted = images[0]?.block,
+  ): Promise<readonly Kept[]> {
     const [first] = images;
-    if (first === undefined) return [];
+    if (first === undefined || counted === undefined) return [];
     const content = new Uint8Array(images.length * BLOCK_BYTES);
     const read = async (): Promise<Uint8Array> => {
       await this.#core.final.read(first.block, content);
@@ -209,12 +215,12 @@ class Keeper {
       // One by one: a block that is refused now may be there later, and its neighbour damaged.
       if (images.length > 1) {
         const each: Kept[] = [];
-        for (const image of images) each.push(...(await this.#looked([image])));
+        for (const image of images) each.push(...(await this.#looked([image], counted)));
         return each;
       }
       const isRefused = isVarveError(error, 'DEVICE_IO');
       const found = isRefused
-        ? await this.#content.again(first.block, undefined, error, read)
+        ? await this.#content.again(counted, undefined, error, read)
         : undefined;
       if (found === undefined) {
         this.#core.counters.readErrors += 1;
