@@ -145,6 +145,7 @@ export class UndoImages {
 
   /** Whether there may be an image of these blocks, of any time. */
   mayHave(first: Block, count: number): boolean {
+    if (this.#parts.slots.hasUnreadPlaces) return true;
     return [...this.#parts.segments.values()].some(({ runs }) =>
       runs.mayHave(first, first + count),
     );

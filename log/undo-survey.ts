@@ -126,6 +126,10 @@ export class UndoSurvey {
     return this.#unread.values();
   }
 
+  get hasUnreadPlaces(): boolean {
+    return this.#unread.size > 0;
+  }
+
   /** Something in it could not be read: what it holds is not given up. */
   hasUnread(slot: Slot): boolean {
     return [...this.#unread.values()].some((one) => one.slot === slot);

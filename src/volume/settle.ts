@@ -78,7 +78,8 @@ export async function settleBlocks(
 ): Promise<number> {
   const { attempt } = means;
   const newest = planned ?? (await planRound(core, target));
-  await settleRanges(core, target, means);
+  // Who makes a round again has not put its images, and one may have rotted.
+  await settleRanges(core, target, means, planned === undefined);
   const buffer = new Uint8Array(Math.min(newest.length, CHUNK_BLOCKS) * BLOCK_BYTES);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     const to = Math.min(newest.length, from + CHUNK_BLOCKS);
@@ -119,7 +120,12 @@ export async function planRound(core: Core, target: Generation): Promise<Newest>
 }
 
 /** Trims and zeroes, in generation order. */
-async function settleRanges(core: Core, target: Generation, means: Means): Promise<void> {
+async function settleRanges(
+  core: Core,
+  target: Generation,
+  means: Means,
+  mayLack: boolean,
+): Promise<void> {
   const { attempt } = means;
   // While older moments are kept, what is later than they are says so: else a before-image that is
   // lost would read as zeros.
@@ -127,7 +133,7 @@ async function settleRanges(core: Core, target: Generation, means: Means): Promi
   // And over a base always: "never written" is what that has.
   const isKept = (first: Block, count: number): Promise<boolean> =>
     core.final.withBase(async (base) => {
-      if (pin < target && core.undo.mayHave(first, count)) return true;
+      if (pin < target && (mayLack || core.undo.mayHave(first, count))) return true;
       return base !== undefined && (await base.mayHave(first, count));
     });
   const isAsked = pin < target || core.final.hasBase;
