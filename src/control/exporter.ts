@@ -6,6 +6,7 @@
  *   - `FILE` is replaced in one step, by what is whole and durable.
  *   - One process at a time writes a part: it is locked, and renamed under the lock. What is gone on
  *     with is what was looked at before: its note is read again under the lock.
+ *   - A part that goes on has all the bytes that its note tells of: a shorter one is refused.
  *   - After a failed sync nothing is noted any more: the note before it stands.
  */
 import { basename } from 'node:path';
@@ -17,13 +18,12 @@ import type { BlockDevice } from '../device/block-device.ts';
 import type { LowerDevice, OpenDevice, OpenDeviceOptions } from '../device/lower-device.ts';
 import type { MetaFiles } from '../device/meta-files.ts';
 import { RawWriter, type ImageWriter } from '../image/image-writer.ts';
-import { qcow2BytesMax, Qcow2Writer } from '../image/qcow2-writer.ts';
+import { qcow2BytesMax, qcow2BytesMin, Qcow2Writer } from '../image/qcow2-writer.ts';
 import type { Progress } from '../volume/report.ts';
 import {
   noteText,
   parseNote,
   partPaths,
-  type ExportFormat,
   type MomentIdentity,
   type PartNote,
   type PartPaths,
@@ -71,9 +71,11 @@ export function firstNote(
   return { ...more, uuid, lineage, generation, size, ...none };
 }
 
-function partOptions(format: ExportFormat, size: ByteCount): OpenDeviceOptions {
+function partOptions({ format, size, place }: PartNote): OpenDeviceOptions {
   if (format === 'raw') return { size, locked: true };
-  return { size: qcow2BytesMax(size), grows: true, locked: true };
+  // A shorter one was cut off: what is gone would be zeros, in an image that passes for whole.
+  const sizeMin = qcow2BytesMin(size, place);
+  return { size: qcow2BytesMax(size), grows: true, sizeMin, locked: true };
 }
 
 /** @param note - with `done` 0 only for a part that is new */
@@ -185,7 +187,7 @@ async function resumePart(
   paths: PartPaths,
   note: PartNote,
 ): Promise<LowerDevice> {
-  const part = await openDevice(paths.part, partOptions(note.format, note.size));
+  const part = await openDevice(paths.part, partOptions(note));
   try {
     const source = await files.readText(paths.note);
     if (source !== undefined && isDeepStrictEqual(parseNote(source, paths.note), note)) return part;
@@ -215,7 +217,7 @@ async function openPart(
   }
   await files.writeAtomically(paths.note, noteText(note));
   try {
-    return await openDevice(paths.part, { ...partOptions(note.format, note.size), create: true });
+    return await openDevice(paths.part, { ...partOptions(note), create: true });
   } catch (error) {
     // The note is another one's when the part is.
     const isTheirs = isVarveError(error, 'FILE_EXISTS') || isVarveError(error, 'FILE_IN_USE');

@@ -77,9 +77,15 @@ function checkSize(
   path: string,
   actual: number,
   stats: fs.Stats,
-  { size: wanted, grows }: OpenDeviceOptions,
+  { size: wanted, grows, sizeMin = byteCount(0) }: OpenDeviceOptions,
 ): void {
   if (!Number.isSafeInteger(actual)) throw new Error(`its size is ${actual}`);
+  if (actual < sizeMin) {
+    throw new VarveError(
+      'PART_FOREIGN',
+      `${path} holds ${actual} bytes, expected ${sizeMin} or more`,
+    );
+  }
   if (wanted === undefined || actual === wanted) return;
   if (stats.isBlockDevice() ? actual > wanted : grows === true && actual < wanted) return;
   throw new VarveError('VOLUME_FOREIGN', `${path} holds ${actual} bytes, expected ${wanted}`);
@@ -172,7 +178,7 @@ export class FileDevice implements LowerDevice {
 
   /**
    * @throws VarveError FILE_BAD (not there, a directory), FILE_EXISTS (with `create`), PERMISSION,
-   *   VOLUME_FOREIGN (of another size), LOG_IN_USE (a block device in use), FILE_IN_USE (locked),
+   *   VOLUME_FOREIGN (of another size), PART_FOREIGN (less than `sizeMin`), LOG_IN_USE (a block device in use), FILE_IN_USE (locked),
    *   DISK_FULL, DEVICE_IO
    */
   static async open(path: string, options: OpenDeviceOptions = {}): Promise<FileDevice> {

@@ -66,6 +66,8 @@ export interface LowerDevice {
 export interface OpenDeviceOptions {
   /** What it must hold, in bytes; with `create` what it shall hold. A block device may be larger. */
   readonly size?: ByteCount;
+  /** Of one that `grows`, and was there before: so much of it has to be there. */
+  readonly sizeMin?: ByteCount;
   /** Makes a sparse file, durable in its directory; FILE_EXISTS if there is one. */
   readonly create?: boolean;
   /** Nothing is written by us: any write is a bug. */

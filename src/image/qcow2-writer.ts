@@ -85,6 +85,11 @@ function isHole(runs: readonly StatusRun[], from: number, to: number): boolean {
   return true;
 }
 
+/** All that a file has that can go on there: nothing before its first table is written. */
+export function qcow2BytesMin(size: ByteCount, { fileEnd }: ImagePlace): ByteCount {
+  return byteCount(fileEnd > bodyStart(size) ? fileEnd : 0);
+}
+
 export class Qcow2Writer implements ImageWriter {
   readonly #device: LowerDevice;
   readonly #size: ByteCount;

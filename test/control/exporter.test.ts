@@ -1,4 +1,6 @@
 /** Exports that are interrupted at every place, and gone on with: the image is the same, byte for byte. */
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { isVarveError, VarveError } from '../../src/base/errors.ts';
 import { byteCount, generation, mebibytes } from '../../src/base/units.ts';
@@ -12,6 +14,9 @@ import {
   type PartNote,
 } from '../../src/control/export-part.ts';
 import type { SyncPoint } from '../../src/device/lower-device.ts';
+import { FileDevice } from '../../src/device/file-device.ts';
+import { NodeFiles } from '../../src/app/node-files.ts';
+import { temporaryDirectory } from '../support/files.ts';
 import { PatternDevice, type Extent } from '../support/pattern-device.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimFiles } from '../sim/sim-files.ts';
@@ -323,6 +328,44 @@ describe.each(['raw', 'qcow2'] as const)('an export to %s', (format) => {
     });
     expect(isSame(files, expected)).toBe(true);
   });
+});
+
+// Its end was lost, by a repair of the file system or a copy that was cut short. The export went on, and
+// told of success: the clusters that were gone read as zeros.
+test('a part that is shorter than its note says is refused', async () => {
+  using directory = temporaryDirectory();
+  const size = byteCount(8 * MIB);
+  const device = new PatternDevice(size, [{ offset: 3 * MIB, length: MIB, kind: 'data' }]);
+  const ports = { files: new NodeFiles(), openDevice: FileDevice.open.bind(FileDevice) };
+  const file = join(directory.path, 'disk.qcow2');
+  const paths = partPaths(file);
+  const begun = { ...noteOf('qcow2'), size };
+  const go = async (note: PartNote, until: number): Promise<Exported> =>
+    exportImage(ports, {
+      device,
+      file,
+      note,
+      keepGoing: false,
+      replaces: false,
+      progress: (done) => {
+        if (done >= until) throw new VarveError('INTERRUPTED', 'exporting');
+      },
+    });
+  const found = async (): Promise<PartNote> => (await findPart(ports.files, paths)) ?? begun;
+  const interrupted = { code: 'INTERRUPTED' };
+  await expect(go(begun, 2 * MIB)).rejects.toMatchObject(interrupted);
+  // Nothing was there to be written so far: there is nothing to miss.
+  await expect(go(await found(), 5 * MIB)).rejects.toMatchObject(interrupted);
+  const note = await found();
+  expect(statSync(paths.part).size).toBe(note.place.fileEnd);
+  const whole = readFileSync(paths.part);
+  truncateSync(paths.part, note.place.fileEnd - 1);
+  await expect(go(note, Infinity)).rejects.toMatchObject({
+    code: 'PART_FOREIGN',
+    detail: expect.stringContaining(`expected ${note.place.fileEnd} or more`),
+  });
+  writeFileSync(paths.part, whole);
+  expect((await go(note, Infinity)).dataBytes).toBe(MIB);
 });
 
 describe('the note of an unfinished export', () => {
