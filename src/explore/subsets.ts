@@ -22,21 +22,70 @@ export function countAllowed({ requests }: Stretch, { first, end }: Epoch): numb
   return sets;
 }
 
-/** Every allowed set, the ones with few requests missing, or few there, first. */
-export function allAllowed(stretch: Stretch, epoch: Epoch): readonly (readonly number[])[] {
-  assert(countAllowed(stretch, epoch) <= LISTED_MAX, 'only few sets are listed');
-  const sets: (readonly number[])[] = [[]];
-  let before: (readonly number[])[] = [[]];
-  for (let newest = epoch.first; newest < epoch.end; newest++) {
-    const withNewest = before.map((set) => [...set, newest]);
-    sets.push(...withNewest);
-    before = stretch.requests[newest]?.fua === true ? withNewest : [...before, ...withNewest];
+/** Sets of one newest request, with so many missing of those before it that may be missing. */
+interface Shape {
+  readonly newest: number;
+  readonly length: number;
+  readonly missing: number;
+  /** How many may be missing. */
+  readonly free: number;
+}
+
+/**
+ * Every allowed set, the ones with few requests missing, or few there, first. They are made one at a
+ * time: those of all epochs at once would take memory by how often somebody flushed.
+ */
+export function* allAllowed(stretch: Stretch, epoch: Epoch): Generator<readonly number[], void> {
+  let left = countAllowed(stretch, epoch);
+  assert(left <= LISTED_MAX, 'only few sets are listed');
+  for (let oddity = 0; left > 0; oddity++) {
+    for (const shape of shapesOf(stretch, epoch, oddity)) {
+      for (const set of setsOf(stretch, epoch, shape)) {
+        left -= 1;
+        yield set;
+      }
+    }
+    if (oddity > 0) continue;
+    left -= 1;
+    yield [];
   }
-  const oddity = (set: readonly number[]): number => {
-    const missing = (set.at(-1) ?? epoch.first - 1) + 1 - epoch.first - set.length;
-    return Math.min(missing, set.length);
-  };
-  return sets.toSorted((one, other) => oddity(one) - oddity(other) || other.length - one.length);
+}
+
+/** Those of which so many are missing, or there, whichever is less; the longest first. */
+function shapesOf({ requests }: Stretch, { first, end }: Epoch, oddity: number): readonly Shape[] {
+  const shapes: Shape[] = [];
+  let free = 0;
+  for (let newest = first; newest < end; newest++) {
+    const all = newest + 1 - first;
+    for (const missing of new Set([oddity, all - oddity])) {
+      const length = all - missing;
+      if (missing > free || Math.min(missing, length) !== oddity) continue;
+      shapes.push({ newest, length, missing, free });
+    }
+    if (requests[newest]?.fua !== true) free += 1;
+  }
+  return shapes.toSorted((one, other) => other.length - one.length);
+}
+
+function* setsOf(
+  { requests }: Stretch,
+  { first }: Epoch,
+  { newest, missing, free }: Shape,
+): Generator<readonly number[], void> {
+  for (let chosen = 0; chosen < 2 ** free; chosen++) {
+    if (bitsOf(chosen) !== free - missing) continue;
+    let bit = 0;
+    const before = range(first, newest).filter(
+      (at) => requests[at]?.fua === true || ((chosen >> bit++) & 1) === 1,
+    );
+    yield [...before, newest];
+  }
+}
+
+function bitsOf(value: number): number {
+  let bits = 0;
+  for (let rest = value; rest > 0; rest &= rest - 1) bits += 1;
+  return bits;
 }
 
 /** One missing of the whole; one there alone; then seeded sets, without end. */
