@@ -167,8 +167,8 @@ export const SYNC_MUTANTS: readonly Mutant[] = [
     law: 1,
     story: 'write mode `written` is answered before write(2), so a kill takes what was answered',
     file: 'src/volume/appender.ts',
-    find: "if (this.#core.writeMode === 'written') return writer.waitWritten(end);",
-    replace: '',
+    find: "return this.#core.writeMode === 'written' ? writer.waitWritten(end) : undefined;",
+    replace: 'return undefined;',
     fuzzers: LIVES,
   },
   {
