@@ -206,12 +206,14 @@ export class Log {
   /**
    * The same for who writes nothing: what was taken, though nothing states that it was durable, is
    * synced before anybody is told of it.
+   * @returns the same
    * @throws VarveError DEVICE_IO, PERMISSION when the device refuses: a cut may take what it shows
    */
-  static async confirm({ device, replayed }: OpenedLog): Promise<void> {
-    if (replayed.doubtful.length === 0) return;
+  static async confirm(opened: OpenedLog): Promise<OpenedLog> {
+    if (opened.replayed.doubtful.length === 0) return opened;
     try {
-      await device.sync('recovery');
+      await opened.device.sync('recovery');
+      return opened;
     } catch (error) {
       if (!isVarveError(error)) throw error;
       const why = `${error.detail}: a power cut may take what it shows since the last crash`;

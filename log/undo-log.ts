@@ -20,7 +20,6 @@ import { isVarveError, VarveError } from '../src/base/errors.ts';
 import type { Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
-  byteOffset,
   segmentSequence,
   type ByteCount,
   type ByteOffset,
@@ -130,17 +129,9 @@ export class UndoLog {
     return await this.#device.allocated();
   }
 
-  /** Whether the device reads anything at all: of two places one may be bad for good. */
+  /** @see UndoSurvey.isThere */
   async isThere(): Promise<boolean> {
-    for (const at of [0, this.size - BLOCK_BYTES]) {
-      try {
-        await this.#device.read(byteOffset(at), new Uint8Array(BLOCK_BYTES));
-        return true;
-      } catch (error) {
-        if (!isVarveError(error, 'DEVICE_IO')) throw error;
-      }
-    }
-    return false;
+    return await this.#survey.isThere();
   }
 
   get freeSlots(): number {

@@ -4,11 +4,12 @@
  * Invariants:
  *   - What is taken for a segment's is of the opening that began it. Sequences that a crash took back
  *     are given again, so that a slot may hold another one's batches with the right positions.
- *   - What the device refuses is passed over and remembered in `unread`: it may state images. Nothing
- *     is written to such a slot, and nothing of it given up, so that the next opening may find it.
+ *   - What the device refuses is passed over and remembered in `unread`: it may state images. Such a
+ *     slot is not used again, and nothing of it given up, so that the next opening may find it; the
+ *     marks of a join there may be written again, the same bytes.
  *   - A device of which nothing can be read is away, and that is thrown.
  */
-import { isVarveError, VarveError } from '../src/base/errors.ts';
+import { VarveError } from '../src/base/errors.ts';
 import { NIL_UUID, uuidBytes, uuidText, type Uuid } from '../src/base/identity.ts';
 import {
   BLOCK_BYTES,
@@ -23,6 +24,7 @@ import {
 } from '../src/base/units.ts';
 import type { LowerDevice } from '../src/device/lower-device.ts';
 import { readNarrowed } from '../src/device/read-narrowed.ts';
+import { anyAnswers } from '../src/device/some-places.ts';
 import { decodeBatch, endOf, UNDO_KINDS, usedBytes, type Batch } from './batch.ts';
 import { decodeImages, type BeforeImage } from './before-image.ts';
 import { slotOffset, type LogGeometry } from './geometry.ts';
@@ -31,8 +33,6 @@ import { readStrictly, Slots, TolerantReads } from './slots.ts';
 
 const SLOTS_OFFSET = 64 * 1024;
 const WINDOW_BYTES = 1024 * 1024;
-/** Places that are looked at, to tell a bad one from a device that is away. */
-const LOOKS = 8;
 /** With more bad places the device as a whole is to blame. */
 const UNREAD_MAX = 256;
 
@@ -109,8 +109,7 @@ export class UndoSurvey {
   readonly #slots: Slots;
   readonly #unread = new Map<ByteOffset, UnreadPlace>();
   readonly #slotsOf = new Map<SegmentSequence, Slot>();
-  /** The device has read something. */
-  #isThere = false;
+  #wasThere = false;
 
   constructor(device: LowerDevice, geometry: LogGeometry, volume: Uuid) {
     this.#device = device;
@@ -151,22 +150,19 @@ export class UndoSurvey {
     throw new VarveError('DEVICE_IO', `${this.#device.name}: ${this.#unread.size} places`);
   }
 
+  /** Whether the device reads anything at all, now. */
+  async isThere(): Promise<boolean> {
+    const block = new Uint8Array(BLOCK_BYTES);
+    return await anyAnswers(Math.floor(this.#device.size / BLOCK_BYTES), async (at) => {
+      await this.#device.read(byteOffset(at * BLOCK_BYTES), block);
+      return true;
+    });
+  }
+
   /** @throws VarveError DEVICE_IO when nothing of the device can be read */
   async #needDevice(): Promise<void> {
-    const block = new Uint8Array(BLOCK_BYTES);
-    const blocks = Math.floor(this.#device.size / BLOCK_BYTES);
-    let refusal: VarveError | undefined;
-    for (let part = 0; part <= LOOKS && !this.#isThere; part++) {
-      const at = Math.floor(((blocks - 1) * part) / LOOKS) * BLOCK_BYTES;
-      try {
-        await this.#device.read(byteOffset(at), block);
-        this.#isThere = true;
-      } catch (error) {
-        if (!isVarveError(error, 'DEVICE_IO')) throw error;
-        refusal ??= error;
-      }
-    }
-    if (!this.#isThere && refusal !== undefined) throw refusal;
+    this.#wasThere ||= await this.isThere();
+    if (!this.#wasThere) throw new VarveError('DEVICE_IO', `${this.#device.name}: nothing is read`);
   }
 
   /** @returns undefined: no segment has it, or none that can be told. @throws VarveError DEVICE_IO */

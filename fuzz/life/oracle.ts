@@ -8,6 +8,7 @@
  */
 import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, slot } from '../../src/base/units.ts';
+import { somePlaces } from '../../src/device/some-places.ts';
 import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUPERBLOCK_BLOCKS } from '../../src/format/layouts.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { CHECKPOINT_OFFSET, slotOffset } from '../../log/geometry.ts';
@@ -231,10 +232,7 @@ export class Oracle {
 
   /** None of the places answers by which a bad one is told from a device that is away. */
   #isAway(disk: DiskName, blocks: number): boolean {
-    for (let part = 0; part <= 8; part++) {
-      if (!this.#isUnread(disk, Math.floor(((blocks - 1) * part) / 8))) return false;
-    }
-    return true;
+    return somePlaces(blocks).every((block) => this.#isUnread(disk, block));
   }
 
   /** @param isSure - the superblock says where the log ends */

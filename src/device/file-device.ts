@@ -178,8 +178,8 @@ export class FileDevice implements LowerDevice {
 
   /**
    * @throws VarveError FILE_BAD (not there, a directory), FILE_EXISTS (with `create`), PERMISSION,
-   *   VOLUME_FOREIGN (of another size), PART_FOREIGN (less than `sizeMin`), LOG_IN_USE (a block device in use), FILE_IN_USE (locked),
-   *   DISK_FULL, DEVICE_IO
+   *   VOLUME_FOREIGN (of another size), PART_FOREIGN (less than `sizeMin`), LOG_IN_USE (a block device
+   *   in use), FILE_IN_USE (locked), DISK_FULL, DEVICE_IO
    */
   static async open(path: string, options: OpenDeviceOptions = {}): Promise<FileDevice> {
     return FileDevice.openWith(await platform(), path, options);

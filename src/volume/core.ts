@@ -120,7 +120,7 @@ export class Core {
   readonly recovery: RecoveryReport;
   readonly readOnly: boolean;
   readonly counters = new Counters();
-  #writeMode: WriteMode;
+  #writeMode!: WriteMode;
   retention: RetentionPolicy;
   horizon: StampedMoment;
   settled: Generation;
@@ -167,7 +167,6 @@ export class Core {
     this.settled = parts.settled;
     this.recovery = parts.recovery;
     this.readOnly = parts.readOnly;
-    this.#writeMode = parts.writeMode;
     this.writeMode = parts.writeMode;
     this.retention = parts.retention;
     const { receiving } = parts.catalogue;

@@ -27,6 +27,7 @@ import {
 } from '../base/unreadable.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
 import { readNarrowed } from '../device/read-narrowed.ts';
+import { anyAnswers } from '../device/some-places.ts';
 import { isZero } from '../device/zeros.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA, SUM_LOST, SUM_NEVER, SUMS_SECTOR_BYTES } from '../format/layouts.ts';
@@ -36,8 +37,6 @@ import { pageOf, Sidecar } from './sidecar.ts';
 
 const ZEROS = new Uint8Array(BLOCK_BYTES);
 const SECTOR_BYTES = SUMS_SECTOR_BYTES;
-/** Places that are looked at, to tell a bad one from a device that is away. */
-const LOOKS = 8;
 
 /** What a volume is based on. */
 export interface BaseOptions {
@@ -321,18 +320,18 @@ export class FinalStorage {
    */
   async isThere(): Promise<boolean> {
     const content = new Uint8Array(BLOCK_BYTES);
-    const isHome = await anyOf(this.blocks, async (block) => {
-      await this.readRaw(block, content);
+    const isHome = await anyAnswers(this.blocks, async (block) => {
+      await this.readRaw(blockOf(block), content);
       return true;
     });
-    const isSums = await anyOf(this.blocks, async (block) => {
-      const states = await this.sidecar.inspectPage(pageOf(block));
+    const isSums = await anyAnswers(this.sidecar.pages, async (page) => {
+      const states = await this.sidecar.inspectPage(page);
       return states.some(({ isRefused }) => !isRefused);
     });
     const isBase = await this.withBase(async (base) => {
       if (base === undefined || base.size === 0) return true;
-      return await anyOf(Math.ceil(base.size / BLOCK_BYTES), async (block) => {
-        const bad = await base.read(block, content);
+      return await anyAnswers(Math.ceil(base.size / BLOCK_BYTES), async (block) => {
+        const bad = await base.read(blockOf(block), content);
         return bad?.code !== 'DEVICE_IO';
       });
     });
@@ -352,18 +351,6 @@ export class FinalStorage {
   async syncFinal(point: 'final' | 'create-final' | 'repair'): Promise<void> {
     await this.#final.sync(point);
   }
-}
-
-/** Whether one of some blocks all over [0, count) answers. */
-async function anyOf(count: number, answers: (block: Block) => Promise<boolean>): Promise<boolean> {
-  for (let part = 0; part <= LOOKS; part++) {
-    try {
-      if (await answers(blockOf(Math.floor(((count - 1) * part) / LOOKS)))) return true;
-    } catch (error) {
-      if (!isVarveError(error, 'DEVICE_IO')) throw error;
-    }
-  }
-  return false;
 }
 
 /** Whether a copy of `content` was written there, or a part of it in any order. */

@@ -265,7 +265,7 @@ export class Sidecar {
       const bytes = new Uint8Array(BLOCK_BYTES);
       bytes.set(before.bytes);
       const damaged = keepsDamaged ? before.damaged : 0;
-      this.#giveUp(bytes, before.damaged & ~damaged, number);
+      if (!keepsDamaged) this.#giveUp(bytes, before.damaged, number);
       for (; i < changes.length; i++) {
         const change = changes[i];
         if (change === undefined || pageOf(change.block) !== number) break;

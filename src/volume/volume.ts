@@ -211,9 +211,8 @@ export class Volume {
     home.sidecar.round = horizon;
     if (settled < horizon) home.sidecar.unfinishedAfter = settled;
     await compareWitnesses({ final: home, index, witnesses, horizon });
-    if (options.readOnly) await Log.confirm(opened);
     const lasting = options.readOnly
-      ? opened
+      ? await Log.confirm(opened)
       : await Log.settleRecovery(opened, recovery, options.keepAside);
     const clock = new ElapsedClock(world, recovery);
     const kept = pinsOf(catalogue);

@@ -3,7 +3,7 @@ import { isVarveError, type VarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteOffset, kibibytes } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
 import type { LowerDevice } from '../../src/device/lower-device.ts';
-import type { Volume } from '../../src/volume/volume.ts';
+import type { Volume, VolumeOptions } from '../../src/volume/volume.ts';
 import { PowerSupply, type LifeEnd, type LossPlan } from '../sim/power-supply.ts';
 import { SimVolume, type SimVolumeOptions } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
@@ -30,12 +30,7 @@ export class Bench {
 
   /** Opens, runs, closes in order. */
   async use<T>(work: (volume: Volume) => Promise<T>): Promise<T> {
-    return await this.world.run(async () => {
-      const volume = await this.sim.open(this.power.life);
-      const result = await work(volume);
-      await volume.close();
-      return result;
-    });
+    return await useVolume(this.sim, work);
   }
 
   /** Opens, runs, and the machine stops there. */
@@ -130,6 +125,21 @@ export async function unreadable(
     }
   }
   return failed;
+}
+
+/** Opens, runs, closes in order. */
+export async function useVolume<T>(
+  sim: SimVolume,
+  work: (volume: Volume) => Promise<T>,
+  options: Partial<VolumeOptions> = {},
+): Promise<T> {
+  const { world, life } = sim.power;
+  return await world.run(async () => {
+    const volume = await sim.open(life, options);
+    const result = await work(volume);
+    await volume.close();
+    return result;
+  });
 }
 
 /** Writes to some blocks over and over, until so many rounds more have come to their end. */

@@ -13,6 +13,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { useVolume } from './bench.ts';
 
 export interface RefusedSumsOptions {
   readonly seed: number;
@@ -58,13 +59,8 @@ class RefusedSums {
   }
 
   async #use<T>(work: (volume: Volume) => Promise<T>): Promise<T> {
-    return await this.#power.world.run(async () => {
-      // One page of sums stays in memory, and no more.
-      const volume = await this.#sim.open(this.#power.life, { cacheBytes: kibibytes(16) });
-      const result = await work(volume);
-      await volume.close();
-      return result;
-    });
+    // One page of sums stays in memory, and no more.
+    return await useVolume(this.#sim, work, { cacheBytes: kibibytes(16) });
   }
 
   async #refuse(volume: Volume): Promise<(() => void)[]> {

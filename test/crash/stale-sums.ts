@@ -16,6 +16,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import { useVolume } from './bench.ts';
 
 export interface StaleSumsOptions {
   readonly seed: number;
@@ -82,19 +83,10 @@ class StaleSums {
   async run(): Promise<StaleSumsReport> {
     const { world } = this.#power;
     await world.run(() => this.#sim.format(this.#power.life));
-    const lost = await this.#use((volume) => this.#lose(volume));
+    const lost = await useVolume(this.#sim, (volume) => this.#lose(volume));
     lost();
     const foreign = await this.#later();
     return { read: this.#read, refused: this.#refused, foreign };
-  }
-
-  async #use<T>(work: (volume: Volume) => Promise<T>): Promise<T> {
-    return await this.#power.world.run(async () => {
-      const volume = await this.#sim.open(this.#power.life);
-      const result = await work(volume);
-      await volume.close();
-      return result;
-    });
   }
 
   async #write(volume: Volume, from: number): Promise<void> {
@@ -193,7 +185,7 @@ class StaleSums {
   /** @returns whether the volume was refused */
   async #later(): Promise<boolean> {
     try {
-      await this.#use(async (volume) => {
+      await useVolume(this.#sim, async (volume) => {
         const { head } = this.#model;
         await this.#compare(volume.live(), head);
         if (this.#base !== undefined) {
