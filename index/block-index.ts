@@ -71,6 +71,8 @@ export interface BlockIndexOptions {
   readonly segments?: SegmentReferences;
   /** The first version number; tests begin just below its wrap. */
   readonly versionFirst?: number;
+  /** @see BlockTable */
+  readonly seed?: number;
 }
 
 export class BlockIndex {
@@ -89,12 +91,12 @@ export class BlockIndex {
   foundGeneration: Generation = toGeneration(0);
   foundRangeKind: RangeKind = RANGE_TRIM;
 
-  constructor({ blocks, segments, versionFirst = 0 }: BlockIndexOptions) {
+  constructor({ blocks, segments, versionFirst = 0, seed = 0 }: BlockIndexOptions) {
     assert(blocks > 0 && blocks <= 2 ** 41, 'a volume has 1 to 2^41 blocks');
     this.#blocks = blocks;
     this.#segments = segments;
     this.#store = new VersionStore(versionFirst);
-    this.#table = new BlockTable(this.#store);
+    this.#table = new BlockTable(this.#store, seed);
     this.#regions = new RegionCounts(blocks);
   }
 

@@ -12,6 +12,7 @@
  *   - Between a block's home slot and its own slot no slot is empty (deletion shifts back).
  *   - A shard of depth d holds all blocks whose hash begins with its d bits, and stands in the
  *     directory 2^(depth of the directory - d) times in a row. At most LOAD_MAX of it is used.
+ *   - Whatever blocks a client chooses, there is room: a shard that can't be split any more grows.
  *   - Each block is in the table once.
  */
 import { assert } from '../src/base/assert.ts';
@@ -37,13 +38,16 @@ interface Shard {
 
 export class BlockTable {
   readonly #store: VersionStore;
+  readonly #seed: number;
   #directory: Shard[];
   #depth = 0;
   /** Where `shrink` goes on. */
   #shrinkAt = 0;
 
-  constructor(store: VersionStore) {
+  /** @param seed - 32 bits that clients don't know: nobody chooses blocks that fall together */
+  constructor(store: VersionStore, seed: number) {
     this.#store = store;
+    this.#seed = seed | 0;
     this.#directory = [newShard(SLOTS_MIN, 0)];
   }
 
@@ -64,7 +68,7 @@ export class BlockTable {
   get(block: Block): number {
     const low = block | 0;
     const high = Math.trunc(block / 2 ** 32);
-    const hashed = hash(low, high);
+    const hashed = hash(low ^ this.#seed, high);
     const slots = this.#shardOf(hashed).slots;
     const mask = slots.length - 1;
     const tag = tagOf(hashed);
@@ -84,7 +88,7 @@ export class BlockTable {
   put(block: Block, version: number): number {
     const low = block | 0;
     const high = Math.trunc(block / 2 ** 32);
-    const hashed = hash(low, high);
+    const hashed = hash(low ^ this.#seed, high);
     const shard = this.#shardOf(hashed);
     const slots = shard.slots;
     const mask = slots.length - 1;
@@ -110,7 +114,7 @@ export class BlockTable {
 
   /** Removes the entry of the block if `version` is still its newest; the row must still stand. */
   remove(block: Block, version: number): void {
-    const hashed = hash(block | 0, Math.trunc(block / 2 ** 32));
+    const hashed = hash((block | 0) ^ this.#seed, Math.trunc(block / 2 ** 32));
     const shard = this.#shardOf(hashed);
     const slots = shard.slots;
     const mask = slots.length - 1;
@@ -166,7 +170,7 @@ export class BlockTable {
 
   #hashOf(version: number): number {
     const block = this.#store.blockOf(version);
-    return hash(block | 0, Math.trunc(block / 2 ** 32));
+    return hash((block | 0) ^ this.#seed, Math.trunc(block / 2 ** 32));
   }
 
   #shiftBack(slots: Int32Array, emptied: number): void {
@@ -210,11 +214,10 @@ export class BlockTable {
   }
 
   #grow(shard: Shard, hashed: number): void {
-    if (shard.slots.length < SLOTS_MAX) {
+    if (shard.slots.length < SLOTS_MAX || shard.depth === DEPTH_MAX) {
       this.#resize(shard, shard.slots.length * 2);
       return;
     }
-    assert(shard.depth < DEPTH_MAX, 'the table has room for every live version');
     if (shard.depth === this.#depth) {
       this.#directory = this.#directory.flatMap((entry) => [entry, entry]);
       this.#depth++;

@@ -80,7 +80,11 @@ export class Recovery implements ReplayHandler {
     this.#checkpoint = checkpoint;
     this.#seed = volumeSeed(superblock.volume);
     this.blocks = blockCount(Math.ceil(size / BLOCK_BYTES));
-    this.index = new BlockIndex({ blocks: this.blocks, segments: this.references });
+    this.index = new BlockIndex({
+      blocks: this.blocks,
+      segments: this.references,
+      seed: this.#seed,
+    });
     this.catalogue = new Catalogue(catalogueEntriesMax(superblock.geometry), checkpoint.entries);
     this.generation = superblock.settled;
     this.lineage = superblock.horizon.lineage;
