@@ -26,8 +26,9 @@ export class Pace {
   /**
    * Settles when so many bytes more are due; others have a turn after each mebibyte in any case.
    * @param goOn - throws when there is no reason to wait any longer
+   * @param isHurried - somebody waits for us: what is due stays so, for the next time
    */
-  async spend(bytes: number, goOn: () => void): Promise<void> {
+  async spend(bytes: number, goOn: () => void, isHurried = (): boolean => false): Promise<void> {
     if (this.#bytesPerSecond > 0) {
       const nowUs = this.#world.clock.monotonicUs();
       this.#paidUs = Math.max(this.#paidUs, nowUs - BURST_US);
@@ -43,7 +44,7 @@ export class Pace {
       goOn();
       const aheadMs = (this.#paidUs - this.#world.clock.monotonicUs()) / 1000;
       await this.wait(Math.max(0, Math.min(WAIT_MS_MAX, aheadMs)));
-    } while (this.#paidUs > this.#world.clock.monotonicUs());
+    } while (this.#paidUs > this.#world.clock.monotonicUs() && !isHurried());
     goOn();
   }
 

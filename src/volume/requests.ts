@@ -13,6 +13,7 @@ import {
   blockCount,
   BLOCK_BYTES,
   generation as generationOf,
+  lsn as lsnOf,
   type Block,
   type Generation,
   type Lsn,
@@ -75,6 +76,8 @@ export class RequestHistory {
     if (!core.readOnly) core.log.stream.seal();
     let position = this.#start(after);
     for (let turn = 1; position < core.log.stream.sealedLsn; turn++) {
+      // What a round recycled meanwhile lies at or before `after`, as long as that is in the window.
+      position = lsnOf(Math.max(position, core.log.segments.oldest?.firstLsn ?? 0));
       const batch = await this.#batchAt(position);
       if (page.take(batch)) {
         const { last } = page;
@@ -107,30 +110,28 @@ export class RequestHistory {
   }
 
   async #batchAt(position: Lsn): Promise<Batch> {
-    const { ring, segments } = this.#core.log;
-    // A second look: a device may have answered with what lies elsewhere.
-    for (let look = 0; look < 2; look++) {
-      const bytes = ring.holds(position)
-        ? ring.blockAt(position).slice()
-        : await this.#readSlot(position);
-      const batch = decodeBatch(bytes, this.#volumeBytes);
-      const { sequence } = segments.find(position);
-      if (batch?.header.lsn === position && batch.header.segment === sequence) return batch;
-    }
-    throw new VarveError('VOLUME_CORRUPT', `the batch header at LSN ${position} is damaged`);
-  }
-
-  async #readSlot(position: Lsn): Promise<Uint8Array> {
     const { references, log } = this.#core;
     const { sequence } = log.segments.find(position);
-    const bytes = new Uint8Array(BLOCK_BYTES);
+    // Nothing else may keep it: with the last reader a segment that is settled goes at once.
     references.acquire(sequence);
     try {
-      await log.readSlot(position, bytes);
+      // A second look: a device may have answered with what lies elsewhere.
+      for (let look = 0; look < 2; look++) {
+        const batch = decodeBatch(await this.#slotAt(position), this.#volumeBytes);
+        if (batch?.header.lsn === position && batch.header.segment === sequence) return batch;
+      }
     } finally {
       references.release(sequence);
       if (references.readers(sequence) === 0) this.#onRelease();
     }
+    throw new VarveError('VOLUME_CORRUPT', `the batch header at LSN ${position} is damaged`);
+  }
+
+  async #slotAt(position: Lsn): Promise<Uint8Array> {
+    const { log } = this.#core;
+    if (log.ring.holds(position)) return log.ring.blockAt(position).slice();
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    await log.readSlot(position, bytes);
     return bytes;
   }
 }

@@ -83,9 +83,11 @@ export class ScrubLog {
       scrubbed = next.sequence;
       if (!references.has(next.sequence)) continue;
       references.acquire(next.sequence);
+      this.#run.held = next.sequence;
       try {
         await this.#segment(next, durable);
       } finally {
+        this.#run.held = undefined;
         references.release(next.sequence);
         if (references.readers(next.sequence) === 0) this.#run.onRelease();
       }
@@ -105,7 +107,8 @@ export class ScrubLog {
     const headers: Uint8Array[] = [];
     let isWhole = true;
     let position: number = segment.firstLsn;
-    while (position < end) {
+    // What a round has settled is of no use any more, and writers may be waiting for its slot.
+    while (position < end && !this.#run.isWanted) {
       const batch = await this.#batch(segment, lsnOf(position), chain, listed.batches, where);
       if (batch === undefined) {
         isWhole = false;

@@ -6,7 +6,13 @@
  *   - Between any two steps it is asked whether anybody still wants it.
  */
 import { VarveError } from '../base/errors.ts';
-import { BLOCK_BYTES, byteOffset, type Block, type Generation } from '../base/units.ts';
+import {
+  BLOCK_BYTES,
+  byteOffset,
+  type Block,
+  type Generation,
+  type SegmentSequence,
+} from '../base/units.ts';
 import type { Core } from './core.ts';
 import type { OtherCopies } from './other-copies.ts';
 import { Pace } from './pace.ts';
@@ -51,6 +57,8 @@ export class ScrubRun {
   /** Steps of progress, in bytes. */
   done = 0;
   total = 0;
+  /** A segment of the log that is being read, and so can't be recycled. */
+  held: SegmentSequence | undefined;
   readonly #pace: Pace;
   readonly #progress: Progress;
 
@@ -67,7 +75,12 @@ export class ScrubRun {
   async step(bytes: number): Promise<void> {
     this.bytesRead += bytes;
     this.done += bytes;
-    await this.#pace.spend(bytes, this.#goOn);
+    await this.#pace.spend(bytes, this.#goOn, () => this.isWanted);
+  }
+
+  /** A round is done with the segment that is held: writers may be waiting for its slot. */
+  get isWanted(): boolean {
+    return this.held !== undefined && this.held < this.core.log.tail;
   }
 
   readonly #goOn = (): void => {

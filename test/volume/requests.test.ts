@@ -1,8 +1,11 @@
 /** The requests of the window, as they come out of the log again: against what was asked for. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
+import { assert } from '../../src/base/assert.ts';
 import { crc32c } from '../../src/base/crc32c.ts';
+import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, generation, kibibytes } from '../../src/base/units.ts';
 import type { RequestPage, RequestRecord } from '../../src/device/request-record.ts';
+import { roundTarget } from '../../src/volume/round-target.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, get, put } from '../crash/bench.ts';
 import type { SeededRandom } from '../sim/random.ts';
@@ -160,6 +163,44 @@ describe('the requests of the window', () => {
       await expect(page(0, 2)).rejects.toMatchObject(outside);
       await expect(page(1, 0)).rejects.toMatchObject(outside);
       await expect(page(1, 1)).resolves.toMatchObject({ requests: [], isEnd: true });
+    });
+  });
+});
+
+// A round that came to its end while a header was read recycled the segment with its last reader.
+describe('a page of requests, and a round that recycles what it has just read', () => {
+  it.each(['from the beginning', 'from where the round ends'])('%s', async (from) => {
+    const { world, sim, power } = await Bench.create(3);
+    await world.run(async () => {
+      const volume = await sim.open(power.life);
+      const { core } = volume;
+      let asked = 0;
+      const more = async (): Promise<void> => {
+        await put(volume, asked % 40, blocksOf(asked), true);
+        // Records in batches of their own stand behind the last request of a segment.
+        await volume.createSnapshot('s');
+        await volume.deleteSnapshot('s');
+        asked++;
+      };
+      while (core.log.segments.freeSlots > 4) await more();
+      const target = roundTarget(core, { urgent: false, youngFrom: undefined });
+      assert(target !== undefined, 'a round is due soon');
+      const isBeyond = from !== 'from the beginning';
+      if (isBeyond) await volume.requests({ after: generation(target - 1), to: target });
+      const readSlot = core.log.readSlot.bind(core.log);
+      vi.spyOn(core.log, 'readSlot').mockImplementationOnce(async (at, bytes) => {
+        while (core.settled < target) await world.sleep(10);
+        await readSlot(at, bytes);
+      });
+      const after = isBeyond ? target : generation(1);
+      const page = volume.requests({ after, to: core.head }).then(
+        ({ requests }) => requests[0]?.generation,
+        (error: unknown) => (isVarveError(error) ? error.code : error),
+      );
+      while (core.counters.rounds === 0) await more();
+      // Where the round after it has begun already, that is refused, too.
+      expect([isBeyond ? target + 1 : 0, 'MOMENT_OUTSIDE']).toContain(await page);
+      await volume.close();
     });
   });
 });
