@@ -201,11 +201,15 @@ export class UndoLog {
       const segment = choose();
       try {
         await write(segment);
+        this.#slots.written(segment.slot);
         return segment;
       } catch (error) {
         if (isVarveError(error, 'DISK_FULL')) throw error;
         this.#leave(segment);
-        if (tried === SLOTS_TRIED_MAX || !isVarveError(error)) throw error;
+        if (!isVarveError(error)) throw error;
+        // Who holds old moments can let them go: bad places are no reason to refuse writes for good.
+        if (this.#slots.isOnlyBad) throw this.#full();
+        if (tried === SLOTS_TRIED_MAX) throw error;
       }
     }
   }

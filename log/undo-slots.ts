@@ -50,6 +50,8 @@ export class UndoSlots {
   readonly #free: Slot[] = [];
   /** Into which a write failed. */
   readonly #refused = new Set<Slot>();
+  /** Of them those that refused one while the device took others. */
+  readonly #bad = new Set<Slot>();
   #used: number;
   /** Their holes are being punched. */
   readonly #freeing = new Set<Slot>();
@@ -99,6 +101,21 @@ export class UndoSlots {
   /** A write into it failed: it is the last to be tried again. */
   refused(slot: Slot): void {
     this.#refused.add(slot);
+  }
+
+  /** A write into it was done. */
+  written(slot: Slot): void {
+    if (this.#refused.size === 0) return;
+    this.#refused.delete(slot);
+    this.#bad.delete(slot);
+    for (const one of this.#refused) this.#bad.add(one);
+  }
+
+  /** All that is free is known to be bad: the device itself is not to blame. */
+  get isOnlyBad(): boolean {
+    return (
+      this.#used >= this.#parts.geometry.slotCount && this.#free.every((one) => this.#bad.has(one))
+    );
   }
 
   /** No segment has it. */

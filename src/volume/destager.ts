@@ -13,7 +13,7 @@
  */
 import { assert } from '../base/assert.ts';
 import { isVarveError, VarveError } from '../base/errors.ts';
-import { segmentSequence, type Block, type Generation } from '../base/units.ts';
+import { segmentSequence, type Generation } from '../base/units.ts';
 import type { Segment } from '../../log/segments.ts';
 import type { Core, PinReason } from './core.ts';
 import { RANGE_RECORDS_MAX } from './water.ts';
@@ -45,7 +45,7 @@ export class Destager {
   /** How often since then. */
   #failures = 0;
   /** Since the last good round: how often the log could not be read, by the chunk's first block. */
-  readonly #unread = new Map<Block, number>();
+  readonly #unread = new Map<string, number>();
   #endPause: (() => void) | undefined;
 
   constructor(
@@ -288,9 +288,10 @@ export class Destager {
     const core = this.#core;
     assert(target >= core.horizon.generation, 'a round never ends before the horizon');
     assert(target <= core.log.writer.durable.generation, 'a round settles durable history only');
-    const givesUp = (first: Block): boolean => {
-      const times = (this.#unread.get(first) ?? 0) + 1;
-      this.#unread.set(first, times);
+    const givesUp: Means['givesUp'] = (kind, first) => {
+      const what = `${kind} ${first}`;
+      const times = (this.#unread.get(what) ?? 0) + 1;
+      this.#unread.set(what, times);
       return times >= FAILURES_MAX;
     };
     const makeRoom = (bytes: () => number): Promise<void> => this.#retention.makeRoom(bytes);

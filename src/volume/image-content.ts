@@ -21,7 +21,7 @@ import { isUnreadable } from '../base/unreadable.ts';
 import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { markLost } from '../format/sums.ts';
 import type { Core } from './core.ts';
-import { lastLook } from './last-look.ts';
+import { lastLook, type Refused } from './last-look.ts';
 import type { Version } from './other-copies.ts';
 import type { Means } from './settle.ts';
 
@@ -172,7 +172,8 @@ export class ImageContent {
     else await copies.ofLog([version], onCopy, { thorough: true });
     if (saved.content !== undefined) return saved.content;
     if (failure === undefined) return lost;
-    const again = await this.again(block, lsn, failure, async () => {
+    const kind = lsn === undefined ? 'home' : 'log';
+    const again = await this.again({ kind, first: block, failure }, async () => {
       if (lsn === undefined) await this.#core.final.readRaw(block, content);
       else await this.#readLog(lsn, content);
       return this.#fits(content, block, from, source) ? content : undefined;
@@ -188,20 +189,17 @@ export class ImageContent {
 
   /**
    * A last look at what a device refused.
-   * @param lsn - undefined: at home
    * @returns undefined: it is given up
    * @throws VarveError `failure`: the round is to be made again
    */
   async again<T>(
-    first: Block,
-    lsn: Lsn | undefined,
-    failure: VarveError,
+    refused: Pick<Refused, 'kind' | 'first' | 'failure'>,
     read: () => Promise<T | undefined>,
   ): Promise<T | undefined> {
     const { final, log } = this.#core;
     const { givesUp } = this.#means;
-    const isThere = (): Promise<boolean> => (lsn === undefined ? final : log).isThere();
-    return await lastLook({ first, failure, givesUp, isThere }, read);
+    const isThere = (): Promise<boolean> => (refused.kind === 'log' ? log : final).isThere();
+    return await lastLook({ ...refused, givesUp, isThere }, read);
   }
 }
 

@@ -12,7 +12,7 @@
  *   - What the volume is based on is kept as data, from generation 0 on: history stands by itself.
  */
 import { crc32c } from '../base/crc32c.ts';
-import { isVarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
@@ -40,6 +40,8 @@ import { pageOf } from './sidecar.ts';
 const LOST_SUM = checksumOf(0);
 /** Blocks looked at in one go; clients have their turn between. */
 const CHUNK_BLOCKS = 256;
+/** Blocks of zeros that are put together: each is remembered by itself when only a part is put. */
+const ZEROS_MAX = 65_536;
 
 interface Kept {
   readonly image: BeforeImage;
@@ -79,8 +81,11 @@ export async function keepImages(
     await round.blocks(range.start, end, isOwn);
   }
   for (let i = 0; i < newest.length; i++) await round.one(blockOf(newest.blocks[i] ?? 0));
-  await round.flush();
+  await round.end();
   await undo.sync();
+  // Whoever gave space back meanwhile may have synced, too, and in vain.
+  if (undo.lostSyncs === core.keeping.lostSyncs) return;
+  throw new VarveError('DEVICE_IO', 'a failed sync took back what was kept: it is kept again');
 }
 
 class Keeper {
@@ -91,6 +96,8 @@ class Keeper {
   readonly #progress: Keeping;
   readonly #content: ImageContent;
   #blocks: Block[] = [];
+  /** Zeros of the steps before: many blocks, and little to put. */
+  #zeros: readonly Kept[] = [];
   #step = 0;
 
   constructor(core: Core, target: Generation, means: Means, progress: Keeping) {
@@ -136,7 +143,31 @@ class Keeper {
     };
     const missing = found.filter(({ image }) => isMissing(image));
     for (const run of adjacent(blank.filter(isMissing))) missing.push(...(await this.#looked(run)));
-    const kept = joined(missing);
+    const kept = joined([...this.#zeros, ...missing]);
+    if (this.#isLittle(kept)) this.#zeros = kept;
+    else await this.#putAll(kept);
+    await this.#core.yieldTurn();
+  }
+
+  /** The last step. */
+  async end(): Promise<void> {
+    await this.flush();
+    await this.#putAll(this.#zeros);
+  }
+
+  /** Less than a batch, and no content. */
+  #isLittle(kept: readonly Kept[]): boolean {
+    let blocks = 0;
+    for (const { image, source } of kept) {
+      if (source !== undefined) return false;
+      blocks += image.count;
+    }
+    return kept.length < this.#core.undo.imagesMax && blocks < ZEROS_MAX;
+  }
+
+  /** All that is left of this step, and of those before it. */
+  async #putAll(kept: readonly Kept[]): Promise<void> {
+    const { put } = this.#progress;
     const { imagesMax } = this.#core.undo;
     for (let from = 0; from < kept.length; from += imagesMax) {
       const some = kept.slice(from, from + imagesMax);
@@ -146,8 +177,8 @@ class Keeper {
       for (const { image } of some) for (const fact of factsOf(image)) put.add(fact);
     }
     put.clear();
+    this.#zeros = [];
     this.#progress.steps = this.#step;
-    await this.#core.yieldTurn();
   }
 
   /**
@@ -220,7 +251,7 @@ class Keeper {
       }
       const isRefused = isVarveError(error, 'DEVICE_IO');
       const found = isRefused
-        ? await this.#content.again(counted, undefined, error, read)
+        ? await this.#content.again({ kind: 'home', first: counted, failure: error }, read)
         : undefined;
       if (found === undefined) {
         this.#core.counters.readErrors += 1;
@@ -246,7 +277,8 @@ class Keeper {
       if (!isVarveError(error, 'DEVICE_IO')) return undefined;
       // The page has its attempts, and not each of its blocks.
       const { first } = sidecar.pageBlocks(pageOf(block));
-      return await this.#content.again(first, undefined, error, () => sidecar.sum(block));
+      const refused = { kind: 'sums', first, failure: error } as const;
+      return await this.#content.again(refused, () => sidecar.sum(block));
     }
   }
 
@@ -288,24 +320,26 @@ function adjacent(images: readonly BeforeImage[]): readonly (readonly BeforeImag
 
 /** In order of block; neighbours that were zeros over the same span become one image. */
 function joined(found: readonly Kept[]): readonly Kept[] {
-  const sorted = [...found].sort(
-    (one, other) => one.image.block - other.image.block || one.image.until - other.image.until,
-  );
-  const out: Kept[] = [];
-  for (const one of sorted) {
-    const before = out.at(-1);
-    const isSame =
-      before !== undefined &&
-      before.source === undefined &&
-      one.source === undefined &&
-      before.image.from === one.image.from &&
-      before.image.until === one.image.until &&
-      endOfImage(before.image) === one.image.block;
-    if (!isSame) out.push(one);
-    else {
-      const count = blockCount(before.image.count + 1);
-      out[out.length - 1] = { image: { ...before.image, count }, source: undefined };
+  const out = found.filter(({ source }) => source !== undefined);
+  const zeros = found
+    .filter(({ source }) => source === undefined)
+    .sort(
+      ({ image: a }, { image: b }) => a.from - b.from || a.until - b.until || a.block - b.block,
+    );
+  let last: BeforeImage | undefined;
+  for (const { image } of zeros) {
+    const isNext =
+      last !== undefined &&
+      last.from === image.from &&
+      last.until === image.until &&
+      endOfImage(last) === image.block;
+    if (isNext && last !== undefined) {
+      last = { ...last, count: blockCount(last.count + image.count) };
+      out[out.length - 1] = { image: last, source: undefined };
+    } else {
+      last = image;
+      out.push({ image, source: undefined });
     }
   }
-  return out;
+  return out.sort(({ image: a }, { image: b }) => a.block - b.block || a.until - b.until);
 }

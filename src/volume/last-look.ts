@@ -6,12 +6,16 @@ import type { VarveError } from '../base/errors.ts';
 import type { Block } from '../base/units.ts';
 import { isUnreadable } from '../base/unreadable.ts';
 
+/** What is refused: a chunk of the log, a page of sums, or one block in the log or at home. */
+export type RefusedKind = 'chunk' | 'sums' | 'log' | 'home';
+
 export interface Refused {
-  /** Its first block, which has attempts of its own. */
+  readonly kind: RefusedKind;
+  /** Its first block; each kind has attempts of its own there. */
   readonly first: Block;
   readonly failure: VarveError;
   /** @see Means.givesUp */
-  readonly givesUp: (first: Block) => boolean;
+  readonly givesUp: (kind: RefusedKind, first: Block) => boolean;
   /** Whether the device reads anything at all. */
   readonly isThere: () => Promise<boolean>;
 }
@@ -29,10 +33,10 @@ export type LastLook = <T>(
  * @throws VarveError `failure`: the round is to be made again
  */
 export async function lastLook<T>(
-  { first, failure, givesUp, isThere }: Refused,
+  { kind, first, failure, givesUp, isThere }: Refused,
   read: () => Promise<T | undefined>,
 ): Promise<T | undefined> {
-  if (!givesUp(first) || !(await isThere())) throw failure;
+  if (!givesUp(kind, first) || !(await isThere())) throw failure;
   let found: T | undefined;
   try {
     found = await read();

@@ -18,6 +18,7 @@ export type Moment =
   | { readonly kind: 'flush'; readonly fromEnd: number }
   | { readonly kind: 'generation'; readonly generation: Generation };
 
+export const LABEL_LENGTH_MAX = 64;
 const LABEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** Of a full hour; with a number where the clock was set back over one. */
 const AUTOMATIC = /^auto-\d{4}-\d{2}-\d{2}T\d{2}:00:00Z(?:-\d{1,9})?$/;

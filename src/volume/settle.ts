@@ -28,7 +28,7 @@ import { markLost, type Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue-entries.ts';
 import type { Core } from './core.ts';
-import { lastLook, type LastLook } from './last-look.ts';
+import { lastLook, type LastLook, type RefusedKind } from './last-look.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
 
 /** Blocks in memory at once: 4 MiB. */
@@ -57,11 +57,11 @@ export interface Means {
   readonly copies: OtherCopies;
   /**
    * A device could not read something.
-   * @param first - of the chunk of the log, or of the page of sums: each has its own attempts
+   * @param first - its first block: each has its own attempts
    * @returns whether that is lost; else the round fails, to be made again: a device may come back,
    *   and what is stamped `lost` does not
    */
-  readonly givesUp: (first: Block) => boolean;
+  readonly givesUp: (kind: RefusedKind, first: Block) => boolean;
   /** So many bytes are about to be kept for pins: others go where that is over the limit. */
   readonly makeRoom: (bytes: () => number) => Promise<void>;
 }
@@ -192,7 +192,8 @@ async function settleChunk(
 /** Of pages of sums: without it one that the device refuses would end all writing for good. */
 function lastLookAtSums({ final }: Core, { givesUp }: Means): LastLook {
   const isThere = (): Promise<boolean> => final.isThere();
-  return (first, failure, read) => lastLook({ first, failure, givesUp, isThere }, read);
+  return (first, failure, read) =>
+    lastLook({ kind: 'sums', first, failure, givesUp, isThere }, read);
 }
 
 function sumOf(newest: Newest, i: number, good: boolean): Sum {
@@ -253,7 +254,7 @@ async function readVersions(
   if (failure !== undefined && good.includes(0)) {
     const first = blockOf(newest.blocks[from] ?? 0);
     const isThere = (): Promise<boolean> => core.log.isThere();
-    await lastLook({ first, failure, givesUp, isThere }, async () => {
+    await lastLook({ kind: 'chunk', first, failure, givesUp, isThere }, async () => {
       for (let isBack = true; isBack && good.includes(0);) {
         isBack = false;
         for (let i = from; i < to; i++) {

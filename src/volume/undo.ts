@@ -55,8 +55,8 @@ export class Undo {
   #log!: UndoLog;
   #isOpen = false;
   #joining: Joining | undefined;
-  /** Segments into which a round put something that the horizon has not come to yet. */
-  readonly #ahead = new Set<SegmentSequence>();
+  /** Segments into which a round put what the horizon has not come to yet, and where the last of it ends. */
+  readonly #ahead = new Map<SegmentSequence, Generation>();
   /** They stay as they are, until the horizon has come so far. */
   readonly #unjoinable = new Map<SegmentSequence, number>();
   #lostSyncs = 0;
@@ -147,7 +147,10 @@ export class Undo {
   #count(segment: SegmentSequence, image: BeforeImage): void {
     const pair = pinPair(this.#pins, image.from, image.until);
     if (pair === undefined) return;
-    if (image.until > this.#horizon()) this.#ahead.add(segment);
+    const { until } = image;
+    if (until > Math.max(this.#horizon(), this.#ahead.get(segment) ?? 0)) {
+      this.#ahead.set(segment, until);
+    }
     const amount = amountOf(image);
     if (this.#joining === undefined) this.#held.add(segment, pair, amount);
     else {
@@ -193,9 +196,12 @@ export class Undo {
     await this.#log.sync();
   }
 
-  /** The horizon has come to what was put. */
+  /** The horizon has come to what was put; not to all of it where a round that failed went further. */
   passed(): void {
-    this.#ahead.clear();
+    const horizon = this.#horizon();
+    for (const [sequence, until] of this.#ahead) {
+      if (until <= horizon) this.#ahead.delete(sequence);
+    }
   }
 
   /**
@@ -211,7 +217,7 @@ export class Undo {
     // So that none of it is in doubt.
     await this.sync();
     const horizon = this.#horizon();
-    const ahead = [...this.#ahead];
+    const ahead = [...this.#ahead.keys()];
     this.#ahead.clear();
     for (const sequence of ahead) {
       const images = await this.#imagesIn(sequence);

@@ -1,11 +1,13 @@
 /** An undo device that refuses something: snapshots may have to wait for it, the live disk does not. */
 import { expect, test, vi } from 'vitest';
+import { isVarveError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { SimDisk } from '../sim/sim-disk.ts';
 import { Bench, blocksOf, holds, pushRounds, put } from './bench.ts';
 
 const SIZE = byteCount(1000 * BLOCK_BYTES);
+const WIDE = byteCount(2000 * BLOCK_BYTES);
 const OLD = blocksOf(1, 10);
 const NEW = blocksOf(2, 10);
 
@@ -162,5 +164,70 @@ test('slots of a round that came to nothing are known after an end in order', as
   await bench.use(async (volume) => {
     expect(volume.core.recovery.clean).toBe(true);
     expect(volume.core.undo.slotsUsed).toBe(used);
+  });
+});
+
+// Bad places counted as free: a full device was never told as full, nothing was let go for it, and
+// writers were refused for good.
+test.each([
+  ['no bad place', []],
+  ['two bad places', [5, 9]],
+  ['three bad places', [5, 9, 11]],
+])('open moments end where the undo device is full, with %s', async (_, bad) => {
+  const slotBytes = kibibytes(64);
+  const undoBytes = byteCount(slotBytes + 16 * slotBytes);
+  const { world, sim, power } = await Bench.create(3, { size: WIDE, undoBytes });
+  for (const slot of bad) {
+    sim.undo.failWrite({ offset: (1 + slot) * slotBytes, length: BLOCK_BYTES });
+  }
+  await world.run(async () => {
+    const volume = await sim.open(power.life);
+    for (let block = 0; block < 1200; block++) await put(volume, block, blocksOf(1 + block));
+    await volume.live().flush();
+    const moment = volume.openMoment({ generation: volume.core.head });
+    let refused = 0;
+    for (let block = 0; block < 1200; block++) {
+      try {
+        await put(volume, block, blocksOf(3000 + block));
+      } catch (error) {
+        if (!isVarveError(error)) throw error;
+        refused += 1;
+        await world.sleep(2_000_000);
+      }
+    }
+    expect(refused).toBeLessThan(10);
+    const target = new Uint8Array(BLOCK_BYTES);
+    await expect(async () => moment.read(byteOffset(0), target)).rejects.toMatchObject({
+      code: 'MOMENT_GONE',
+    });
+    await moment.close();
+    await volume.close();
+  });
+});
+
+test('a device that takes no write at all is not told as full', async () => {
+  const { world, sim, power } = await Bench.create(3, { size: WIDE });
+  await world.run(async () => {
+    const volume = await sim.open(power.life);
+    await replaceUnderSnapshot(volume);
+    const mend = sim.undo.failWrite({ offset: 0, length: sim.undo.size });
+    const refused = new Set<string>();
+    for (let i = 0; refused.size === 0 || i < 40; i++) {
+      try {
+        await put(volume, i % 40, blocksOf(i));
+      } catch (error) {
+        if (!isVarveError(error)) throw error;
+        refused.add(error.code);
+        await world.sleep(2_000_000);
+      }
+    }
+    expect([...refused]).toEqual(['DEVICE_IO']);
+    mend();
+    await world.sleep(5_000_000);
+    await pushRounds(volume, 1);
+    const moment = volume.openMoment(await volume.resolve('first'));
+    expect(await holds(moment, 500, [OLD])).toBe(0);
+    await moment.close();
+    await volume.close();
   });
 });

@@ -2,7 +2,15 @@
 import { describe, expect, test, vi } from 'vitest';
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError, VarveError } from '../../src/base/errors.ts';
-import { BLOCK_BYTES, byteCount, kibibytes, type Generation } from '../../src/base/units.ts';
+import {
+  BLOCK_BYTES,
+  byteCount,
+  byteOffset,
+  gibibytes,
+  kibibytes,
+  mebibytes,
+  type Generation,
+} from '../../src/base/units.ts';
 import type { SyncPoint } from '../../src/device/lower-device.ts';
 import { RETRY_MS } from '../../src/volume/destager.ts';
 import type { Volume } from '../../src/volume/volume.ts';
@@ -13,6 +21,7 @@ const SIZE = byteCount(6000 * BLOCK_BYTES);
 const AT_ONCE = 10;
 /** Rewritten to push rounds. */
 const FILLER = 5980;
+const ZEROS = new Uint8Array(BLOCK_BYTES);
 
 /** Each block with content of its own. */
 async function over(volume: Volume, from: number, to: number, value: number): Promise<void> {
@@ -214,6 +223,42 @@ describe('a round that found the undo device full', () => {
         const content = blocksOf(block < 300 ? 10_000 + block : 1 + block);
         expect(await holds(moment, block, [content])).toBe(0);
       }
+    });
+  });
+});
+
+// Each MiB of zeros took a batch of its own: trims of a blank disk filled the undo device with headers.
+describe('a trim of what is blank, under a snapshot', () => {
+  test('takes next to nothing of the undo device', async () => {
+    const size = gibibytes(1);
+    const undoBytes = byteCount(kibibytes(64) + 4 * mebibytes(1));
+    const bench = await Bench.create(1, { size, segmentBytes: mebibytes(1), undoBytes });
+    await bench.use(async (volume) => {
+      await put(volume, 1, blocksOf(1), true);
+      await volume.createSnapshot('fresh');
+      for (let times = 0; times < 2; times++) {
+        await volume.live().trim(byteOffset(0), size, { fua: true });
+        await volume.createSnapshot(`trimmed-${times}`);
+      }
+      const { head } = volume.core;
+      for (let i = 0; volume.core.settled < head; i++) await put(volume, i % 10, blocksOf(i));
+      await volume.core.collected();
+      expect(volume.core.undo.held.images).toBeLessThan(60);
+      expect(volume.core.undo.segments).toBe(1);
+      for (const name of ['fresh', 'trimmed-0', 'trimmed-1']) {
+        const moment = volume.openMoment(await volume.resolve(name));
+        const was = name === 'fresh' ? blocksOf(1) : ZEROS;
+        expect(await holds(moment, 1, [was]), name).toBe(0);
+        for (const block of [0, 255, 256, 70_000])
+          expect(await holds(moment, block, [ZEROS])).toBe(0);
+        await moment.close();
+      }
+    });
+    await bench.use(async (volume) => {
+      await volume.core.undo.check();
+      const moment = volume.openMoment(await volume.resolve('fresh'));
+      expect(await holds(moment, 1, [blocksOf(1)])).toBe(0);
+      await moment.close();
     });
   });
 });
