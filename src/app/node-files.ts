@@ -191,7 +191,14 @@ export class NodeFiles implements MetaFiles {
   }
 
   async syncNames(directory: string): Promise<void> {
-    await attempt(`syncing ${directory}`, () => syncDirectory(directory));
+    await attempt(`syncing ${directory}`, async () => {
+      try {
+        await syncDirectory(directory);
+      } catch (error) {
+        // A file system that is only read, as of an image, has nothing to sync.
+        if (systemCode(error) !== 'EINVAL') throw error;
+      }
+    });
   }
 
   async createDirectory(path: string): Promise<void> {

@@ -3,7 +3,7 @@ import { isAbsolute } from 'node:path';
 import type { Uuid } from '../base/identity.ts';
 import { byteCount, generation, type ByteCount, type Generation } from '../base/units.ts';
 import { IMAGE_FORMATS, type ImageFormat } from '../image/base-image.ts';
-import { fields, flag, oneOf, optional, text, unit, uuid, type Shape } from './shape.ts';
+import { fields, flag, list, oneOf, optional, text, unit, uuid, type Shape } from './shape.ts';
 
 interface AnyBase {
   /** Of the disk in it. */
@@ -19,7 +19,7 @@ export interface FileBase extends AnyBase {
   readonly path: string;
   readonly format: ImageFormat;
   /** CRC32C of pieces of the disk in it, spread over all of it. */
-  readonly look: number;
+  readonly looks: readonly number[];
 }
 
 /** A snapshot of another volume of the directory. */
@@ -40,7 +40,7 @@ const fileShape = fields({
   ...ANY,
   path: text,
   format: oneOf(IMAGE_FORMATS),
-  look: unit(Number),
+  looks: list(unit(Number)),
 });
 const volumeShape = fields({
   ...ANY,

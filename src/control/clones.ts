@@ -5,7 +5,7 @@
  */
 import { isVarveError, VarveError } from '../base/errors.ts';
 import type { Uuid } from '../base/identity.ts';
-import { checkLabel } from '../volume/moment.ts';
+import { checkLabel, LABEL_LENGTH_MAX } from '../volume/moment.ts';
 import type { OriginDisk } from '../volume/origin-disk.ts';
 import type { SnapshotInfo } from '../volume/report.ts';
 import type { Volume } from '../volume/volume.ts';
@@ -65,14 +65,25 @@ export async function clonesOf(
   const found: string[] = [];
   for (const name of await records.names()) {
     // A base that was dropped, and that a power cut brings back, is still needed.
-    const { base } = await records.durableRecord(name);
+    const { base } = await mayBeClone(records, name);
     if (base?.kind !== 'volume') continue;
     if (base.uuid === uuid && base.snapshot === snapshot) found.push(name);
   }
   return found;
 }
 
-/** @throws VarveError SNAPSHOT_IN_USE, naming the clones */
+async function mayBeClone(records: Records, name: string): Promise<VolumeRecord> {
+  try {
+    return await records.durableRecord(name);
+  } catch (error) {
+    if (!isVarveError(error)) throw error;
+    const detail = `volume "${name}", which may be a clone of it: ${error.detail}`;
+    const next = `mend its volume.json, or move its folder out of the volume directory`;
+    throw new VarveError(error.code, detail, { cause: error, next });
+  }
+}
+
+/** @throws VarveError SNAPSHOT_IN_USE, naming the clones; where a record can't be read, as that says */
 export async function needNoClones(
   records: Records,
   { name, label }: { readonly name: string; readonly label: string },
@@ -124,9 +135,14 @@ export async function keepMoment(
   );
   if (shared !== undefined) return { snapshot: shared, isNew: false };
   const taken = new Set([...snapshots, ...(await volume.info()).marks].map(({ label }) => label));
-  let label = PREFIX + clone;
-  for (let i = 2; taken.has(label); i++) label = `${PREFIX}${clone}-${i}`;
+  let label = labelFor(clone, '');
+  for (let i = 2; taken.has(label); i++) label = labelFor(clone, `-${i}`);
   return { snapshot: await volume.createSnapshot(label, moment), isNew: true };
+}
+
+/** Names may be as long as labels: what is put before and behind takes the place of their ends. */
+function labelFor(clone: string, suffix: string): string {
+  return (PREFIX + clone).slice(0, LABEL_LENGTH_MAX - suffix.length) + suffix;
 }
 
 function isGiven(label: string): boolean {

@@ -3,9 +3,10 @@
  * only read.
  *
  * Invariant: an image is taken for the base only if it is of the size that it had, and holds the same
- * where it is looked at: at both ends and at places spread over it. Nobody compares all of it.
+ * where it is looked at: at both ends and at places spread over it. Nobody compares all of it. A place
+ * that can't be read says nothing: its blocks are refused when somebody reads them.
  */
-import { VarveError } from '../base/errors.ts';
+import { isVarveError, VarveError } from '../base/errors.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { BLOCK_BYTES, byteOffset } from '../base/units.ts';
 import type { OpenDevice } from '../device/lower-device.ts';
@@ -29,16 +30,31 @@ interface Around {
   readonly openDevice: OpenDevice;
 }
 
-/** A checksum of pieces of the disk, the same for every format that it may be in. */
-async function lookAt(image: BaseImage): Promise<number> {
-  const piece = Math.min(BLOCK_BYTES, image.size);
-  const bytes = new Uint8Array(LOOKS * piece);
-  const step = (image.size - piece) / (LOOKS - 1);
-  for (let i = 0; i < LOOKS; i++) {
-    const at = byteOffset(Math.floor(i * step));
-    await image.read(at, bytes.subarray(i * piece, (i + 1) * piece));
-  }
+/** Checksum of one of `count` pieces of the disk, the same for every format that it may be in. */
+async function lookAt(image: BaseImage, i: number, count: number): Promise<number> {
+  const bytes = new Uint8Array(Math.min(BLOCK_BYTES, image.size));
+  const step = (image.size - bytes.length) / (count - 1);
+  await image.read(byteOffset(Math.floor(i * step)), bytes);
   return crc32c(bytes);
+}
+
+/** @throws VarveError BASE_CHANGED; as a read when nothing can be read */
+async function compare(image: BaseImage, { path, looks }: FileBase): Promise<void> {
+  if (looks.length !== LOOKS) throw new VarveError('VOLUME_FOREIGN', `${looks.length} looks`);
+  let refusal: VarveError | undefined;
+  let seen = 0;
+  for (const [i, look] of looks.entries()) {
+    try {
+      if ((await lookAt(image, i, looks.length)) !== look) {
+        throw new VarveError('BASE_CHANGED', `${path} holds something else than it did`);
+      }
+      seen += 1;
+    } catch (error) {
+      if (!isVarveError(error, 'DEVICE_IO') && !isVarveError(error, 'IMAGE_CORRUPT')) throw error;
+      refusal ??= error;
+    }
+  }
+  if (seen === 0 && refusal !== undefined) throw refusal;
 }
 
 async function openFile(
@@ -65,8 +81,9 @@ export async function planBase(
   const image = await openFile(around, path, format);
   try {
     if (image.size === 0) throw new VarveError('FILE_BAD', `${path} is empty`);
-    const look = await lookAt(image);
-    return { kind: 'file', path, format, size: image.size, look, isCopied: false };
+    const looks: number[] = [];
+    for (let i = 0; i < LOOKS; i++) looks.push(await lookAt(image, i, LOOKS));
+    return { kind: 'file', path, format, size: image.size, looks, isCopied: false };
   } finally {
     await image.close();
   }
@@ -88,9 +105,7 @@ export async function openFileBase(
       const both = `got ${image.size} bytes, expected ${base.size}`;
       throw new VarveError('BASE_CHANGED', `${path}: ${both}`);
     }
-    if ((await lookAt(image)) !== base.look) {
-      throw new VarveError('BASE_CHANGED', `${path} holds something else than it did`);
-    }
+    await compare(image, { ...base, path });
   } catch (error) {
     await image.close();
     throw error;

@@ -81,3 +81,41 @@ test('clones of one moment share its snapshot, those of another have another', a
     await pool.close();
   });
 });
+
+test('a clone may have as long a name as there are', async () => {
+  const power = new PowerSupply(new SimWorld(1));
+  const files = SimFiles.create(power);
+  await power.runLife(async () => {
+    const served = await serve(power, files);
+    const { operator, pool } = served;
+    await write(served, 1);
+    // What is put before it made a label that was too long.
+    const [one, other] = [`${'n'.repeat(63)}1`, `${'n'.repeat(63)}2`];
+    expect((await operator.clone(one, { of: 'disk' }, quiet)).base).toBe(
+      `disk@clone-${'n'.repeat(58)}`,
+    );
+    await write(served, 2);
+    expect((await operator.clone(other, { of: 'disk' }, quiet)).base).toBe(
+      `disk@clone-${'n'.repeat(56)}-2`,
+    );
+    await pool.close();
+  });
+});
+
+test('a snapshot is not deleted where nobody can tell whether a clone needs it', async () => {
+  const power = new PowerSupply(new SimWorld(1));
+  const all = SimFiles.create(power);
+  await power.runLife(async () => {
+    const files = all.reopen();
+    const { operator, pool } = await serve(power, all);
+    await operator.createSnapshot('disk', 'old');
+    await files.createDirectory('/srv/varve/other');
+    await files.writeAtomically('/srv/varve/other/volume.json', '{');
+    const refusal = operator.deleteSnapshot('disk', 'old');
+    await expect(refusal).rejects.toMatchObject({ code: 'VOLUME_FOREIGN' });
+    await expect(refusal).rejects.toThrow('volume "other", which may be a clone of it');
+    await files.remove('/srv/varve/other/volume.json');
+    await operator.deleteSnapshot('disk', 'old');
+    await pool.close();
+  });
+});
