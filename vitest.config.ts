@@ -1,6 +1,6 @@
 /**
  * How the tests run. `npm test`: everything in test/ side by side, then the end-to-end tests with
- * real clients two at a time. `npm run test:endurance`: what goes on for as long as it is told to,
+ * real clients four at a time. `npm run test:endurance`: what goes on for as long as it is told to,
  * one after the other, since some of it measures memory.
  *
  * VARVE_TEST_REPORT names a file for vitest's JSON report, from which .ci/run takes its counts.
@@ -22,8 +22,8 @@ export default defineConfig({
           name: 'parts',
           include: ['test/**/*.test.ts'],
           exclude: ['test/e2e/**', ENDURANCE],
-          // One for each core: these wait for nothing but the processor.
-          maxWorkers: '100%',
+          // More than there are cores: some wait for processes that they start.
+          maxWorkers: '150%',
           // Loading the code anew for each file would take a tenth of the time.
           isolate: false,
           testTimeout: 60_000,
@@ -36,7 +36,8 @@ export default defineConfig({
         test: {
           name: 'clients',
           include: ['test/e2e/**/*.test.ts'],
-          maxWorkers: 2,
+          // They wait for clients and disks, mostly.
+          maxWorkers: 4,
           testTimeout: 300_000,
           hookTimeout: 60_000,
           sequence: { groupOrder: 1 },

@@ -6,7 +6,7 @@ import type { ByteCount, ByteOffset } from '../base/units.ts';
 
 /**
  * Why a sync is made. Each name is one sync of the data path; the simulated device can leave one
- * out, and the power-cut test then fails: that is the proof that it is needed.
+ * out, and the checks of power cuts then fail: that is the proof that it is needed.
  */
 export type SyncPoint =
   | 'create-log' // the formatted log, before the volume is said to exist

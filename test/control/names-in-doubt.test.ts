@@ -13,7 +13,9 @@ import { loadVolumes } from '../support/volume-code.ts';
 const SMALL = { size: mebibytes(1), logSize: mebibytes(80) };
 const NAMED = { change: 'rename', path: '/srv/varve/disk/volume.json.unfinished' } as const;
 /** So many worlds: in each the kill and the cut may take what the others keep. */
-const SEEDS = 20;
+const SEEDS = 8;
+/** The same where one of two rare ends has to be met. */
+const SEEDS_OF_BOTH = 20;
 
 const quiet = (): void => undefined;
 
@@ -103,7 +105,7 @@ describe('a volume whose creation was killed', () => {
 
   test('may be gone after a power cut, and is made again, while nobody opened it', async () => {
     const found = new Set<boolean>();
-    for (let seed = 0; seed < SEEDS; seed++) {
+    for (let seed = 0; seed < SEEDS_OF_BOTH; seed++) {
       const made = machine(seed);
       const { world } = made;
       await killed(made, NAMED, create);

@@ -76,7 +76,7 @@ describe('a creation outside the folder that a crash ended', () => {
     // The files at --log and --final stood in the way until somebody removed them.
     const seen = new Set<string>();
     const operations = await operationsOf();
-    for (let run = 0; run < 3 * operations; run++) {
+    for (let run = 0; run < 2 * operations; run++) {
       const made = await machine(run);
       await createUntil(made, 1 + (run % operations));
       const { world, power, files } = made;
@@ -113,7 +113,7 @@ describe('a creation outside the folder that a crash ended', () => {
   test('is cleared away by one of that name elsewhere, and that again after a cut', async () => {
     const base = await unfinished();
     expect(await base.world.run(() => outside(base.files))).toHaveLength(4);
-    for (let at = 1; at < 40; at += 2) {
+    for (let at = 1; at < 40; at += 4) {
       const world = new SimWorld(at);
       const power = new PowerSupply(world);
       const files = base.files.copy(power);
@@ -130,7 +130,7 @@ describe('a creation outside the folder that a crash ended', () => {
   });
 
   test('never touches what was there before it, wherever it ended', async () => {
-    for (let at = 1; at < 40; at++) {
+    for (let at = 1; at < 40; at += 2) {
       const made = await machine(at);
       const mine = { create: true, size: mebibytes(1) };
       await made.world.run(() => made.files.openDevice(FINAL, mine));
