@@ -24,6 +24,7 @@ import { fuzzer as volumeBadPlaces } from './volume/bad-places.fuzz.ts';
 import { fuzzer as volumeBasedLives } from './volume/based-lives.fuzz.ts';
 import { fuzzer as volumeBlankSums } from './volume/blank-sums.fuzz.ts';
 import { fuzzer as volumeCloneLives } from './volume/clone-lives.fuzz.ts';
+import { fuzzer as volumeClosedLogs } from './volume/closed-logs.fuzz.ts';
 import { fuzzer as volumeDamage } from './volume/damage.fuzz.ts';
 import { fuzzer as volumeFlattenLives } from './volume/flatten-lives.fuzz.ts';
 import { fuzzer as volumeFlattenStaleSums } from './volume/flatten-stale-sums.fuzz.ts';
@@ -49,6 +50,7 @@ import { fuzzer as volumeReceive } from './volume/receive.fuzz.ts';
 import { fuzzer as volumeRoundCuts } from './volume/round-cuts.fuzz.ts';
 import { fuzzer as volumeShortLives } from './volume/short-lives.fuzz.ts';
 import { fuzzer as volumeStaleSums } from './volume/stale-sums.fuzz.ts';
+import { fuzzer as volumeSparseRemains } from './volume/sparse-remains.fuzz.ts';
 import { fuzzer as volumeTornRequests } from './volume/torn-requests.fuzz.ts';
 import { fuzzer as volumeTrouble } from './volume/trouble.fuzz.ts';
 import { fuzzer as volumeWrittenMode } from './volume/written-mode.fuzz.ts';
@@ -74,6 +76,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeBasedLives,
   volumeBlankSums,
   volumeCloneLives,
+  volumeClosedLogs,
   volumeDamage,
   volumeLives,
   volumeHardLives,
@@ -101,6 +104,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeRoundCuts,
   volumeShortLives,
   volumeStaleSums,
+  volumeSparseRemains,
   volumeTornRequests,
   volumeTrouble,
   volumeWrittenMode,

@@ -58,7 +58,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/scan.ts',
     find: 'if (batch.header.segment !== segment.sequence || batch.header.chain !== chain) {',
     replace: 'if (batch.header.segment !== segment.sequence) {',
-    fuzzers: LIVES,
+    fuzzers: ['volume-sparse-remains', 'volume-short-lives', 'volume-lives'],
   },
   {
     name: 'damage-taken-for-a-torn-tail',
@@ -112,7 +112,7 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'src/volume/recover.ts',
     find: '    if ((entry.flags & FLAG_END) === 0) return;\n',
     replace: '    if ((entry.flags & FLAG_END) === 0 && this.#pending.length < 200) return;\n',
-    fuzzers: LIVES,
+    fuzzers: ['volume-torn-requests', 'volume-short-lives', 'volume-lives'],
   },
   {
     name: 'unfinished-request-goes-on',
@@ -221,6 +221,6 @@ export const REPLAY_MUTANTS: readonly Mutant[] = [
     file: 'log/replay.ts',
     find: '    if (this.#super.clean && this.#super.durableLsn === end) return undefined;\n',
     replace: '',
-    fuzzers: ['volume-lives'],
+    fuzzers: ['volume-closed-logs', 'volume-lives'],
   },
 ];

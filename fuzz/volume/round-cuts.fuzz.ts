@@ -18,7 +18,9 @@ async function main({ seed, runs, onStep }: FuzzOptions): Promise<void> {
       const options = {
         seed: random.below(2 ** 31),
         point: random.pick(['horizon', 'settled'] as const),
-        operations: random.between(1, OPERATIONS),
+        round: random.between(1, 4),
+        operations: random.between(1, random.pick([12, OPERATIONS])),
+        takesSuperblocks: random.chance(0.4),
       };
       try {
         await runCutAfterRound({ ...options, ...(onStep && { onStep }) });

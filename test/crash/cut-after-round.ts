@@ -4,9 +4,10 @@
  */
 import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
-import { BLOCK_BYTES, byteOffset, kibibytes } from '../../src/base/units.ts';
+import { BLOCK_BYTES, byteOffset, kibibytes, slot } from '../../src/base/units.ts';
 import type { SyncPoint } from '../../src/device/lower-device.ts';
 import type { Volume } from '../../src/volume/volume.ts';
+import { slotOffset } from '../../log/geometry.ts';
 import { VolumeModel } from '../model/volume-model.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
@@ -16,9 +17,13 @@ export interface CutAfterRoundOptions {
   readonly seed: number;
   /** The superblock after which the cut comes. */
   readonly point: 'horizon' | 'settled';
+  /** Of which round; the first. Later ones find less room, and slots are used again sooner. */
+  readonly round?: number;
   /** How many device operations after it. */
   readonly operations: number;
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
+  /** The cut takes what is not synced of superblocks and checkpoints, and nothing else. */
+  readonly takesSuperblocks?: boolean;
   /** Told of each write. */
   readonly onStep?: () => void;
 }
@@ -47,6 +52,7 @@ export async function runCutAfterRound(options: CutAfterRoundOptions): Promise<v
     }
   });
   if (power.alive) power.cut();
+  if (options.takesSuperblocks) takeSuperblocks(sim);
   power.restore();
   await world.run(async () => {
     const volume = await sim.open(power.life);
@@ -63,6 +69,16 @@ export async function runCutAfterRound(options: CutAfterRoundOptions): Promise<v
   });
 }
 
+/** After a kill: the page cache has all of it. */
+function takeSuperblocks({ log, geometry }: SimVolume): void {
+  const bytes = new Uint8Array(slotOffset(geometry, slot(0)));
+  log.platter.readDurable(0, bytes);
+  const cached = new Uint8Array(log.size - bytes.length);
+  log.platter.read(bytes.length, cached);
+  log.corrupt(0, bytes);
+  log.corrupt(bytes.length, cached);
+}
+
 async function compare(volume: Volume, model: VolumeModel, generation: number): Promise<void> {
   const device = volume.openMoment(await volume.resolve(`gen=${generation}`));
   const target = new Uint8Array(model.size);
@@ -74,11 +90,11 @@ async function compare(volume: Volume, model: VolumeModel, generation: number): 
 
 function aim(volume: Volume, power: PowerSupply, options: CutAfterRoundOptions): void {
   const { log } = volume.core;
-  let aimed = false;
+  let left = options.round ?? 1;
   const turn = (point: 'horizon' | 'settled'): void => {
-    if (aimed || point !== options.point) return;
-    aimed = true;
-    power.plan({ loss: 'cut', afterOperations: options.operations });
+    if (point !== options.point || --left !== 0) return;
+    const loss = options.takesSuperblocks ? 'kill' : 'cut';
+    power.plan({ loss, afterOperations: options.operations });
   };
   const publish = log.publish.bind(log);
   log.publish = async (patch, point) => {

@@ -24,9 +24,15 @@ export interface ReadersOptions {
 
 /** Two pages of checksums, and a part of the third. */
 const BLOCKS = 600;
+/** Of moments two; slow ones wait most of the time. */
 const READERS = 5;
+const SLOW_READERS = 20;
 const WRITES = 300;
 const RUN_BLOCKS_MAX = 12;
+/** After so many writes a block is home. */
+const SETTLED_WITHIN = 120;
+/** A round takes less. */
+const ROUND_US = 500_000;
 
 class ReadersRun {
   readonly #random: SeededRandom;
@@ -35,6 +41,10 @@ class ReadersRun {
   readonly #sim: SimVolume;
   readonly #model = new VolumeModel(BLOCKS * BLOCK_BYTES);
   readonly #onStep: (() => void) | undefined;
+  readonly #pauseUsMax: number;
+  readonly #readers: number;
+  /** Where each write began. */
+  readonly #written: number[] = [];
   #isOver = false;
 
   constructor({ seed, onStep }: ReadersOptions) {
@@ -42,27 +52,32 @@ class ReadersRun {
     this.#world = new SimWorld(seed);
     this.#power = new PowerSupply(this.#world);
     this.#random = this.#world.random.fork('readers');
+    this.#pauseUsMax = this.#random.pick([1000, ROUND_US, ROUND_US]);
+    const isSlow = this.#pauseUsMax === ROUND_US;
+    this.#readers = isSlow ? SLOW_READERS : READERS;
     this.#sim = new SimVolume(this.#power, {
       size: byteCount(BLOCKS * BLOCK_BYTES),
       slots: this.#random.pick([8, 12]),
       requestBytesMax: kibibytes(64),
       ringBytes: kibibytes(128),
-      // Often too small for what open moments need, so that they end.
-      undoBytes: kibibytes(64 * this.#random.pick([1 + 4, 1 + 64])),
+      // Often too small for what open moments need, so that they end; not where they are opened
+      // again so soon that the next round finds no room either, which writers are told of.
+      undoBytes: kibibytes(64 * (isSlow ? this.#random.pick([1 + 4, 1 + 64]) : 1 + 64)),
     });
   }
 
   async run(): Promise<void> {
     await this.#world.run(async () => {
       await this.#sim.format(this.#power.life);
-      slowReads(this.#sim, this.#world, this.#random.fork('slow'));
+      slowReads(this.#sim, this.#world, this.#random.fork('slow'), this.#pauseUsMax);
       const cacheBytes = byteCount(BLOCK_BYTES);
       const volume = await this.#sim.open(this.#power.life, { cacheBytes });
-      const readers = Array.from({ length: READERS }, (_, i) => this.#reader(volume, i));
-      await this.#write(volume).finally(() => {
+      const readers = Array.from({ length: this.#readers }, (_, i) => this.#reader(volume, i));
+      const writer = this.#write(volume).finally(() => {
         this.#isOver = true;
       });
-      await Promise.all(readers);
+      // Whichever fails first is told: writers go on for long after a reader has.
+      await Promise.all([writer, ...readers]);
       volume.core.check();
       await volume.close();
     });
@@ -73,6 +88,7 @@ class ReadersRun {
     for (let i = 0; i < WRITES; i++) {
       this.#onStep?.();
       const block = random.below(BLOCKS);
+      this.#written.push(block);
       const count = Math.min(BLOCKS - block, 1 + random.below(RUN_BLOCKS_MAX));
       const offset = byteOffset(block * BLOCK_BYTES);
       const length = byteCount(count * BLOCK_BYTES);
@@ -100,7 +116,7 @@ class ReadersRun {
   /** Content that the blocks had between the two ends of the read. */
   async #newest(volume: Volume, random: SeededRandom): Promise<void> {
     this.#onStep?.();
-    const [block, count] = place(random);
+    const [block, count] = this.#placeOfNewest(random);
     const got = new Uint8Array(count * BLOCK_BYTES);
     // What was put by now is the least that is seen; what is asked for by then, the most.
     const from = volume.core.head;
@@ -114,6 +130,13 @@ class ReadersRun {
       }
       assert(isKnown, `block ${block + i} is one of generations ${from} to ${to}`);
     }
+  }
+
+  /** Often where a round is about to write. */
+  #placeOfNewest(random: SeededRandom): [number, number] {
+    const settling = this.#written.at(-random.between(1, SETTLED_WITHIN));
+    if (settling === undefined || random.chance(0.3)) return place(random);
+    return [settling, Math.min(BLOCKS - settling, 1 + random.below(RUN_BLOCKS_MAX))];
   }
 
   async #moment(volume: Volume, random: SeededRandom): Promise<void> {

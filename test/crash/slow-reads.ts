@@ -7,10 +7,18 @@ import type { SimWorld } from '../sim/sim-world.ts';
 const CHANCE = 0.1;
 const PAUSE_US_MAX = 200_000;
 
-/** From the next opening on. */
-export function slowReads(sim: SimVolume, world: SimWorld, random: SeededRandom): void {
+/**
+ * From the next opening on.
+ * @param pauseUsMax - shorter than a round, it comes between the parts of one
+ */
+export function slowReads(
+  sim: SimVolume,
+  world: SimWorld,
+  random: SeededRandom,
+  pauseUsMax = PAUSE_US_MAX,
+): void {
   const pause = async (): Promise<void> => {
-    if (random.chance(CHANCE)) await world.sleep(random.below(PAUSE_US_MAX));
+    if (random.chance(CHANCE)) await world.sleep(random.below(pauseUsMax));
   };
   const slow = (device: LowerDevice): LowerDevice => ({
     name: device.name,

@@ -15,18 +15,20 @@ export interface TornRequestsOptions {
 
 export async function runTornRequests({ seed, onStep }: TornRequestsOptions): Promise<void> {
   const random = new SeededRandom(seed).fork('torn-requests');
+  // Some are of more blocks than a batch has entries, and of as many batches.
+  const scale = random.chance(0.4) ? 2 : 1;
   const bench = await Bench.create(seed, {
-    size: mebibytes(1),
-    slots: random.between(26, 30),
-    requestBytesMax: kibibytes(600),
-    ringBytes: mebibytes(2),
+    size: mebibytes(1.25),
+    slots: scale * random.between(26, 30),
+    requestBytesMax: kibibytes(scale * 600),
+    ringBytes: mebibytes(scale * 2),
   });
-  const count = random.between(110, 145);
+  const count = scale * random.between(110, 145);
   let held: Uint8Array = new Uint8Array(count * 4096);
   for (let life = 1 + random.below(3); life > 0; life--) {
     const content = blocksOf(life, count);
     await bench.untilLost('kill', async (volume, plan) => {
-      plan({ loss: 'kill', afterOperations: random.between(8, 24) });
+      plan({ loss: 'kill', afterOperations: scale * random.between(8, 24) });
       onStep?.();
       await put(volume, 3, content, true);
     });
