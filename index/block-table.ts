@@ -68,7 +68,7 @@ export class BlockTable {
   get(block: Block): number {
     const low = block | 0;
     const high = Math.trunc(block / 2 ** 32);
-    const hashed = hash(low ^ this.#seed, high);
+    const hashed = hash(low, high, this.#seed);
     const slots = this.#shardOf(hashed).slots;
     const mask = slots.length - 1;
     const tag = tagOf(hashed);
@@ -88,7 +88,7 @@ export class BlockTable {
   put(block: Block, version: number): number {
     const low = block | 0;
     const high = Math.trunc(block / 2 ** 32);
-    const hashed = hash(low ^ this.#seed, high);
+    const hashed = hash(low, high, this.#seed);
     const shard = this.#shardOf(hashed);
     const slots = shard.slots;
     const mask = slots.length - 1;
@@ -114,7 +114,7 @@ export class BlockTable {
 
   /** Removes the entry of the block if `version` is still its newest; the row must still stand. */
   remove(block: Block, version: number): void {
-    const hashed = hash((block | 0) ^ this.#seed, Math.trunc(block / 2 ** 32));
+    const hashed = hash(block | 0, Math.trunc(block / 2 ** 32), this.#seed);
     const shard = this.#shardOf(hashed);
     const slots = shard.slots;
     const mask = slots.length - 1;
@@ -170,7 +170,7 @@ export class BlockTable {
 
   #hashOf(version: number): number {
     const block = this.#store.blockOf(version);
-    return hash((block | 0) ^ this.#seed, Math.trunc(block / 2 ** 32));
+    return hash(block | 0, Math.trunc(block / 2 ** 32), this.#seed);
   }
 
   #shiftBack(slots: Int32Array, emptied: number): void {
@@ -265,9 +265,11 @@ function newShard(slots: number, depth: number): Shard {
 }
 
 /** The upper bits select the shard, the lower ones the slot. Constants: Murmur3's finalizer. */
-function hash(low: number, high: number): number {
-  let mixed = low ^ Math.imul(high, 0x9e37_79b1);
+function hash(low: number, high: number, seed: number): number {
+  let mixed = low ^ seed;
   mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85eb_ca6b);
+  // Behind the seed: which blocks beyond 16 TiB fall on others depends on it, too.
+  mixed ^= Math.imul(high, 0x9e37_79b1);
   mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2_ae35);
   return mixed ^ (mixed >>> 16);
 }

@@ -206,7 +206,9 @@ export class UndoLog {
       } catch (error) {
         if (isVarveError(error, 'DISK_FULL')) throw error;
         this.#leave(segment);
-        if (!isVarveError(error)) throw error;
+        // Of a device that is away no place is to blame.
+        if (!isVarveError(error) || !(await this.isThere())) throw error;
+        this.#slots.refused(segment.slot);
         // Who holds old moments can let them go: bad places are no reason to refuse writes for good.
         if (this.#slots.isOnlyBad) throw this.#full();
         if (tried === SLOTS_TRIED_MAX) throw error;
@@ -217,7 +219,6 @@ export class UndoLog {
   /** A write into it failed: nothing more is written there. */
   #leave(segment: FillingSegment): void {
     if (this.#open === segment) this.#open = undefined;
-    this.#slots.refused(segment.slot);
     if (segment.isBlank) {
       this.#segments.delete(segment.sequence);
       this.#slots.add(segment.slot);

@@ -68,7 +68,15 @@ export async function keepImages(
     core.keeping = undefined;
     const there = await undo.restart();
     const { lostSyncs } = undo;
-    core.keeping = { target, lostSyncs, added: new Set(), steps: 0, there, put: new Set() };
+    core.keeping = {
+      target,
+      lostSyncs,
+      added: new Set(),
+      steps: 0,
+      there,
+      put: new Set(),
+      putStep: 0,
+    };
   }
   const round = new Keeper(core, target, means, core.keeping);
   for (const range of core.index.rangesUpTo(target)) {
@@ -175,8 +183,10 @@ class Keeper {
       // With the last ones the step has ended.
       if (from + imagesMax >= kept.length) break;
       for (const { image } of some) for (const fact of factsOf(image)) put.add(fact);
+      this.#progress.putStep = this.#step;
     }
-    put.clear();
+    // Made again, it may come to its puts sooner: what was put of later steps is still to be told.
+    if (this.#step >= this.#progress.putStep) put.clear();
     this.#zeros = [];
     this.#progress.steps = this.#step;
   }

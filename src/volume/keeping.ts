@@ -11,6 +11,8 @@ export interface Keeping {
   steps: number;
   /** What is put already: beside older images, */
   readonly there: ReadonlySet<string>;
-  /** and of the step that was not ended. @see factOf */
+  /** and of the steps that were not ended. @see factOf */
   readonly put: Set<string>;
+  /** The last of these. */
+  putStep: number;
 }

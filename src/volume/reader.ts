@@ -310,7 +310,11 @@ export class Reader {
       const start = (run.first - first) * BLOCK_BYTES;
       const part = buffer.subarray(start, start + run.count * BLOCK_BYTES);
       for (const one of (await this.#readFinal(run.first, part, at)) ?? []) {
-        all.push(refusal === undefined ? one : { ...one, why: `${one.why}; ${refusal.why}` });
+        all.push(
+          refusal === undefined
+            ? one
+            : { ...one, code: refusal.code, why: `${one.why}; ${refusal.why}` },
+        );
       }
     }
     return all.length === 0 ? undefined : all;

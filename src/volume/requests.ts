@@ -117,7 +117,10 @@ export class RequestHistory {
     try {
       // A second look: a device may have answered with what lies elsewhere.
       for (let look = 0; look < 2; look++) {
-        const batch = decodeBatch(await this.#slotAt(position), this.#volumeBytes);
+        const bytes = log.ring.holds(position)
+          ? log.ring.blockAt(position).slice()
+          : await this.#readSlot(position);
+        const batch = decodeBatch(bytes, this.#volumeBytes);
         if (batch?.header.lsn === position && batch.header.segment === sequence) return batch;
       }
     } finally {
@@ -127,11 +130,9 @@ export class RequestHistory {
     throw new VarveError('VOLUME_CORRUPT', `the batch header at LSN ${position} is damaged`);
   }
 
-  async #slotAt(position: Lsn): Promise<Uint8Array> {
-    const { log } = this.#core;
-    if (log.ring.holds(position)) return log.ring.blockAt(position).slice();
+  async #readSlot(position: Lsn): Promise<Uint8Array> {
     const bytes = new Uint8Array(BLOCK_BYTES);
-    await log.readSlot(position, bytes);
+    await this.#core.log.readSlot(position, bytes);
     return bytes;
   }
 }

@@ -1,9 +1,11 @@
 /** A round that keeps images, and gives space back in the middle of it. */
 import { expect, test, vi } from 'vitest';
+import { assert } from '../../src/base/assert.ts';
 import { isVarveError } from '../../src/base/errors.ts';
-import { BLOCK_BYTES, byteCount, kibibytes } from '../../src/base/units.ts';
+import { BLOCK_BYTES, byteCount, byteOffset, kibibytes } from '../../src/base/units.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { Bench, blocksOf, holds, pushRounds, put } from './bench.ts';
+import { needFactsOnce } from './facts-once.ts';
 
 const SEGMENT = kibibytes(64);
 const SIZE = byteCount(3 * 248 * BLOCK_BYTES);
@@ -93,5 +95,40 @@ test.each([
     }
     await moment.close();
     await volume.close();
+  });
+});
+
+// Zeros wait for the next step that has content. Where a part of that one was put, and one of theirs
+// came to be content in the meantime, the round forgot that part, and put it once more.
+test.each([
+  ['stay zeros', false],
+  ['can not be read any more', true],
+])('what was put of a step is put once, where the zeros before it %s', async (_, isRefused) => {
+  const bench = await Bench.create(3, { size: byteCount(1000 * BLOCK_BYTES), slots: 24 });
+  const { world, sim } = bench;
+  await bench.use(async (volume) => {
+    const { core } = volume;
+    for (let i = 0; i < 30; i++) await put(volume, 500 + i, blocksOf(1 + i));
+    await pushRounds(volume, 2, 850, 40);
+    await volume.createSnapshot('first');
+    const second = 2 * SEGMENT;
+    const mend = sim.undo.failWrite({ offset: second, length: sim.undo.size - second });
+    const blank = byteOffset(800 * BLOCK_BYTES);
+    await volume.live().trim(blank, byteCount(BLOCK_BYTES), { fua: false });
+    for (let i = 0; i < 30; i += 10) await put(volume, 500 + i, blocksOf(100 + i, 10));
+    for (let i = 0; (core.keeping?.put.size ?? 0) === 0; i++) {
+      assert(i < 300, 'a round fails in the middle of a step');
+      await put(volume, 850 + (i % 40), blocksOf(500 + i));
+      await world.sleep(1000);
+    }
+    if (isRefused) sim.final.failRead({ offset: blank, length: BLOCK_BYTES });
+    mend();
+    const { rounds: before } = core.counters;
+    while (core.counters.rounds === before) await world.sleep(200_000);
+    const moment = volume.openMoment(await volume.resolve('first'));
+    for (let i = 0; i < 30; i++) expect(await holds(moment, 500 + i, [blocksOf(1 + i)])).toBe(0);
+    await moment.close();
+    await core.home.run(() => core.undo.check());
+    await needFactsOnce(volume);
   });
 });

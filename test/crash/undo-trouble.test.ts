@@ -231,3 +231,37 @@ test('a device that takes no write at all is not told as full', async () => {
     await volume.close();
   });
 });
+
+// All that an outage had refused counted as bad once one write was done, and the next outage as a full
+// device: the open moment ended for it.
+test('two outages are no full device', async () => {
+  const slotBytes = kibibytes(64);
+  const bench = await Bench.create(3, {
+    size: SIZE,
+    slots: 24,
+    undoBytes: byteCount(4 * slotBytes),
+  });
+  const { world, sim } = bench;
+  await bench.use(async (volume) => {
+    const outage = async (first: number): Promise<void> => {
+      const all = { offset: 0, length: sim.undo.size };
+      const mends = [sim.undo.failWrite(all), sim.undo.failRead(all)];
+      await put(volume, first, blocksOf(2, 10));
+      for (let i = 0; i < 250; i++) {
+        const writing = put(volume, 850 + (i % 10), blocksOf(500 + i)).catch(() => undefined);
+        await Promise.race([writing, world.sleep(50_000)]);
+      }
+      await world.sleep(1_500_000);
+      for (const mend of mends) mend();
+      await world.sleep(3_000_000);
+    };
+    await put(volume, 500, blocksOf(1, 12));
+    await put(volume, 512, blocksOf(1, 12));
+    await pushRounds(volume, 2, 850, 10);
+    const moment = volume.openMoment({ generation: volume.core.head });
+    await outage(500);
+    await outage(510);
+    expect(await holds(moment, 500, [blocksOf(1, 10)])).toBe(0);
+    await moment.close();
+  });
+});
