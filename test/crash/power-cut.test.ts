@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { runCutAfterRound } from './cut-after-round.ts';
 import { runPowerCuts } from './power-cut.ts';
 
-const SEEDS = 20;
+const SEEDS = 12;
 const LIVES = 5;
 const POINTS = ['horizon', 'settled'] as const;
 describe('power cuts', () => {

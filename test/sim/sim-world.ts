@@ -29,11 +29,38 @@ export interface SimWorldOptions {
   readonly stepsMax?: number;
 }
 
-/** All microtasks, and what setImmediate was asked before, have run afterwards. */
-function microtasksDone(): Promise<void> {
+/** A round trip through the event loop. */
+function wholeTurn(): Promise<void> {
   return new Promise((resolve) => {
     setImmediate(resolve);
   });
+}
+
+/** Turns that are asked for at once: a round trip through the event loop costs as much as an event. */
+const TURNS_AT_ONCE = 32;
+
+/** Turns of the machine: between any two of them all microtasks run. */
+class Turns {
+  #left = 0;
+  #resume: (() => void) | undefined;
+
+  /** Settles when all microtasks have run, and what setImmediate was asked before. */
+  next(): Promise<void> {
+    if (this.#left === 0) {
+      this.#left = TURNS_AT_ONCE;
+      for (let i = 0; i < TURNS_AT_ONCE; i++) setImmediate(this.#turn);
+    }
+    return new Promise((resolve) => {
+      this.#resume = resolve;
+    });
+  }
+
+  readonly #turn = (): void => {
+    this.#left -= 1;
+    const resume = this.#resume;
+    this.#resume = undefined;
+    resume?.();
+  };
 }
 
 export class SimWorld implements World {
@@ -43,6 +70,7 @@ export class SimWorld implements World {
   readonly random: SeededRandom;
   readonly #schedule: SeededRandom;
   readonly #events = new EventQueue();
+  readonly #turns = new Turns();
   readonly #stepsMax: number;
   readonly #scratch = new Float64Array(6);
   readonly #scratchBytes = new Uint8Array(this.#scratch.buffer);
@@ -177,7 +205,8 @@ export class SimWorld implements World {
     try {
       start();
       for (;;) {
-        await microtasksDone();
+        // With nothing due it may be something real that is waited for.
+        await (idle > 0 ? wholeTurn() : this.#turns.next());
         this.#throwFailure();
         if (isDone()) return;
         idle = this.#step() ? 0 : idle + 1;
