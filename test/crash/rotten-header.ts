@@ -46,7 +46,7 @@ async function lost(
 export async function runRottenHeader(options: RottenOptions): Promise<number> {
   const { bench, random } = await lost('kill', 20, options);
   const batches = batchesOn(bench.sim);
-  const rotten = batches.at(-1 - random.below(Math.min(NEWEST, batches.length)));
+  const rotten = oneOf(batches.slice(-NEWEST), random);
   if (rotten === undefined) return 0;
   bench.sim.log.corruptBit(rotten.at + 100, 1);
   let shown = 0;
@@ -64,12 +64,17 @@ export async function runRottenHeader(options: RottenOptions): Promise<number> {
 export async function runRottenPayload(options: RottenOptions): Promise<number> {
   const { bench, random } = await lost('cut', 60, options);
   const payloads = batchesOn(bench.sim).flatMap(dataOf);
-  const rotten = payloads.at(-1 - random.below(Math.min(4 * NEWEST, payloads.length)));
+  const rotten = oneOf(payloads.slice(-4 * NEWEST), random);
   if (rotten === undefined) return 0;
   bench.sim.log.corruptBit(rotten.at + random.below(BLOCK_BYTES), 1);
   const isOpen = await opens(bench, () => undefined);
   assert(isOpen, 'a rotten payload costs its block, and not the volume');
   return 1;
+}
+
+/** A cut may have left none. */
+function oneOf<T>(list: readonly T[], random: SeededRandom): T | undefined {
+  return list.length === 0 ? undefined : random.pick(list);
 }
 
 /** Opens, looks, and the power is cut. @returns false when it is refused */
