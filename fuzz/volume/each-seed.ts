@@ -1,11 +1,6 @@
 /** A fuzzer that runs one seed after the other, and names the one that failed. */
+import type { OneSeed } from '../../test/crash/one-seed.ts';
 import type { Fuzzer, FuzzOptions } from '../options.ts';
-
-export interface OneSeed {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
 
 export interface EachSeed {
   readonly name: string;

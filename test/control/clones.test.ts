@@ -28,6 +28,18 @@ async function serve(power: PowerSupply, all: SimFiles): Promise<Served> {
   return { pool, operator: new LocalOperator(directory, pool, { isServed: true }) };
 }
 
+/** One life, with a disk that was written to. */
+async function onceServed(use: (served: Served) => Promise<void>): Promise<void> {
+  const power = new PowerSupply(new SimWorld(1));
+  const files = SimFiles.create(power);
+  await power.runLife(async () => {
+    const served = await serve(power, files);
+    await write(served, 1);
+    await use(served);
+    await served.pool.close();
+  });
+}
+
 async function write({ operator }: Served, value: number): Promise<void> {
   await operator.withExport('disk', 'write', async ({ device }) => {
     await device.write(byteOffset(0), new Uint8Array(4096).fill(value), { fua: true });
@@ -63,12 +75,8 @@ test('a clone that was killed and is made again has one snapshot of its origin',
 });
 
 test('clones of one moment share its snapshot, those of another have another', async () => {
-  const power = new PowerSupply(new SimWorld(1));
-  const files = SimFiles.create(power);
-  await power.runLife(async () => {
-    const served = await serve(power, files);
-    const { operator, pool } = served;
-    await write(served, 1);
+  await onceServed(async (served) => {
+    const { operator } = served;
     const bases: (string | undefined)[] = [];
     for (const name of ['one', 'two']) {
       bases.push((await operator.clone(name, { of: 'disk' }, quiet)).base);
@@ -78,17 +86,12 @@ test('clones of one moment share its snapshot, those of another have another', a
     expect(bases).toEqual(['disk@clone-one', 'disk@clone-one', 'disk@clone-three']);
     const needed = { code: 'SNAPSHOT_IN_USE', message: expect.stringContaining('one, two') };
     await expect(operator.deleteSnapshot('disk', 'clone-one')).rejects.toMatchObject(needed);
-    await pool.close();
   });
 });
 
 test('a clone may have as long a name as there are', async () => {
-  const power = new PowerSupply(new SimWorld(1));
-  const files = SimFiles.create(power);
-  await power.runLife(async () => {
-    const served = await serve(power, files);
-    const { operator, pool } = served;
-    await write(served, 1);
+  await onceServed(async (served) => {
+    const { operator } = served;
     // What is put before it made a label that was too long.
     const [one, other] = [`${'n'.repeat(63)}1`, `${'n'.repeat(63)}2`];
     expect((await operator.clone(one, { of: 'disk' }, quiet)).base).toBe(
@@ -98,7 +101,6 @@ test('a clone may have as long a name as there are', async () => {
     expect((await operator.clone(other, { of: 'disk' }, quiet)).base).toBe(
       `disk@clone-${'n'.repeat(56)}-2`,
     );
-    await pool.close();
   });
 });
 

@@ -12,12 +12,7 @@ import type { SeededRandom } from '../sim/random.ts';
 import type { SimDisk } from '../sim/sim-disk.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
-
-export interface AstrayReadsOptions {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 /** Their sums take three pages, so that a read of one can meet another. */
 const BLOCKS = 600;
@@ -39,7 +34,7 @@ class AstrayReadsRun {
   readonly #onStep: (() => void) | undefined;
   #flushed = 0;
 
-  constructor({ seed, onStep }: AstrayReadsOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     const world = new SimWorld(seed);
     this.#onStep = onStep;
     this.#random = world.fork('astray');
@@ -172,6 +167,6 @@ class AstrayReadsRun {
   }
 }
 
-export async function runAstrayReads(options: AstrayReadsOptions): Promise<void> {
+export async function runAstrayReads(options: OneSeed): Promise<void> {
   await new AstrayReadsRun(options).run();
 }

@@ -20,12 +20,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
-
-export interface BadPlacesOptions {
-  readonly seed: number;
-  /** Told of each snapshot that comes and goes. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 const BLOCKS = 120;
 const SEGMENT = kibibytes(64);
@@ -48,7 +43,7 @@ class BadPlaces {
   #isUnreadable = false;
   #mend = (): void => undefined;
 
-  constructor({ seed, onStep }: BadPlacesOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     this.#onStep = onStep;
     this.#world = new SimWorld(seed);
     this.#power = new PowerSupply(this.#world);
@@ -155,6 +150,6 @@ class BadPlaces {
   }
 }
 
-export async function runBadPlaces(options: BadPlacesOptions): Promise<void> {
+export async function runBadPlaces(options: OneSeed): Promise<void> {
   await new BadPlaces(options).run();
 }

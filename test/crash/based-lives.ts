@@ -3,16 +3,12 @@
  * whatever is trimmed, settled, kept, cut or rolled back.
  */
 import { runPast } from '../volume/past-run.ts';
+import type { OneSeed } from './one-seed.ts';
 import { runPinnedLives } from './pinned-lives.ts';
 import { runRollbackLives } from './rollback-lives.ts';
 
-export interface BasedLivesOptions {
-  readonly seed: number;
-  readonly onStep?: () => void;
-}
-
 /** One of three kinds of life, by the seed. */
-export async function runBasedLives(options: BasedLivesOptions): Promise<void> {
+export async function runBasedLives(options: OneSeed): Promise<void> {
   const all = { ...options, isBased: true };
   const kind = options.seed % 3;
   if (kind === 0) await runPinnedLives({ ...all, lives: 4, steps: 120 });

@@ -15,6 +15,7 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimFiles } from '../sim/sim-files.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { loadVolumes } from '../support/volume-code.ts';
+import type { OneSeed } from './one-seed.ts';
 
 const BLOCKS = 300;
 const SIZE = byteCount(BLOCKS * BLOCK_BYTES);
@@ -23,10 +24,8 @@ const STEPS = 40;
 const ROOT = 'root';
 const quiet = (): void => undefined;
 
-export interface CloneLivesOptions {
-  readonly seed: number;
+export interface CloneLivesOptions extends OneSeed {
   readonly lives?: number;
-  readonly onStep?: () => void;
 }
 
 export interface CloneCounts {

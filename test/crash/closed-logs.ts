@@ -11,12 +11,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
-
-export interface ClosedLogsOptions {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 const BLOCKS = 32;
 const LIVES = 5;
@@ -28,7 +23,7 @@ class ClosedLogs {
   readonly #model = new VolumeModel(BLOCKS * BLOCK_BYTES);
   readonly #onStep: (() => void) | undefined;
 
-  constructor({ seed, onStep }: ClosedLogsOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     this.#onStep = onStep;
     this.#power = new PowerSupply(new SimWorld(seed));
     this.#random = this.#power.world.random.fork('closed-logs');
@@ -91,6 +86,6 @@ class ClosedLogs {
   }
 }
 
-export async function runClosedLogs(options: ClosedLogsOptions): Promise<void> {
+export async function runClosedLogs(options: OneSeed): Promise<void> {
   await new ClosedLogs(options).run();
 }

@@ -12,9 +12,9 @@ import { VolumeModel } from '../model/volume-model.ts';
 import { PowerSupply } from '../sim/power-supply.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface CutAfterRoundOptions {
-  readonly seed: number;
+export interface CutAfterRoundOptions extends OneSeed {
   /** The superblock after which the cut comes. */
   readonly point: 'horizon' | 'settled';
   /** Of which round; the first. Later ones find less room, and slots are used again sooner. */
@@ -24,8 +24,6 @@ export interface CutAfterRoundOptions {
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
   /** The cut takes what is not synced of superblocks and checkpoints, and nothing else. */
   readonly takesSuperblocks?: boolean;
-  /** Told of each write. */
-  readonly onStep?: () => void;
 }
 
 export async function runCutAfterRound(options: CutAfterRoundOptions): Promise<void> {

@@ -28,12 +28,7 @@ import type { SeededRandom } from '../sim/random.ts';
 import type { SimDisk } from '../sim/sim-disk.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
-
-export interface DamageOptions {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 /** Two pages of checksums, and a part of the third. */
 const BLOCKS = 600;
@@ -57,7 +52,7 @@ class DamageRun {
   /** The last life ended without a close. */
   #isCut = false;
 
-  constructor({ seed, onStep }: DamageOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     this.#world = new SimWorld(seed);
     this.#power = new PowerSupply(this.#world);
     this.#random = this.#world.random.fork('damage');
@@ -317,6 +312,6 @@ function blockOf(content: Uint8Array, block: number): Uint8Array {
   return content.slice(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
 }
 
-export async function runDamage(options: DamageOptions): Promise<void> {
+export async function runDamage(options: OneSeed): Promise<void> {
   await new DamageRun(options).run();
 }

@@ -14,6 +14,7 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { get, put } from './bench.ts';
+import type { OneSeed } from './one-seed.ts';
 
 /** A whole page of sums, and a part of one. */
 const BLOCKS = 400;
@@ -21,11 +22,6 @@ const SIZE = byteCount(BLOCKS * BLOCK_BYTES);
 const LIVES = 5;
 const ATTEMPTS = 3;
 const WRITE_BLOCKS_MAX = 4;
-
-export interface FlattenLivesOptions {
-  readonly seed: number;
-  readonly onStep?: () => void;
-}
 
 export interface FlattenLivesReport {
   /** Attempts that ended with a failed sync. */
@@ -50,7 +46,7 @@ function sparseBase(random: SeededRandom): MemoryBase {
 }
 
 class FlattenLives {
-  readonly #options: FlattenLivesOptions;
+  readonly #options: OneSeed;
   readonly #random: SeededRandom;
   readonly #power: PowerSupply;
   readonly #sim: SimVolume;
@@ -61,7 +57,7 @@ class FlattenLives {
   failed = 0;
   losses = 0;
 
-  constructor(options: FlattenLivesOptions) {
+  constructor(options: OneSeed) {
     const world = new SimWorld(options.seed);
     this.#options = options;
     this.#random = world.random.fork('flatten');
@@ -180,7 +176,7 @@ class FlattenLives {
   }
 }
 
-export async function runFlattenLives(options: FlattenLivesOptions): Promise<FlattenLivesReport> {
+export async function runFlattenLives(options: OneSeed): Promise<FlattenLivesReport> {
   const lives = new FlattenLives(options);
   await lives.run();
   const { failed, losses, flattened } = lives;

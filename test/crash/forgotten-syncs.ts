@@ -15,12 +15,10 @@ import type { SeededRandom } from '../sim/random.ts';
 import type { SimDisk } from '../sim/sim-disk.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface ForgottenSyncsOptions {
-  readonly seed: number;
+export interface ForgottenSyncsOptions extends OneSeed {
   readonly lives: number;
-  /** Told of each write and flush. */
-  readonly onStep?: () => void;
 }
 
 const BLOCKS = 64;

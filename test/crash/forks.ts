@@ -16,12 +16,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
-
-export interface ForksOptions {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 const BLOCKS = 16;
 const MOMENTS = 4;
@@ -34,7 +29,7 @@ class Branch {
   readonly power: PowerSupply;
   readonly #onStep: (() => void) | undefined;
 
-  constructor({ seed, onStep }: ForksOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     this.#onStep = onStep;
     this.world = new SimWorld(seed);
     this.power = new PowerSupply(this.world);
@@ -106,7 +101,7 @@ class ForkRun {
   /** Who may still be the one that is read. */
   #candidates: readonly VolumeModel[];
 
-  constructor(options: ForksOptions) {
+  constructor(options: OneSeed) {
     this.#one = new Branch(options);
     this.#other = new Branch(options);
     this.#random = this.#one.world.fork('forks');
@@ -183,6 +178,6 @@ class ForkRun {
   }
 }
 
-export async function runForks(options: ForksOptions): Promise<void> {
+export async function runForks(options: OneSeed): Promise<void> {
   await new ForkRun(options).run();
 }

@@ -13,12 +13,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
-
-export interface FreedImagesOptions {
-  readonly seed: number;
-  /** Told of each write and each read. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 const BLOCKS = 48;
 const READERS = 4;
@@ -41,7 +36,7 @@ class FreedImages {
   #made = 0;
   #isOver = false;
 
-  constructor({ seed, onStep }: FreedImagesOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     this.#onStep = onStep;
     this.#world = new SimWorld(seed);
     this.#power = new PowerSupply(this.#world);
@@ -181,6 +176,6 @@ async function isTaken(write: () => PromiseLike<void> | undefined): Promise<bool
   }
 }
 
-export async function runFreedImages(options: FreedImagesOptions): Promise<void> {
+export async function runFreedImages(options: OneSeed): Promise<void> {
   await new FreedImages(options).run();
 }

@@ -15,12 +15,10 @@ import { PowerSupply, type Life } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface HoursAgainOptions {
-  readonly seed: number;
+export interface HoursAgainOptions extends OneSeed {
   readonly lives: number;
-  /** Told of each write and each deletion. */
-  readonly onStep?: () => void;
 }
 
 const BLOCKS = 64;

@@ -13,12 +13,10 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { withWriteHook } from './bench.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface PendingRecordsOptions {
-  readonly seed: number;
+export interface PendingRecordsOptions extends OneSeed {
   readonly lives: number;
-  /** Told of each request, and of each snapshot made or deleted. */
-  readonly onStep?: () => void;
 }
 
 const BLOCKS = 16;

@@ -27,14 +27,14 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import type { OneSeed } from './one-seed.ts';
 
 const SNAPSHOTS_MAX = 6;
 const WRITE_BLOCKS_MAX = 5;
 /** Two whole pages of sums, and a part of one. */
 const BASED_BYTES: ByteCount = byteCount(600 * BLOCK_BYTES);
 
-export interface PinnedLivesOptions {
-  readonly seed: number;
+export interface PinnedLivesOptions extends OneSeed {
   readonly lives: number;
   readonly steps: number;
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
@@ -42,7 +42,6 @@ export interface PinnedLivesOptions {
   readonly isBased?: boolean;
   /** Syncs of marks that end joins fail, and the page cache hides it from the next process. */
   readonly forgets?: boolean;
-  readonly onStep?: () => void;
 }
 
 export interface PinnedLivesReport {

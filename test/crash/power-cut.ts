@@ -25,11 +25,11 @@ import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { DiskTrouble } from './disk-trouble.ts';
 import { followStream } from './follow-stream.ts';
+import type { OneSeed } from './one-seed.ts';
 import { blankReport, type PowerCutReport } from './power-cut-report.ts';
 import { shapeOf, type Shape } from './shapes.ts';
 
-export interface PowerCutOptions {
-  readonly seed: number;
+export interface PowerCutOptions extends OneSeed {
   readonly lives: number;
   readonly skipSyncs?: ReadonlySet<SyncPoint>;
   /** Moments looked at after each loss. */
@@ -38,8 +38,6 @@ export interface PowerCutOptions {
   readonly plain?: boolean;
   /** Syncs and writes fail as well. */
   readonly trouble?: boolean;
-  /** Told of each request, flush and look at a moment. */
-  readonly onStep?: () => void;
 }
 
 /** Bytes of the volume that one client alone writes; lanes meet inside blocks, on purpose. */

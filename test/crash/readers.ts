@@ -14,13 +14,8 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import type { OneSeed } from './one-seed.ts';
 import { slowReads } from './slow-reads.ts';
-
-export interface ReadersOptions {
-  readonly seed: number;
-  /** Told of each write and each read. */
-  readonly onStep?: () => void;
-}
 
 /** Two pages of checksums, and a part of the third. */
 const BLOCKS = 600;
@@ -47,7 +42,7 @@ class ReadersRun {
   readonly #written: number[] = [];
   #isOver = false;
 
-  constructor({ seed, onStep }: ReadersOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     this.#onStep = onStep;
     this.#world = new SimWorld(seed);
     this.#power = new PowerSupply(this.#world);
@@ -181,6 +176,6 @@ function place(random: SeededRandom): [number, number] {
   return [block, Math.min(BLOCKS - block, count)];
 }
 
-export async function runReaders(options: ReadersOptions): Promise<void> {
+export async function runReaders(options: OneSeed): Promise<void> {
   await new ReadersRun(options).run();
 }

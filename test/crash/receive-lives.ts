@@ -16,12 +16,10 @@ import { PowerSupply, type Life } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface ReceiveLivesOptions {
-  readonly seed: number;
+export interface ReceiveLivesOptions extends OneSeed {
   readonly lives: number;
-  /** Told of each step. */
-  readonly onStep?: () => void;
 }
 
 export interface ReceiveCounts {

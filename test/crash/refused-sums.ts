@@ -14,12 +14,7 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { useVolume } from './bench.ts';
-
-export interface RefusedSumsOptions {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 const PAGE_BLOCKS = 248;
 const PAGES = 4;
@@ -35,7 +30,7 @@ class RefusedSums {
   readonly #model = new VolumeModel(BLOCKS * BLOCK_BYTES);
   readonly #onStep: (() => void) | undefined;
 
-  constructor({ seed, onStep }: RefusedSumsOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     const world = new SimWorld(seed);
     this.#onStep = onStep;
     this.#random = world.fork('refused-sums');
@@ -131,6 +126,6 @@ class RefusedSums {
   }
 }
 
-export async function runRefusedSums(options: RefusedSumsOptions): Promise<void> {
+export async function runRefusedSums(options: OneSeed): Promise<void> {
   await new RefusedSums(options).run();
 }

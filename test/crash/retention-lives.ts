@@ -27,6 +27,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import type { OneSeed } from './one-seed.ts';
 
 const NAMED_MAX = 4;
 const WRITE_BLOCKS_MAX = 5;
@@ -34,8 +35,7 @@ const SECOND_US = 1_000_000;
 const HOUR_US = 3600 * SECOND_US;
 const NO = { fua: false };
 
-export interface RetentionLivesOptions {
-  readonly seed: number;
+export interface RetentionLivesOptions extends OneSeed {
   readonly lives: number;
   readonly steps: number;
   /**
@@ -43,7 +43,6 @@ export interface RetentionLivesOptions {
    * moments before which the next rounds end, and snapshots that come while a round finds no room.
    */
   readonly isAimed?: boolean;
-  readonly onStep?: () => void;
 }
 
 export interface RetentionCounts {

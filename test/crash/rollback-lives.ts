@@ -20,14 +20,12 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { allocationOf } from './allocation-of.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface RollbackLivesOptions {
-  readonly seed: number;
+export interface RollbackLivesOptions extends OneSeed {
   readonly lives?: number;
   /** The volume is based on another disk. */
   readonly isBased?: boolean;
-  /** Told of each request. */
-  readonly onStep?: () => void;
 }
 
 export interface RollbackCounts {

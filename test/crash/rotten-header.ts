@@ -10,19 +10,15 @@ import type { Volume } from '../../src/volume/volume.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { Bench, blocksOf, put } from './bench.ts';
 import { batchesOn, dataOf } from './log-batches.ts';
+import type { OneSeed } from './one-seed.ts';
 
 const NEWEST = 4;
-
-interface RottenOptions {
-  readonly seed: number;
-  readonly onStep?: () => void;
-}
 
 /** A volume that was written to until it was lost. */
 async function lost(
   loss: 'cut' | 'kill',
   operations: number,
-  { seed, onStep }: RottenOptions,
+  { seed, onStep }: OneSeed,
 ): Promise<{ readonly bench: Bench; readonly random: SeededRandom }> {
   const bench = await Bench.create(seed, { segmentBytes: kibibytes(32), slots: 16 });
   const random = bench.world.random.fork('rot');
@@ -43,7 +39,7 @@ async function lost(
 }
 
 /** @returns how many of the two openings were not refused */
-export async function runRottenHeader(options: RottenOptions): Promise<number> {
+export async function runRottenHeader(options: OneSeed): Promise<number> {
   const { bench, random } = await lost('kill', 20, options);
   const batches = batchesOn(bench.sim);
   const rotten = oneOf(batches.slice(-NEWEST), random);
@@ -61,7 +57,7 @@ export async function runRottenHeader(options: RottenOptions): Promise<number> {
 }
 
 /** @returns 1 when something rotted */
-export async function runRottenPayload(options: RottenOptions): Promise<number> {
+export async function runRottenPayload(options: OneSeed): Promise<number> {
   const { bench, random } = await lost('cut', 60, options);
   const payloads = batchesOn(bench.sim).flatMap(dataOf);
   const rotten = oneOf(payloads.slice(-4 * NEWEST), random);

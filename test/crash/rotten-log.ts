@@ -25,6 +25,7 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { batchesOn, dataOf, logBlock, type PlacedPayload } from './log-batches.ts';
+import type { OneSeed } from './one-seed.ts';
 
 const BLOCKS = 40;
 const LIVES = 4;
@@ -35,11 +36,6 @@ const HASTY_WRITES = 250;
 const WRITE_BLOCKS_MAX = 3;
 /** Every seventh seed's fall silent now and then: something durable states by then what is durable. */
 const SILENCE_US = 3_000_000;
-
-export interface RottenLogOptions {
-  readonly seed: number;
-  readonly onStep?: () => void;
-}
 
 class RottenLog {
   readonly #world: SimWorld;
@@ -63,7 +59,7 @@ class RottenLog {
   #flushed = 0;
   rots = 0;
 
-  constructor({ seed, onStep }: RottenLogOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     this.#world = new SimWorld(seed);
     this.#random = this.#world.fork('rotten-log');
     this.#power = new PowerSupply(this.#world);
@@ -232,7 +228,7 @@ class RottenLog {
 }
 
 /** @returns how many payloads rotted */
-export async function runRottenLog(options: RottenLogOptions): Promise<number> {
+export async function runRottenLog(options: OneSeed): Promise<number> {
   const life = new RottenLog(options);
   await life.run();
   return life.rots;

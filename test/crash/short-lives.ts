@@ -17,12 +17,10 @@ import { PowerSupply, type Loss } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface ShortLivesOptions {
-  readonly seed: number;
+export interface ShortLivesOptions extends OneSeed {
   readonly lives: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
 }
 
 const BLOCKS = 16;

@@ -15,12 +15,7 @@ import { PowerSupply } from '../sim/power-supply.ts';
 import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
-
-export interface SparseRemainsOptions {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 const BLOCKS = 24;
 const SEGMENT = kibibytes(32);
@@ -36,7 +31,7 @@ class SparseRemains {
   /** The log, and how often it was synced, when nothing was in doubt. */
   #before: { readonly platter: Platter; readonly syncs: number } | undefined;
 
-  constructor({ seed, onStep }: SparseRemainsOptions) {
+  constructor({ seed, onStep }: OneSeed) {
     this.#onStep = onStep;
     this.#power = new PowerSupply(new SimWorld(seed));
     this.#random = this.#power.world.random.fork('sparse-remains');
@@ -127,6 +122,6 @@ class SparseRemains {
   }
 }
 
-export async function runSparseRemains(options: SparseRemainsOptions): Promise<void> {
+export async function runSparseRemains(options: OneSeed): Promise<void> {
   await new SparseRemains(options).run();
 }

@@ -17,17 +17,15 @@ import type { SeededRandom } from '../sim/random.ts';
 import { SimVolume } from '../sim/sim-volume.ts';
 import { SimWorld } from '../sim/sim-world.ts';
 import { useVolume } from './bench.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface StaleSumsOptions {
-  readonly seed: number;
+export interface StaleSumsOptions extends OneSeed {
   /** All writes of the page were lost, also that of a round before a snapshot. */
   readonly isBlank?: boolean;
   /** Over a base, which is flattened; a sector of zeros in place of a lost page, now and then. */
   readonly isFlattened?: boolean;
   /** What is written later is undone by a rollback. */
   readonly isRolledBack?: boolean;
-  /** Told of each request. */
-  readonly onStep?: () => void;
 }
 
 export interface StaleSumsReport {

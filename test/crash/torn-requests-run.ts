@@ -6,14 +6,9 @@ import { assert } from '../../src/base/assert.ts';
 import { kibibytes, mebibytes } from '../../src/base/units.ts';
 import { SeededRandom } from '../sim/random.ts';
 import { Bench, blocksOf, holds, put } from './bench.ts';
+import type { OneSeed } from './one-seed.ts';
 
-export interface TornRequestsOptions {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
-
-export async function runTornRequests({ seed, onStep }: TornRequestsOptions): Promise<void> {
+export async function runTornRequests({ seed, onStep }: OneSeed): Promise<void> {
   const random = new SeededRandom(seed).fork('torn-requests');
   // Some are of more blocks than a batch has entries, and of as many batches.
   const scale = random.chance(0.4) ? 2 : 1;

@@ -6,18 +6,13 @@ import { assert } from '../../src/base/assert.ts';
 import { VarveError } from '../../src/base/errors.ts';
 import { kibibytes } from '../../src/base/units.ts';
 import { Bench, blocksOf, holds, put } from './bench.ts';
-
-export interface WrittenModeOptions {
-  readonly seed: number;
-  /** Told of each request. */
-  readonly onStep?: () => void;
-}
+import type { OneSeed } from './one-seed.ts';
 
 const WRITES = 110;
 const OPERATIONS_MAX = 20;
 
 /** @returns how many writes were answered before the kill */
-export async function runWrittenMode({ seed, onStep }: WrittenModeOptions): Promise<number> {
+export async function runWrittenMode({ seed, onStep }: OneSeed): Promise<number> {
   const slots = 8 + (seed % 5);
   const bench = await Bench.create(seed, {
     size: kibibytes(1024),
