@@ -33,6 +33,7 @@ import { fuzzer as volumeForgottenSyncs } from './volume/forgotten-syncs.fuzz.ts
 import { fuzzer as volumeForks } from './volume/forks.fuzz.ts';
 import { fuzzer as volumeFreedImages } from './volume/freed-images.fuzz.ts';
 import { fuzzer as volumeHoursAgain } from './volume/hours-again.fuzz.ts';
+import { fuzzer as volumeOvertakenReads } from './volume/overtaken-reads.fuzz.ts';
 import { fuzzer as volumePast } from './volume/past.fuzz.ts';
 import { fuzzer as volumePendingRecords } from './volume/pending-records.fuzz.ts';
 import { fuzzer as volumePinnedLives } from './volume/pinned-lives.fuzz.ts';
@@ -87,6 +88,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   volumeForks,
   volumeFreedImages,
   volumeHoursAgain,
+  volumeOvertakenReads,
   volumePast,
   volumePendingRecords,
   volumePinnedLives,

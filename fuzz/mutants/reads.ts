@@ -33,6 +33,15 @@ export const READ_MUTANTS: readonly Mutant[] = [
     fuzzers: ['volume-readers', 'volume-lives'],
   },
   {
+    name: 'overtaken-read-told-as-damage',
+    law: 5,
+    story: 'what a round is writing over while a snapshot is read counts as a damaged block',
+    file: 'src/volume/reader.ts',
+    find: '          if (isOvertaken()) return bad;\n',
+    replace: '',
+    fuzzers: ['volume-overtaken-reads'],
+  },
+  {
     name: 'corrupt-log-block-reads-as-zeros',
     law: 5,
     story: 'a block that fails its checksum is answered with zeros instead of EIO',

@@ -10,12 +10,10 @@
  *     resolved again when it does not verify.
  */
 import { crc32c } from '../base/crc32c.ts';
-import { isVarveError, type VarveError } from '../base/errors.ts';
+import { isVarveError } from '../base/errors.ts';
 import {
   block as blockOf,
   BLOCK_BYTES,
-  byteCount,
-  byteOffset,
   generation as generationOf,
   lsn as lsnOf,
   type Block,
@@ -26,9 +24,7 @@ import {
   type SegmentSequence,
 } from '../base/units.ts';
 import {
-  clippedRanges,
   isUnreadable,
-  mergedRanges,
   UnreadableError,
   type UnreadableCode,
   type UnreadableRange,
@@ -39,6 +35,7 @@ import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA } from '../format/layouts.ts';
 import type { Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_ZERO } from '../../index/found.ts';
+import { allBlocks, newerThan, unreadable, type BadBlock } from './bad-blocks.ts';
 import type { Core } from './core.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
 import { readImages } from './read-images.ts';
@@ -61,15 +58,6 @@ interface Run {
   readonly segment: SegmentSequence | undefined;
   readonly checksums: Checksum[];
   readonly generations: Generation[];
-}
-
-/** A block whose copy is damaged. */
-interface BadBlock {
-  readonly block: Block;
-  readonly why: string;
-  readonly code: UnreadableCode;
-  /** What it should be, where that is known. */
-  readonly version: Version | undefined;
 }
 
 export class Reader {
@@ -285,16 +273,19 @@ export class Reader {
     at: Generation,
   ): Promise<readonly BadBlock[] | undefined> {
     for (let attempt = 0; ; attempt++) {
-      const { horizon } = this.#core.log.superblock;
       if (at >= this.#core.horizon.generation) {
-        const bad = await this.#readFinal(first, buffer, at);
-        const isOvertaken = bad !== undefined && at < this.#core.horizon.generation;
-        if (!isOvertaken) return bad;
+        // A round that gets no further takes its horizon back, and what was given up for it counts.
+        let wasOvertaken = false;
+        const isOvertaken = (): boolean => (wasOvertaken ||= at < this.#core.horizon.generation);
+        const bad = await this.#readFinal(first, buffer, at, isOvertaken);
+        if (bad === undefined || !isOvertaken()) return bad;
       } else {
-        const bad = await this.#readPinned(first, buffer, at);
         // A slow read may be overtaken by one round after the other.
-        const isSteady = horizon.generation === this.#core.log.superblock.horizon.generation;
-        if (bad === undefined || (isSteady && attempt >= IMAGE_LOOKS_MAX)) return bad;
+        const { horizon } = this.#core.log.superblock;
+        const isOvertaken = (): boolean =>
+          horizon.generation !== this.#core.log.superblock.horizon.generation;
+        const bad = await this.#readPinned(first, buffer, at, isOvertaken);
+        if (bad === undefined || (!isOvertaken() && attempt >= IMAGE_LOOKS_MAX)) return bad;
       }
     }
   }
@@ -303,13 +294,14 @@ export class Reader {
     first: Block,
     buffer: Uint8Array,
     at: Generation,
+    isOvertaken: () => boolean,
   ): Promise<readonly BadBlock[] | undefined> {
     const { rest, bad, refusal } = await readImages(this.#core, first, buffer, at);
     const all: BadBlock[] = bad.map((one) => ({ ...one, version: undefined }));
     for (const run of rest) {
       const start = (run.first - first) * BLOCK_BYTES;
       const part = buffer.subarray(start, start + run.count * BLOCK_BYTES);
-      for (const one of (await this.#readFinal(run.first, part, at)) ?? []) {
+      for (const one of (await this.#readFinal(run.first, part, at, isOvertaken)) ?? []) {
         all.push(
           refusal === undefined
             ? one
@@ -320,10 +312,15 @@ export class Reader {
     return all.length === 0 ? undefined : all;
   }
 
+  /**
+   * @param isOvertaken - a round may be writing over what was there at the moment: what can't be read
+   *   is no damage, and has an image by now
+   */
   async #readFinal(
     first: Block,
     buffer: Uint8Array,
     at: Generation,
+    isOvertaken: () => boolean,
   ): Promise<readonly BadBlock[] | undefined> {
     const core = this.#core;
     const count = buffer.length / BLOCK_BYTES;
@@ -342,8 +339,10 @@ export class Reader {
         if (!isUnreadable(error)) throw error;
         const moved = epoch !== core.roundEpoch || this.#anyInIndex(first, count, at);
         if (!moved || attempt >= RETRIES_MAX) {
-          const ranges = error instanceof UnreadableError ? error.ranges : all(first, count, error);
+          const ranges =
+            error instanceof UnreadableError ? error.ranges : allBlocks(first, count, error);
           const bad = await this.#badAtHome(ranges, error, at);
+          if (isOvertaken()) return bad;
           const newer = await this.#newerBeside(bad, first, count, at);
           const left = (await this.#elsewhere('home', bad, first, buffer)) ?? [];
           return left.length + newer.length === 0 ? undefined : [...left, ...newer];
@@ -460,32 +459,4 @@ export class Reader {
     }
     return false;
   }
-}
-
-function all(first: Block, count: number, { detail }: VarveError): readonly UnreadableRange[] {
-  const [offset, length] = [byteOffset(first * BLOCK_BYTES), byteCount(count * BLOCK_BYTES)];
-  return [{ offset, length, why: detail }];
-}
-
-/** Blocks as ranges of bytes, cut to what was asked for: [from, to). */
-function unreadable(bad: readonly BadBlock[], from: number, to: number): UnreadableError {
-  const ranges = bad.map(({ block, why }) => ({
-    offset: byteOffset(block * BLOCK_BYTES),
-    length: byteCount(BLOCK_BYTES),
-    why,
-  }));
-  const code = bad.every((one) => one.code === 'DEVICE_IO') ? 'DEVICE_IO' : 'BLOCK_CORRUPT';
-  return new UnreadableError(code, clippedRanges(mergedRanges(ranges), from, to));
-}
-
-/** Blocks of final storage that went past the moment: the moment's own content is gone. */
-function newerThan(sums: readonly Sum[], first: Block, at: Generation): readonly BadBlock[] {
-  const bad: BadBlock[] = [];
-  sums.forEach(({ generation }, i) => {
-    if (generation <= at) return;
-    const block = blockOf(first + i);
-    const why = `block ${block}: final storage has generation ${generation}, later than ${at}`;
-    bad.push({ block, why, code: 'BLOCK_CORRUPT', version: undefined });
-  });
-  return bad;
 }

@@ -74,6 +74,8 @@ class ReadersRun {
       // Whichever fails first is told: writers go on for long after a reader has.
       await Promise.all([writer, ...readers]);
       volume.core.check();
+      const { readErrors } = volume.core.counters;
+      assert(readErrors === 0, 'what a round is writing is not told to be damaged');
       await volume.close();
     });
   }
