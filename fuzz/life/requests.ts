@@ -29,9 +29,18 @@ interface Change {
 const BYTES_ALIKE_MAX = 4;
 
 function isAlike(left: Request, right: Request): boolean {
-  const blank = (request: Request): boolean => request.bytes === undefined;
-  if (blank(left) && blank(right)) return true;
-  return left.length <= BYTES_ALIKE_MAX && right.length <= BYTES_ALIKE_MAX;
+  if (isBlank(left) && isBlank(right)) return true;
+  return isShort(left) && isShort(right);
+}
+
+function isShort({ length }: Request): boolean {
+  return length <= BYTES_ALIKE_MAX;
+}
+
+/** A short write of zeros, too: where zeros are it does what one of the whole block does. */
+function isBlank(request: Request): boolean {
+  const { bytes } = request;
+  return bytes === undefined || (isShort(request) && bytes.every((byte) => byte === 0));
 }
 
 const ZEROS = new Uint8Array(BLOCK_BYTES);

@@ -44,7 +44,8 @@ export class Scar {
 
   /**
    * Mends the sectors that are still as the fault left them.
-   * @returns false when that can't be told: zeros were left, and zeros may have been written since
+   * @returns false when that can't be told: the same was written since, such as zeros, or the rest of
+   *   a block of which a client changed a part; and a cut may have taken that back
    */
   heal(disk: SimDisk): boolean {
     let isSure = true;
@@ -54,8 +55,7 @@ export class Scar {
       const end = Math.min(now.length, at + SECTOR_BYTES);
       const left = this.#left.subarray(at, end);
       if (Buffer.compare(now.subarray(at, end), left) !== 0) continue;
-      const isBlank = left.every((byte) => byte === 0);
-      if (isBlank && this.#overwritten.has(at)) isSure = false;
+      if (this.#overwritten.has(at)) isSure = false;
       else disk.corrupt(this.#offset + at, this.#right.subarray(at, end));
     }
     return isSure;
