@@ -33,7 +33,8 @@ import { bindChecksum, volumeSeed } from '../format/block-checksum.ts';
 import { SUM_DATA, SUM_LOST, SUM_NEVER, SUMS_SECTOR_BYTES } from '../format/layouts.ts';
 import type { Sum } from '../format/sums.ts';
 import { BaseBlocks, runsOf, type BadBase, type BaseDisk } from './base-disk.ts';
-import { pageOf, Sidecar } from './sidecar.ts';
+import { Sidecar } from './sidecar.ts';
+import { pageOf } from './sums-page.ts';
 
 const ZEROS = new Uint8Array(BLOCK_BYTES);
 const SECTOR_BYTES = SUMS_SECTOR_BYTES;

@@ -31,7 +31,7 @@ import type { Sum } from '../format/sums.ts';
 import { runsOf } from './base-disk.ts';
 import type { Core } from './core.ts';
 import type { Progress } from './report.ts';
-import { pageOf, SINCE_COPY } from './sidecar.ts';
+import { pageOf, SINCE_COPY } from './sums-page.ts';
 
 /** Copied between two syncs; rounds wait for so long. */
 const CHUNK_BLOCKS = 2048;

@@ -34,7 +34,7 @@ import type { Core } from './core.ts';
 import { ImageContent, type Source } from './image-content.ts';
 import type { Keeping } from './keeping.ts';
 import type { Means } from './settle.ts';
-import { pageOf } from './sidecar.ts';
+import { pageOf } from './sums-page.ts';
 
 /** Of an image that nobody can read: the mark of a lost block has another checksum. */
 const LOST_SUM = checksumOf(0);

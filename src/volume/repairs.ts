@@ -8,7 +8,7 @@ import { isVarveError } from '../base/errors.ts';
 import type { Block } from '../base/units.ts';
 import type { Sum } from '../format/sums.ts';
 import type { FinalStorage } from './final-storage.ts';
-import { pageOf } from './sidecar.ts';
+import { pageOf } from './sums-page.ts';
 
 /** With more in doubt nothing else is repaired: the device as a whole is to blame. */
 const DOUBTFUL_MAX = 65_536;

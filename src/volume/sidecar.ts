@@ -17,7 +17,6 @@ import {
   block as blockOf,
   byteCount,
   byteOffset,
-  checksum,
   generation,
   type Block,
   type ByteCount,
@@ -25,38 +24,26 @@ import {
 } from '../base/units.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
 import { readNarrowed } from '../device/read-narrowed.ts';
-import {
-  SUMS_ENTRIES,
-  SUMS_SECTOR_BYTES,
-  SUM_DATA,
-  SUM_LOST,
-  SUM_ZERO,
-} from '../format/layouts.ts';
+import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUM_DATA, SUM_ZERO } from '../format/layouts.ts';
 import { viewOf } from '../format/record.ts';
-import {
-  isSector,
-  kindAt,
-  readSum,
-  sealSector,
-  sectorOf,
-  sinceOf,
-  writeSum,
-  type Sum,
-} from '../format/sums.ts';
+import { kindAt, sectorOf, writeSum, type Sum } from '../format/sums.ts';
 import type { LastLook } from './last-look.ts';
-
-const PAGE_SECTORS = BLOCK_BYTES / SUMS_SECTOR_BYTES;
-const ALL_SECTORS = 2 ** PAGE_SECTORS - 1;
-const SECTORS_OF_A_PAGE = Array.from({ length: PAGE_SECTORS }, (_, i) => i);
-
-/** 4 KiB of the sidecar, checked when it was read. */
-interface Page {
-  readonly bytes: Uint8Array;
-  /** Bit i: sector i of the page failed its check. */
-  readonly damaged: number;
-  /** Where the round ended that wrote the page first; undefined where nothing says so. */
-  readonly since: Generation | undefined;
-}
+import {
+  ALL_SECTORS,
+  giveUp,
+  inspectSectors,
+  isSectorOf,
+  PAGE_SECTORS,
+  pageOf,
+  REFUSED,
+  sealPage,
+  sectorIn,
+  SECTORS_OF_A_PAGE,
+  SINCE_COPY,
+  sumIn,
+  SUMS_PAGE_BLOCKS,
+  type Page,
+} from './sums-page.ts';
 
 export interface WriteOptions {
   /** What pages that were blank say of who wrote them first; else the round. */
@@ -76,19 +63,8 @@ export interface SectorState {
   readonly isRefused: boolean;
 }
 
-/** The page that the block's sum is in. */
-export function pageOf(block: Block): number {
-  return Math.floor(sectorOf(block) / PAGE_SECTORS);
-}
-
-/** Written first by a copy of the base: a generation that no round has. */
-export const SINCE_COPY: Generation = generation(2 ** 48 - 1);
-
 /** Pages that are looked at in one read. */
 const SCAN_PAGES = 64;
-
-/** In place of a page that the device refuses. Blank sectors of what is written there are damage. */
-const REFUSED: Page = { bytes: new Uint8Array(0), damaged: ALL_SECTORS, since: generation(0) };
 
 export class Sidecar {
   readonly #device: LowerDevice;
@@ -123,7 +99,7 @@ export class Sidecar {
   /** @throws VarveError BLOCK_CORRUPT when the sector of the sidecar is damaged */
   async sum(block: Block): Promise<Sum> {
     const number = pageOf(block);
-    return this.#sumIn(this.#pages.get(number) ?? (await this.#load(number)), block);
+    return sumIn(this.#pages.get(number) ?? (await this.#load(number)), block);
   }
 
   /**
@@ -140,7 +116,7 @@ export class Sidecar {
         number = pageOf(block);
         page = this.#pages.get(number) ?? (await this.#load(number));
       }
-      sums.push(this.#sumIn(page, block));
+      sums.push(sumIn(page, block));
     }
     return sums;
   }
@@ -153,7 +129,7 @@ export class Sidecar {
     for (let i = 0; i < count; i++) {
       const block = blockOf(first + i);
       if ((page.damaged & (1 << (sectorOf(block) % PAGE_SECTORS))) !== 0) continue;
-      const sum = this.#sumIn(page, block);
+      const sum = sumIn(page, block);
       if (sum.kind === SUM_DATA && sum.generation === 0) return true;
     }
     return false;
@@ -174,25 +150,11 @@ export class Sidecar {
         number = pageOf(block);
         page = this.#pages.get(number) ?? (await this.#load(number));
       }
-      const view = viewOf(this.#sectorIn(page, block));
+      const view = viewOf(sectorIn(page, block));
       const end = Math.min(count, (sectorOf(block) + 1) * SUMS_ENTRIES - first);
       for (; i < end; i++) kinds[i] = kindAt(view, blockOf(first + i), at);
     }
     return kinds;
-  }
-
-  #sumIn(page: Page, block: Block): Sum {
-    return readSum(this.#sectorIn(page, block), block);
-  }
-
-  #sectorIn(page: Page, block: Block): Uint8Array {
-    const sector = sectorOf(block);
-    const inPage = sector % PAGE_SECTORS;
-    if ((page.damaged & (1 << inPage)) !== 0) {
-      throw new VarveError('BLOCK_CORRUPT', `block ${block}: sector ${sector} of its checksums`);
-    }
-    const at = inPage * SUMS_SECTOR_BYTES;
-    return page.bytes.subarray(at, at + SUMS_SECTOR_BYTES);
   }
 
   async #load(number: number): Promise<Page> {
@@ -216,38 +178,25 @@ export class Sidecar {
     const at = byteOffset(number * BLOCK_BYTES);
     await this.#device.read(at, bytes);
     const isDoubtful = (i: number): boolean =>
-      bytes[i * SUMS_SECTOR_BYTES] === 0 || !this.#isSector(bytes, number, i);
+      bytes[i * SUMS_SECTOR_BYTES] === 0 || !isSectorOf(bytes, number, i, this.#seed);
     const doubtful = SECTORS_OF_A_PAGE.filter(isDoubtful);
     if (doubtful.length === 0) return;
     const again = new Uint8Array(BLOCK_BYTES);
     await this.#device.read(at, again);
     for (const i of doubtful) {
-      if (!this.#isSector(again, number, i)) continue;
+      if (!isSectorOf(again, number, i, this.#seed)) continue;
       const [from, to] = [i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES];
       bytes.set(again.subarray(from, to), from);
     }
   }
 
   /** What says nothing in a page, or is blank although the page was written whole. */
-  #judge(page: Uint8Array, number: number): Pick<Page, 'damaged' | 'since'> {
-    let damaged = 0;
-    let blank = 0;
-    let since: Generation | undefined;
-    for (const i of SECTORS_OF_A_PAGE) {
-      const at = i * SUMS_SECTOR_BYTES;
-      if (!this.#isSector(page, number, i)) damaged |= 1 << i;
-      else if (page[at] === 0) blank |= 1 << i;
-      else since = generation(Math.min(since ?? Infinity, sinceOf(page.subarray(at))));
-    }
+  #judge(bytes: Uint8Array, number: number): Pick<Page, 'damaged' | 'since'> {
+    const { damaged, blank, since } = inspectSectors(bytes, number, this.#seed);
     const isWhole =
       since !== undefined &&
       (since === SINCE_COPY ? !this.isCopying : since <= (this.unfinishedAfter ?? Infinity));
     return { damaged: isWhole ? damaged | blank : damaged, since };
-  }
-
-  #isSector(page: Uint8Array, number: number, i: number): boolean {
-    const sector = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
-    return isSector(sector, number * PAGE_SECTORS + i, this.#seed);
   }
 
   /**
@@ -265,7 +214,7 @@ export class Sidecar {
       const bytes = new Uint8Array(BLOCK_BYTES);
       bytes.set(before.bytes);
       const damaged = keepsDamaged ? before.damaged : 0;
-      if (!keepsDamaged) this.#giveUp(bytes, before.damaged, number);
+      if (!keepsDamaged) giveUp(bytes, before.damaged, number);
       for (; i < changes.length; i++) {
         const change = changes[i];
         if (change === undefined || pageOf(change.block) !== number) break;
@@ -273,7 +222,7 @@ export class Sidecar {
         writeSum(bytes.subarray(at, at + SUMS_SECTOR_BYTES), change.block, change.sum);
       }
       const since = before.since ?? firstSince;
-      this.#sealPage(bytes, number, { damaged, since });
+      sealPage(bytes, number, { damaged, since, seed: this.#seed });
       this.#version += 1;
       await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
       this.#version += 1;
@@ -298,8 +247,8 @@ export class Sidecar {
 
   /** The first block that a page is for, and how many there are. */
   pageBlocks(number: number): { readonly first: Block; readonly count: number } {
-    const first = number * PAGE_SECTORS * SUMS_ENTRIES;
-    const count = Math.min(PAGE_SECTORS * SUMS_ENTRIES, this.#blocks - first);
+    const first = number * SUMS_PAGE_BLOCKS;
+    const count = Math.min(SUMS_PAGE_BLOCKS, this.#blocks - first);
     return { first: blockOf(first), count };
   }
 
@@ -354,7 +303,7 @@ export class Sidecar {
       damaged &= ~(1 << i);
     }
     const since = before.since ?? this.round;
-    this.#sealPage(bytes, number, { damaged, since });
+    sealPage(bytes, number, { damaged, since, seed: this.#seed });
     this.#version += 1;
     await this.#device.write(byteOffset(number * BLOCK_BYTES), [bytes]);
     this.#version += 1;
@@ -385,7 +334,7 @@ export class Sidecar {
     lastLook?: LastLook,
     isKept?: (first: Block, count: number) => Promise<boolean>,
   ): Promise<void> {
-    const step = PAGE_SECTORS * SUMS_ENTRIES;
+    const step = SUMS_PAGE_BLOCKS;
     const end = first + count;
     const wholeFrom = Math.ceil(first / step);
     const wholeTo = Math.floor(end / step);
@@ -451,44 +400,13 @@ export class Sidecar {
     sum: Sum,
     lastLook: LastLook | undefined,
   ): Promise<void> {
-    const step = PAGE_SECTORS * SUMS_ENTRIES;
+    const step = SUMS_PAGE_BLOCKS;
     for (let at = first; at < end;) {
       const stop = Math.min(end, (Math.floor(at / step) + 1) * step);
       const changes: { block: Block; sum: Sum }[] = [];
       for (let block = at; block < stop; block++) changes.push({ block: blockOf(block), sum });
       await this.write(changes, lastLook && { lastLook });
       at = stop;
-    }
-  }
-
-  /** Entries of damaged sectors: nothing says what they were. */
-  #giveUp(bytes: Uint8Array, damaged: number, number: number): void {
-    for (let i = 0; i < PAGE_SECTORS; i++) {
-      if ((damaged & (1 << i)) === 0) continue;
-      const sector = bytes.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
-      sector.fill(0);
-      for (let entry = 0; entry < SUMS_ENTRIES; entry++) {
-        const block = blockOf((number * PAGE_SECTORS + i) * SUMS_ENTRIES + entry);
-        writeSum(sector, block, {
-          kind: SUM_LOST,
-          generation: generation(0),
-          checksum: checksum(0),
-        });
-      }
-    }
-  }
-
-  /** @param damaged - sectors that stay as they are */
-  #sealPage(
-    page: Uint8Array,
-    number: number,
-    { damaged, since }: { readonly damaged: number; readonly since: Generation },
-  ): void {
-    if (page.every((byte) => byte === 0)) return;
-    for (const i of SECTORS_OF_A_PAGE) {
-      if ((damaged & (1 << i)) !== 0) continue;
-      const bytes = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);
-      sealSector(bytes, { sector: number * PAGE_SECTORS + i, seed: this.#seed, since });
     }
   }
 

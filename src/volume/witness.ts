@@ -15,7 +15,7 @@ import { sectorOf, type Sum } from '../format/sums.ts';
 import type { BlockIndex } from '../../index/block-index.ts';
 import type { Witness } from './catalogue-entries.ts';
 import type { FinalStorage } from './final-storage.ts';
-import { pageOf } from './sidecar.ts';
+import { pageOf } from './sums-page.ts';
 
 const SPREAD = 64;
 /** Fewer mismatches than this are rot. */
