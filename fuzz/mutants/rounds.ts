@@ -178,13 +178,13 @@ export const ROUND_MUTANTS: readonly Mutant[] = [
     law: 2,
     story: 'a round punches its trims when it has written its blocks: newer data is lost',
     file: 'src/volume/settle.ts',
-    find: '  await settleRanges(core, target, means, planned === undefined);\n  const buffer',
+    find: '  await settleRanges(core, target, means, plan?.blank);\n  const buffer',
     replace: '  const buffer',
     more: [
       {
         find: "  await core.final.syncFinal('final');",
         replace:
-          '  await settleRanges(core, target, means, planned === undefined);\n' +
+          '  await settleRanges(core, target, means, plan?.blank);\n' +
           "  await core.final.syncFinal('final');",
       },
     ],

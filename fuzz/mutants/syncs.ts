@@ -99,9 +99,9 @@ export const SYNC_MUTANTS: readonly Mutant[] = [
     replace: '',
     more: [
       {
-        find: 'const settledBlocks = await settleBlocks(core, target, means, planned);',
+        find: 'const settledBlocks = await settleBlocks(core, target, means, plan);',
         replace:
-          'const settledBlocks = await settleBlocks(core, target, means, planned);\n' +
+          'const settledBlocks = await settleBlocks(core, target, means, plan);\n' +
           '      const late = { horizon: core.horizon, undoSlots: core.undo.slotsUsed };\n' +
           "      await core.log.publish(late, 'horizon');",
       },

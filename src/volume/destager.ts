@@ -21,7 +21,7 @@ import type { OtherCopies } from './other-copies.ts';
 import { keepImages } from './keep-images.ts';
 import type { Retention } from './retention.ts';
 import { isDone, isPressed, roundTarget } from './round-target.ts';
-import { planRound, settleBlocks, type Attempt, type Means, type Newest } from './settle.ts';
+import { planRound, settleBlocks, type Attempt, type Means, type RoundPlan } from './settle.ts';
 
 /** Versions that are dropped in one go. */
 const DROP_STEP = 2000;
@@ -302,10 +302,10 @@ export class Destager {
       if (isNew) await this.#retention.leave(target);
       // Of a rollback that began meanwhile.
       if (target > (core.heldBack ?? Infinity)) return false;
-      const planned = isNew ? await this.#announce(target, means) : undefined;
+      const plan = isNew ? await this.#announce(target, means) : undefined;
       core.roundEpoch += 1;
       core.final.sidecar.round = target;
-      const settledBlocks = await settleBlocks(core, target, means, planned);
+      const settledBlocks = await settleBlocks(core, target, means, plan);
       await this.#finish(target, settledBlocks);
       return true;
     });
@@ -321,7 +321,7 @@ export class Destager {
    * Makes the horizon durable, once everything is kept that pins below it need.
    * @returns what the round writes, where it was looked at
    */
-  async #announce(target: Generation, means: Means): Promise<Newest | undefined> {
+  async #announce(target: Generation, means: Means): Promise<RoundPlan | undefined> {
     const core = this.#core;
     const horizon = {
       generation: target,
@@ -332,16 +332,16 @@ export class Destager {
     // At once, so that no older moment is opened or pinned; back again when it goes no further.
     core.horizon = horizon;
     try {
-      let planned: Newest | undefined;
+      let plan: RoundPlan | undefined;
       const oldest = core.pins.smallest();
       if (oldest !== undefined && oldest.generation < target) {
-        planned = await planRound(core, target);
-        await keepImages(core, target, planned, means);
+        const newest = await planRound(core, target);
+        plan = { newest, blank: await keepImages(core, target, newest, means) };
       }
       await core.log.publish({ horizon, undoSlots: core.undo.slotsUsed }, 'horizon');
       core.keeping = undefined;
       core.undo.passed();
-      return planned;
+      return plan;
     } catch (error) {
       core.horizon = core.log.superblock.horizon;
       throw error;

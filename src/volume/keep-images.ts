@@ -30,7 +30,9 @@ import type { Sum } from '../format/sums.ts';
 import { FOUND_DATA, FOUND_NONE, FOUND_ZERO } from '../../index/found.ts';
 import { endOfImage, factOf, factsOf, type BeforeImage } from '../../log/before-image.ts';
 import type { StatedImage } from '../../log/undo-log.ts';
+import type { BlankParts } from './blank-parts.ts';
 import type { Core } from './core.ts';
+import { findBlankParts } from './find-blank-parts.ts';
 import { ImageContent, type Source } from './image-content.ts';
 import type { Keeping } from './keeping.ts';
 import type { Means } from './settle.ts';
@@ -52,6 +54,7 @@ interface Kept {
  * Puts what pins below `target` need of what a round up to there replaces, and syncs. The horizon is
  * there already, so that no pin comes below it meanwhile.
  * @param newest - blocks of which the round writes data, ascending
+ * @returns what the round has to leave alone, since nothing is kept of it
  * @throws VarveError UNDO_FULL, DISK_FULL, DEVICE_IO; what was put stays, and is not put again by a
  *   second call with the same target, unless pins came that need more
  */
@@ -60,7 +63,7 @@ export async function keepImages(
   target: Generation,
   newest: { readonly length: number; readonly blocks: ArrayLike<number> },
   means: Means,
-): Promise<void> {
+): Promise<BlankParts> {
   const { settled } = core;
   const { undo } = core;
   const isSame = core.keeping?.target === target && core.keeping.lostSyncs === undo.lostSyncs;
@@ -68,9 +71,11 @@ export async function keepImages(
     core.keeping = undefined;
     const there = await undo.restart();
     const { lostSyncs } = undo;
+    const blank = await findBlankParts(core, target);
     core.keeping = {
       target,
       lostSyncs,
+      blank,
       added: new Set(),
       steps: 0,
       there,
@@ -86,13 +91,15 @@ export async function keepImages(
     const isOwn = (block: Block): boolean =>
       core.index.find(block, target) === FOUND_ZERO &&
       core.index.foundGeneration === range.generation;
-    await round.blocks(range.start, end, isOwn);
+    for (const part of core.keeping.blank.others(range.start, end)) {
+      await round.blocks(part.start, part.end, isOwn);
+    }
   }
   for (let i = 0; i < newest.length; i++) await round.one(blockOf(newest.blocks[i] ?? 0));
   await round.end();
   await undo.sync();
   // Whoever gave space back meanwhile may have synced, too, and in vain.
-  if (undo.lostSyncs === core.keeping.lostSyncs) return;
+  if (undo.lostSyncs === core.keeping.lostSyncs) return core.keeping.blank;
   throw new VarveError('DEVICE_IO', 'a failed sync took back what was kept: it is kept again');
 }
 

@@ -27,7 +27,9 @@ import { SUM_ALLOCATED, SUM_DATA, SUM_LOST, SUM_ZERO } from '../format/layouts.t
 import { markLost, type Sum } from '../format/sums.ts';
 import { RANGE_ALLOCATE } from '../../index/found.ts';
 import type { Witness } from './catalogue-entries.ts';
+import { NO_BLANK_PARTS, type BlankParts } from './blank-parts.ts';
 import type { Core } from './core.ts';
+import { findBlankParts } from './find-blank-parts.ts';
 import { lastLook, type LastLook, type RefusedKind } from './last-look.ts';
 import type { OtherCopies, Version } from './other-copies.ts';
 
@@ -45,6 +47,13 @@ interface LogRun {
 }
 
 export type Newest = ReturnType<Core['index']['newestUpTo']>;
+
+/** What a round is going to do. */
+export interface RoundPlan {
+  readonly newest: Newest;
+  /** Nothing was kept of it: it is left alone. */
+  readonly blank: BlankParts;
+}
 
 /** Runs a step of a round, which can be made again as often as it fails. */
 export type Attempt = (step: () => Promise<void>) => Promise<void>;
@@ -67,19 +76,19 @@ export interface Means {
 }
 
 /**
- * @param planned - of the same target, where it is known
+ * @param plan - of the same target, where it is known
  * @returns how many blocks were written
  */
 export async function settleBlocks(
   core: Core,
   target: Generation,
   means: Means,
-  planned?: Newest,
+  plan?: RoundPlan,
 ): Promise<number> {
   const { attempt } = means;
-  const newest = planned ?? (await planRound(core, target));
+  const newest = plan?.newest ?? (await planRound(core, target));
   // Who makes a round again has not put its images, and one may have rotted.
-  await settleRanges(core, target, means, planned === undefined);
+  await settleRanges(core, target, means, plan?.blank);
   const buffer = new Uint8Array(Math.min(newest.length, CHUNK_BLOCKS) * BLOCK_BYTES);
   for (let from = 0; from < newest.length; from += CHUNK_BLOCKS) {
     const to = Math.min(newest.length, from + CHUNK_BLOCKS);
@@ -124,7 +133,7 @@ async function settleRanges(
   core: Core,
   target: Generation,
   means: Means,
-  mayLack: boolean,
+  blank: BlankParts | undefined,
 ): Promise<void> {
   const { attempt } = means;
   // While older moments are kept, what is later than they are says so: else a before-image that is
@@ -133,22 +142,27 @@ async function settleRanges(
   // And over a base always: "never written" is what that has.
   const isKept = (first: Block, count: number): Promise<boolean> =>
     core.final.withBase(async (base) => {
-      if (pin < target && (mayLack || core.undo.mayHave(first, count))) return true;
+      if (pin < target && (blank === undefined || core.undo.mayHave(first, count))) return true;
       return base !== undefined && (await base.mayHave(first, count));
     });
   const isAsked = pin < target || core.final.hasBase;
   const ofSums = lastLookAtSums(core, means);
+  const left = blank ?? (isAsked ? await findBlankParts(core, target) : NO_BLANK_PARTS);
   for (const range of core.index.rangesUpTo(target)) {
     const end = Math.min(range.start + range.count, core.blocks);
     core.cache.dropHome(range.start, end - range.start);
-    const count = end - range.start;
-    if (range.kind === RANGE_ALLOCATE) await writeZeros(core, range.start, end, attempt);
-    else await attempt(() => core.final.punch(range.start, count));
-    const kind = range.kind === RANGE_ALLOCATE ? SUM_ALLOCATED : SUM_ZERO;
+    const isAllocated = range.kind === RANGE_ALLOCATE;
+    const kind = isAllocated ? SUM_ALLOCATED : SUM_ZERO;
     const sum = { kind, generation: range.generation, checksum: checksumOf(0) };
-    await attempt(() =>
-      core.final.sidecar.fill(range.start, count, sum, ofSums, isAsked ? isKept : undefined),
-    );
+    if (isAllocated) await writeZeros(core, range.start, end, attempt);
+    // What is allocated is never left alone.
+    for (const part of left.others(range.start, end)) {
+      const [first, count] = [blockOf(part.start), part.end - part.start];
+      if (!isAllocated) await attempt(() => core.final.punch(first, count));
+      await attempt(() =>
+        core.final.sidecar.fill(first, count, sum, ofSums, isAsked ? isKept : undefined),
+      );
+    }
   }
 }
 

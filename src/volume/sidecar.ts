@@ -24,6 +24,7 @@ import {
 } from '../base/units.ts';
 import type { LowerDevice } from '../device/lower-device.ts';
 import { readNarrowed } from '../device/read-narrowed.ts';
+import { isZero } from '../device/zeros.ts';
 import { SUMS_ENTRIES, SUMS_SECTOR_BYTES, SUM_DATA, SUM_ZERO } from '../format/layouts.ts';
 import { viewOf } from '../format/record.ts';
 import { kindAt, sectorOf, writeSum, type Sum } from '../format/sums.ts';
@@ -347,7 +348,7 @@ export class Sidecar {
     else {
       const isNothing = async (from: number, to: number): Promise<boolean> =>
         !(await isKept(blockOf(from * step), (to - from) * step));
-      for await (const { from, to, isBlank } of this.#blankRuns(wholeFrom, wholeTo)) {
+      for await (const { from, to, isBlank } of this.blankRuns(wholeFrom, wholeTo)) {
         if (isBlank && (await isNothing(from, to))) await this.#punch(from, to);
         else
           for (let page = from; page < to; page++) {
@@ -369,21 +370,29 @@ export class Sidecar {
     }
   }
 
-  /** Pages [from, to), in runs of those that are blank and those that are not, or that are refused. */
-  async *#blankRuns(
+  /**
+   * Pages [from, to), in runs of those that are blank, in two reads, and those that are not, or that
+   * are refused.
+   */
+  async *blankRuns(
     from: number,
     to: number,
   ): AsyncGenerator<{ readonly from: number; readonly to: number; readonly isBlank: boolean }> {
     const bytes = new Uint8Array(SCAN_PAGES * BLOCK_BYTES);
     for (let first = from; first < to; first += SCAN_PAGES) {
       const count = Math.min(SCAN_PAGES, to - first);
-      const refused = await readNarrowed(
-        (at, target) => this.#device.read(byteOffset(first * BLOCK_BYTES + at), target),
-        bytes.subarray(0, count * BLOCK_BYTES),
-      );
-      const isBlank = (i: number): boolean =>
-        !refused.has(i) &&
-        bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES).every((byte) => byte === 0);
+      const blanks = new Uint8Array(count).fill(1);
+      for (let look = 0; look < 2 && blanks.includes(1); look++) {
+        const refused = await readNarrowed(
+          (at, target) => this.#device.read(byteOffset(first * BLOCK_BYTES + at), target),
+          bytes.subarray(0, count * BLOCK_BYTES),
+        );
+        for (let i = 0; i < count; i++) {
+          const page = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+          if (refused.has(i) || !isZero(page)) blanks[i] = 0;
+        }
+      }
+      const isBlank = (i: number): boolean => blanks[i] === 1;
       for (let i = 0; i < count;) {
         const blank = isBlank(i);
         let after = i + 1;

@@ -245,6 +245,8 @@ describe('a trim of what is blank, under a snapshot', () => {
       await volume.core.collected();
       expect(volume.core.undo.held.images).toBeLessThan(60);
       expect(volume.core.undo.segments).toBe(1);
+      // The first page of sums, and what is beside the blocks that were written.
+      expect(bench.sim.sums.platter.allocatedBytes).toBeLessThanOrEqual(kibibytes(16));
       for (const name of ['fresh', 'trimmed-0', 'trimmed-1']) {
         const moment = volume.openMoment(await volume.resolve(name));
         const was = name === 'fresh' ? blocksOf(1) : ZEROS;
