@@ -66,7 +66,7 @@ function seedAt(seed: number, round: number): number {
 }
 
 function replayCommand({ name, seed, runs }: Turn): string {
-  return `npm run fuzz -- --name ${name} --seed ${seed} --runs ${runs}`;
+  return `npm run fuzz -- --name ${name} --seed=${seed} --runs ${runs}`;
 }
 
 class Run {

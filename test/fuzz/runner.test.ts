@@ -47,7 +47,7 @@ describe('the canary', () => {
   it('fails through the runner too, which prints how to see it again', async () => {
     const { failed, printed } = await run({ fuzzers: [canary], runs: 1000 });
     expect(failed).toEqual(['canary']);
-    expect(printed).toContain('npm run fuzz -- --name canary --seed 7 --runs 1000');
+    expect(printed).toContain('npm run fuzz -- --name canary --seed=7 --runs 1000');
   });
 });
 
@@ -167,7 +167,7 @@ describe('hands that are processes', () => {
     const { failed, printed, turns } = await inProcesses({ fuzzers: all, oldSeeds });
     expect(failed).toEqual(['b']);
     expect(printed).toContain('its process ended: exit code 1');
-    expect(printed).toContain('npm run fuzz -- --name b --seed 1 --runs 5');
+    expect(printed).toContain('npm run fuzz -- --name b --seed=1 --runs 5');
     expect(turns).toBe(3);
   });
 

@@ -63,6 +63,12 @@ export class VolumeModel {
     return Buffer.compare(this.#baseAt(block), ZEROS) === 0;
   }
 
+  /** Nothing was ever written there up to a generation, and no zeros were allocated. */
+  wasBlank(block: number, generation: number): boolean {
+    const made = this.generationsOf(block).filter((one) => one <= generation);
+    return made.every((one) => this.isHoleAt(block, one));
+  }
+
   /** How many blocks a generation changed. */
   changedBy(generation: number): number {
     return this.#blocks.filter((versions) => versions.some((one) => one.generation === generation))
