@@ -65,13 +65,15 @@ export class Pins<Reason> {
   }
 
   /** The smallest pinned generation above this one. */
-  smallestAbove(generation: Generation): Pinned<Reason> | undefined {
-    return this.#pinned(this.#byGeneration.nextHigherKey(generation));
+  smallestAbove(generation: Generation): Generation | undefined {
+    const above = this.#byGeneration.nextHigherKey(generation);
+    return above === undefined ? undefined : toGeneration(above);
   }
 
   /** The largest pinned generation at or below this one. */
-  largestUpTo(generation: Generation): Pinned<Reason> | undefined {
-    return this.#pinned(this.#byGeneration.getPairOrNextLower(generation)?.[0]);
+  largestUpTo(generation: Generation): Generation | undefined {
+    const [upTo] = this.#byGeneration.getPairOrNextLower(generation) ?? [];
+    return upTo === undefined ? undefined : toGeneration(upTo);
   }
 
   /** All of them, by generation. */

@@ -18,6 +18,7 @@ import {
 import type { LowerDevice } from '../device/lower-device.ts';
 import {
   HeldCounts,
+  isSeen,
   NOTHING,
   pinPair,
   type Amount,
@@ -50,8 +51,6 @@ export class Undo {
   readonly #held = new HeldCounts<SegmentSequence>();
   /** What was joined, and lies where it was beside it. */
   readonly #copies = new HeldCounts<SegmentSequence>();
-  /** Of both, what was put since the last sync. */
-  readonly #doubtful = new HeldCounts<SegmentSequence>();
   #log!: UndoLog;
   #isOpen = false;
   #joining: Joining | undefined;
@@ -141,7 +140,7 @@ export class Undo {
 
   /** Whether a pin sees a version that is replaced. */
   isNeeded(from: Generation, until: Generation): boolean {
-    return pinPair(this.#pins, from, until) !== undefined;
+    return isSeen(this.#pins, from, until);
   }
 
   #count(segment: SegmentSequence, image: BeforeImage): void {
@@ -152,26 +151,18 @@ export class Undo {
       this.#ahead.set(segment, until);
     }
     const amount = amountOf(image);
-    if (this.#joining === undefined) this.#held.add(segment, pair, amount);
-    else {
-      this.#joining.into = segment;
-      this.#copies.add(segment, pair, amount);
-    }
-    // What an opening finds is durable.
-    if (this.#isOpen) this.#doubtful.add(segment, pair, amount);
+    const counts = this.#joining === undefined ? this.#held : this.#copies;
+    if (this.#joining !== undefined) this.#joining.into = segment;
+    // What an opening finds is durable; else it is in doubt until the next sync.
+    counts.add(segment, pair, amount, this.#isOpen);
   }
 
   #synced(isDurable: boolean): void {
-    if (!isDurable) {
-      this.#lostSyncs += 1;
-      for (const segment of this.#doubtful.places.keys()) {
-        const counts = this.#copies.places.has(segment) ? this.#copies : this.#held;
-        for (const [pair, amount] of this.#doubtful.in(segment)) {
-          counts.subtract(segment, pair, amount);
-        }
-      }
+    if (!isDurable) this.#lostSyncs += 1;
+    for (const counts of [this.#held, this.#copies]) {
+      if (isDurable) counts.confirm();
+      else counts.takeBack();
     }
-    this.#doubtful.clear();
   }
 
   /** How often a sync failed, and what was put since the one before was taken back. */
@@ -229,7 +220,7 @@ export class Undo {
         if (image.until > horizon) for (const fact of factsOf(image)) there.add(fact);
       }
     }
-    this.#doubtful.clear();
+    this.#held.confirm();
     await this.collect();
     return there;
   }
@@ -291,7 +282,6 @@ export class Undo {
   /** The last reason to keep a generation is gone. @returns what that gives back */
   unpinned(pin: Generation): Amount {
     this.#copies.unpinned(pin, this.#pins);
-    this.#doubtful.unpinned(pin, this.#pins);
     return this.#held.unpinned(pin, this.#pins);
   }
 
@@ -352,10 +342,7 @@ export class Undo {
       });
     } catch (error) {
       // What may be marked as whole is never freed beside its sources: it would be found half there.
-      if (joining.into !== undefined && !joining.isMarked) {
-        this.#copies.drop(joining.into);
-        this.#doubtful.drop(joining.into);
-      }
+      if (joining.into !== undefined && !joining.isMarked) this.#copies.drop(joining.into);
       // Nor are they joined once more: the next opening would count them in both.
       if (joining.isMarked) for (const one of sources) this.#unjoinable.set(one, Infinity);
       if (!(error instanceof BadSource)) throw error;
