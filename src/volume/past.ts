@@ -110,7 +110,7 @@ export class VolumePast {
   /**
    * Ranges whose blocks were written, trimmed or zeroed between two moments, and what they are at
    * the second one. A block that was rewritten with the same bytes counts as changed; below the horizon
-   * a trim of what was never written may not.
+   * a trim of what was never written, or blank again, may not.
    * @throws VarveError MOMENT_OUTSIDE, USAGE
    */
   async changed(query: ChangedQuery): Promise<ChangedPage> {

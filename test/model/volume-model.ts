@@ -63,10 +63,10 @@ export class VolumeModel {
     return Buffer.compare(this.#baseAt(block), ZEROS) === 0;
   }
 
-  /** Nothing was ever written there up to a generation, and no zeros were allocated. */
-  wasBlank(block: number, generation: number): boolean {
-    const made = this.generationsOf(block).filter((one) => one <= generation);
-    return made.every((one) => this.isHoleAt(block, one));
+  /** It was zeros all the time, from one generation to another, however often it was made zeros. */
+  stayedZeros(block: number, from: number, to: number): boolean {
+    const made = this.generationsOf(block).filter((one) => one > from && one <= to);
+    return [from, ...made].every((one) => Buffer.compare(this.blockAt(block, one), ZEROS) === 0);
   }
 
   /** How many blocks a generation changed. */

@@ -270,8 +270,8 @@ class PastRun {
     for (let block = 0; block < this.#model.blocks; block++) {
       const isChanged = this.#model.generationAt(block, newer) > older;
       const got = became.get(block);
-      // Nothing is kept of the trim of what was blank: it was zeros before.
-      const isUntold = got === undefined && this.#model.wasBlank(block, newer);
+      // Nothing is kept of the trim of what is blank by now, though it once held something.
+      const isUntold = got === undefined && this.#model.stayedZeros(block, older, newer);
       const isRight = (got !== undefined) === isChanged || isUntold;
       assert(isRight, `block ${block}: changed in (${older}, ${newer}]`);
       if (got === undefined) continue;
