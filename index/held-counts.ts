@@ -9,7 +9,6 @@
  * Invariants:
  *   - Both pins of a pair are pinned, and the first is not above the last.
  *   - A pair stands while it counts something, in both of its lines and for each place.
- *   - What is in doubt is part of what is counted, until it is confirmed or taken back.
  *   - A new pin lies at or after every `until` that was added, so it changes no pair; where a round got
  *     no further, what it put is counted again.
  */
@@ -35,17 +34,11 @@ export interface PinPair {
   readonly last: Generation;
 }
 
-/** Whether a pin lies in [from, until). */
-export function isSeen(pins: PinOrder, from: Generation, until: Generation): boolean {
-  const last = pins.largestUpTo(toGeneration(until - 1));
-  return last !== undefined && last >= from;
-}
-
 /** @returns undefined: no pin lies in [from, until) */
 export function pinPair(pins: PinOrder, from: Generation, until: Generation): PinPair | undefined {
-  const last = pins.largestUpTo(toGeneration(until - 1));
+  const last = pins.largestUpTo(toGeneration(until - 1))?.generation;
   if (last === undefined || last < from) return undefined;
-  const first = pins.isPinned(from) ? from : pins.smallestAbove(from);
+  const first = pins.isPinned(from) ? from : pins.smallestAbove(from)?.generation;
   assert(first !== undefined && first <= last, 'a pin in the span has a first one');
   return { first, last };
 }
@@ -63,8 +56,6 @@ interface Pair<Place> {
   last: Line<Place>;
   amount: Amount;
   readonly at: OneOrMore<Place, Amount>;
-  /** What may be taken back of it. */
-  doubt: OneOrMore<Place, Amount> | undefined;
 }
 
 /** What lies in one place. */
@@ -80,7 +71,6 @@ type Lines<Place> = Map<Generation, Line<Place>>;
 export class HeldCounts<Place> {
   readonly #lines: Readonly<Record<Side, Lines<Place>>> = { first: new Map(), last: new Map() };
   readonly #places = new Map<Place, Holding<Place>>();
-  readonly #doubtful = new Set<Pair<Place>>();
   #total = NOTHING;
 
   /** Held by any pin. */
@@ -93,8 +83,7 @@ export class HeldCounts<Place> {
     return this.#places;
   }
 
-  /** @param inDoubt - `takeBack` may come */
-  add(place: Place, { first, last }: PinPair, amount: Amount, inDoubt = false): void {
+  add(place: Place, { first, last }: PinPair, amount: Amount): void {
     assert(first <= last, 'a pair is in order');
     assert(amount.images > 0, 'a pair counts something');
     const pair = this.#pair(first, last);
@@ -107,9 +96,6 @@ export class HeldCounts<Place> {
     pair.at.set(place, sum(pair.at.get(place) ?? NOTHING, amount));
     pair.amount = sum(pair.amount, amount);
     this.#total = sum(this.#total, amount);
-    if (!inDoubt) return;
-    pair.doubt = withMore(pair.doubt, place, amount);
-    this.#doubtful.add(pair);
   }
 
   /** What lies in a place. */
@@ -119,30 +105,23 @@ export class HeldCounts<Place> {
     });
   }
 
-  /** Nothing is in doubt any more. */
-  confirm(): void {
-    for (const pair of this.#doubtful) pair.doubt = undefined;
-    this.#doubtful.clear();
-  }
-
-  /** What is in doubt does not count any more. */
-  takeBack(): void {
-    const doubts = Array.from(this.#doubtful, (pair) => [pair, pair.doubt ?? []] as const);
-    this.confirm();
-    for (const [pair, doubt] of doubts) {
-      for (const [place, amount] of doubt) {
-        const rest = difference(pair.at.get(place) ?? NOTHING, amount);
-        assert(rest.images >= 0 && rest.bytes >= 0, 'what is taken back was added');
-        this.#forget(place, pair);
-        const { first, last } = pair;
-        if (rest.images > 0) this.add(place, { first: first.pin, last: last.pin }, rest);
-      }
-    }
+  /** Takes back what was added since: pins went meanwhile for both alike. */
+  subtract(place: Place, { first, last }: PinPair, amount: Amount): void {
+    const pair = this.#find(first, last);
+    assert(pair !== undefined, 'what is taken back was added');
+    const rest = difference(pair.at.get(place) ?? NOTHING, amount);
+    assert(rest.images >= 0 && rest.bytes >= 0, 'what is taken back was added');
+    this.#forget(place, pair);
+    if (rest.images > 0) this.add(place, { first, last }, rest);
   }
 
   /** Nothing of it counts any more. */
   drop(place: Place): void {
     for (const pair of Array.from(this.#places.get(place)?.pairs ?? [])) this.#forget(place, pair);
+  }
+
+  clear(): void {
+    for (const place of Array.from(this.#places.keys())) this.drop(place);
   }
 
   /** What is held by this pin and no other: what its end would give back. */
@@ -199,8 +178,8 @@ export class HeldCounts<Place> {
     if (own !== undefined) {
       for (const [place] of Array.from(own.at)) this.#forget(place, own);
     }
-    this.#handOn('last', pin, pins.largestUpTo(pin));
-    this.#handOn('first', pin, pins.smallestAbove(pin));
+    this.#handOn('last', pin, pins.largestUpTo(pin)?.generation);
+    this.#handOn('first', pin, pins.smallestAbove(pin)?.generation);
     return freed;
   }
 
@@ -227,10 +206,7 @@ export class HeldCounts<Place> {
       for (const [place, there] of at) {
         assert(isSame(again.at.get(place) ?? NOTHING, there), 'a pair counts them where they are');
         assert(this.#places.get(place)?.pairs.has(pair) === true, 'a place knows its pairs');
-        const { images } = pair.doubt?.get(place) ?? NOTHING;
-        assert(images <= there.images, 'what is in doubt is counted');
       }
-      assert((pair.doubt !== undefined) === this.#doubtful.has(pair), 'doubts are known');
       pairs += 1;
     }
     assert(
@@ -257,12 +233,7 @@ export class HeldCounts<Place> {
     const lines = { first: this.#line('first', first), last: this.#line('last', last) };
     let pair = lines.last.pairs.get(lines.first);
     if (pair === undefined) {
-      pair = {
-        ...lines,
-        amount: NOTHING,
-        at: new OneOrMore<Place, Amount>(),
-        doubt: undefined,
-      };
+      pair = { ...lines, amount: NOTHING, at: new OneOrMore<Place, Amount>() };
       lines.last.pairs.set(lines.first, pair);
       lines.first.pairs.set(lines.last, pair);
     }
@@ -287,9 +258,7 @@ export class HeldCounts<Place> {
     this.#total = difference(this.#total, amount);
     pair.amount = difference(pair.amount, amount);
     pair.at.delete(place);
-    pair.doubt?.delete(place);
     if (pair.at.size > 0) return;
-    this.#doubtful.delete(pair);
     const { first, last } = pair;
     first.pairs.delete(last);
     last.pairs.delete(first);
@@ -332,23 +301,8 @@ export class HeldCounts<Place> {
       pairs?.add(more);
     }
     more.amount = sum(more.amount, less.amount);
-    if (this.#doubtful.delete(less)) {
-      for (const [place, amount] of less.doubt ?? [])
-        more.doubt = withMore(more.doubt, place, amount);
-      this.#doubtful.add(more);
-    }
     return more;
   }
-}
-
-function withMore<Place>(
-  amounts: OneOrMore<Place, Amount> | undefined,
-  place: Place,
-  amount: Amount,
-): OneOrMore<Place, Amount> {
-  const more = amounts ?? new OneOrMore<Place, Amount>();
-  more.set(place, sum(more.get(place) ?? NOTHING, amount));
-  return more;
 }
 
 function sum(one: Amount, other: Amount): Amount {

@@ -65,15 +65,13 @@ export class Pins<Reason> {
   }
 
   /** The smallest pinned generation above this one. */
-  smallestAbove(generation: Generation): Generation | undefined {
-    const above = this.#byGeneration.nextHigherKey(generation);
-    return above === undefined ? undefined : toGeneration(above);
+  smallestAbove(generation: Generation): Pinned<Reason> | undefined {
+    return this.#pinned(this.#byGeneration.nextHigherKey(generation));
   }
 
   /** The largest pinned generation at or below this one. */
-  largestUpTo(generation: Generation): Generation | undefined {
-    const [upTo] = this.#byGeneration.getPairOrNextLower(generation) ?? [];
-    return upTo === undefined ? undefined : toGeneration(upTo);
+  largestUpTo(generation: Generation): Pinned<Reason> | undefined {
+    return this.#pinned(this.#byGeneration.getPairOrNextLower(generation)?.[0]);
   }
 
   /** All of them, by generation. */

@@ -1,12 +1,8 @@
 /** UUIDs as 16 bytes on disk and lower-case hexadecimal with dashes in text. */
-import { LRUCache } from 'lru-cache';
 import { assert } from './assert.ts';
 import type { Random } from './world.ts';
 
 export type Uuid = string;
-
-/** Every batch and every record of a catalogue names its volume or its lineage: few, again and again. */
-const bytesOf = new LRUCache<Uuid, Uint8Array>({ max: 64 });
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
@@ -30,12 +26,7 @@ export function uuidText(bytes: Uint8Array): Uuid {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }
 
-/** @returns the same for all who ask: not to be changed */
 export function uuidBytes(uuid: Uuid): Uint8Array {
-  const known = bytesOf.get(uuid);
-  if (known !== undefined) return known;
   assert(isUuid(uuid), 'a UUID in text is 36 characters of lower-case hexadecimal and dashes');
-  const bytes = Uint8Array.from(Buffer.from(uuid.replaceAll('-', ''), 'hex'));
-  bytesOf.set(uuid, bytes);
-  return bytes;
+  return Uint8Array.from(Buffer.from(uuid.replaceAll('-', ''), 'hex'));
 }

@@ -337,7 +337,7 @@ export class Core {
   get oldestOpen(): Generation | undefined {
     const { generation } = this.horizon;
     if (this.#held.isPinned(generation)) return generation;
-    return this.#held.smallestAbove(generation);
+    return this.#held.smallestAbove(generation)?.generation;
   }
 
   /** A reason to keep a moment is gone; what only it needed is given back in the background. */

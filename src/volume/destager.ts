@@ -46,8 +46,6 @@ export class Destager {
   #failures = 0;
   /** Since the last good round: how often the log could not be read, by the chunk's first block. */
   readonly #unread = new Map<string, number>();
-  /** A pin went since the attempt under way began. */
-  #hasLess = false;
   #endPause: (() => void) | undefined;
 
   constructor(
@@ -79,20 +77,14 @@ export class Destager {
 
   /** A pin is gone: what found no room on the undo device may find some now. */
   unpinned(): void {
-    this.#hasLess = true;
-    this.#forgetFull();
+    // What was found no longer holds: who waits is told what the next attempt finds. No more than
+    // one, or pins that come and go would have writers wait for ever.
+    if (this.#failure?.code === 'UNDO_FULL') {
+      const failures = Math.min(this.#failures, FAILURES_MAX - 1);
+      this.#worked({ failure: undefined, failures });
+    }
     this.#endPause?.();
     this.poke();
-  }
-
-  /**
-   * What was found no longer holds: who waits is told what the next attempt finds. No more than one,
-   * or pins that come and go would have writers wait for ever.
-   */
-  #forgetFull(): void {
-    if (this.#failure?.code !== 'UNDO_FULL') return;
-    const failures = Math.min(this.#failures, FAILURES_MAX - 1);
-    this.#worked({ failure: undefined, failures });
   }
 
   /**
@@ -182,7 +174,6 @@ export class Destager {
         this.#worked({ failure: undefined, failures: 0 });
         return;
       }
-      this.#hasLess = false;
       try {
         await this.#round(target);
         this.#worked({ failure: undefined, failures: 0 });
@@ -256,12 +247,8 @@ export class Destager {
     this.#core.final.sidecar.unfinishedAfter = this.#core.log.superblock.settled;
     // There is no room for what they need: they say so from now on.
     if (error.code === 'UNDO_FULL') for (const moment of this.#openMoments()) moment.end();
-    // A pin went while it was tried: what it found may be over already.
-    const isOver = this.#hasLess;
-    this.#hasLess = false;
-    if (isOver) this.#forgetFull();
     this.#onRoom();
-    if (this.#closing || isOver) return false;
+    if (this.#closing) return false;
     const isWhole = await new Promise<boolean>((resume) => {
       const cancel = this.#core.world.timers.after(RETRY_MS, () => resume(true));
       this.#endPause = () => {

@@ -63,10 +63,8 @@ export class ImageContent {
   readonly #core: Core;
   readonly #means: Means;
   readonly #seed: number;
-  /** What `of` gave last, and the time before, lies here. */
-  readonly #slabs = [new Uint8Array(0), new Uint8Array(0)];
-  /** For one read each; at most as many as are read at once. */
-  readonly #spare: Uint8Array[] = [];
+  /** What `of` gave last lies here. */
+  #slab = new Uint8Array(0);
 
   constructor(core: Core, means: Means) {
     this.#core = core;
@@ -75,8 +73,7 @@ export class ImageContent {
   }
 
   /**
-   * @returns in the same order; undefined for zeros. They stay until it is called for the second
-   *   time: who writes them reads the next ones meanwhile
+   * @returns in the same order, until it is called again; undefined for zeros
    * @throws VarveError DEVICE_IO where a device fails, unless it is given up
    */
   async of(wanted: readonly Wanted[]): Promise<readonly (Uint8Array | undefined)[]> {
@@ -92,38 +89,32 @@ export class ImageContent {
   async #together(wanted: readonly Wanted[]): Promise<(Uint8Array | undefined)[]> {
     const contents = wanted.map(() => undefined as Uint8Array | undefined);
     const spans = [...this.#homeSpans(wanted), ...this.#logSpans(wanted)];
-    const slab = this.#nextSlab(wanted.length * BLOCK_BYTES);
+    if (this.#slab.length < wanted.length * BLOCK_BYTES) {
+      this.#slab = new Uint8Array(wanted.length * BLOCK_BYTES);
+    }
+    const slab = this.#slab;
     await inParallel(spans, PARALLEL, async ({ start, end, segment, members }) => {
       if (members.length === 1) return;
-      const spare = this.#spare.pop() ?? new Uint8Array(SPAN_BYTES);
-      const bytes = spare.subarray(0, end - start);
+      const bytes = new Uint8Array(end - start);
       try {
         if (segment === undefined)
           await this.#core.final.readRaw(blockOf(start / BLOCK_BYTES), bytes);
         else await this.#core.log.readSlot(lsnOf(start), bytes);
-        for (const { at, position } of members) {
-          const one = wanted[at];
-          const read = bytes.subarray(position - start, position - start + BLOCK_BYTES);
-          if (one?.source === undefined || !this.#fits(read, one.block, one.generation, one.source))
-            continue;
-          const content = slab.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
-          content.set(read);
-          contents[at] = content;
-        }
       } catch (error) {
         if (!isUnreadable(error)) throw error;
-      } finally {
-        this.#spare.push(spare);
+        return;
+      }
+      for (const { at, position } of members) {
+        const one = wanted[at];
+        const read = bytes.subarray(position - start, position - start + BLOCK_BYTES);
+        if (one?.source === undefined || !this.#fits(read, one.block, one.generation, one.source))
+          continue;
+        const content = slab.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
+        content.set(read);
+        contents[at] = content;
       }
     });
     return contents;
-  }
-
-  #nextSlab(bytes: number): Uint8Array {
-    const oldest = this.#slabs.shift() ?? new Uint8Array(0);
-    const slab = oldest.length < bytes ? new Uint8Array(bytes) : oldest;
-    this.#slabs.push(slab);
-    return slab;
   }
 
   #homeSpans(wanted: readonly Wanted[]): readonly Span[] {

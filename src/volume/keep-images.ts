@@ -40,8 +40,8 @@ import { pageOf } from './sums-page.ts';
 
 /** Of an image that nobody can read: the mark of a lost block has another checksum. */
 const LOST_SUM = checksumOf(0);
-/** Batches of a step: what is read in one go, and where it finds one image for each block, looked at. */
-const STEP_BATCHES = 2;
+/** Blocks looked at in one go; clients have their turn between. */
+const CHUNK_BLOCKS = 256;
 /** Blocks of zeros that are put together: each is remembered by itself when only a part is put. */
 const ZEROS_MAX = 65_536;
 
@@ -64,6 +64,7 @@ export async function keepImages(
   newest: { readonly length: number; readonly blocks: ArrayLike<number> },
   means: Means,
 ): Promise<BlankParts> {
+  const { settled } = core;
   const { undo } = core;
   const isSame = core.keeping?.target === target && core.keeping.lostSyncs === undo.lostSyncs;
   if (core.keeping === undefined || !isSame || core.keeping.added.size > 0) {
@@ -83,26 +84,6 @@ export async function keepImages(
     };
   }
   const round = new Keeper(core, target, means, core.keeping);
-  try {
-    await keepAll(core, target, newest, round, core.keeping.blank);
-  } finally {
-    // Nothing is put any more when the round is made again.
-    await round.ended();
-  }
-  await undo.sync();
-  // Whoever gave space back meanwhile may have synced, too, and in vain.
-  if (undo.lostSyncs === core.keeping.lostSyncs) return core.keeping.blank;
-  throw new VarveError('DEVICE_IO', 'a failed sync took back what was kept: it is kept again');
-}
-
-async function keepAll(
-  core: Core,
-  target: Generation,
-  newest: { readonly length: number; readonly blocks: ArrayLike<number> },
-  round: Keeper,
-  blank: BlankParts,
-): Promise<void> {
-  const { settled } = core;
   for (const range of core.index.rangesUpTo(target)) {
     if (range.generation <= settled) continue;
     const end = Math.min(range.start + range.count, core.blocks);
@@ -110,12 +91,16 @@ async function keepAll(
     const isOwn = (block: Block): boolean =>
       core.index.find(block, target) === FOUND_ZERO &&
       core.index.foundGeneration === range.generation;
-    for (const part of blank.others(range.start, end)) {
+    for (const part of core.keeping.blank.others(range.start, end)) {
       await round.blocks(part.start, part.end, isOwn);
     }
   }
   for (let i = 0; i < newest.length; i++) await round.one(blockOf(newest.blocks[i] ?? 0));
   await round.end();
+  await undo.sync();
+  // Whoever gave space back meanwhile may have synced, too, and in vain.
+  if (undo.lostSyncs === core.keeping.lostSyncs) return core.keeping.blank;
+  throw new VarveError('DEVICE_IO', 'a failed sync took back what was kept: it is kept again');
 }
 
 class Keeper {
@@ -125,13 +110,10 @@ class Keeper {
   readonly #seed: number;
   readonly #progress: Keeping;
   readonly #content: ImageContent;
-  readonly #stepImages: number;
   #blocks: Block[] = [];
   /** Zeros of the steps before: many blocks, and little to put. */
   #zeros: readonly Kept[] = [];
   #step = 0;
-  /** What is being written while the next ones are read. */
-  #writing: Promise<void> = Promise.resolve();
 
   constructor(core: Core, target: Generation, means: Means, progress: Keeping) {
     this.#core = core;
@@ -140,7 +122,6 @@ class Keeper {
     this.#progress = progress;
     this.#content = new ImageContent(core, means);
     this.#seed = volumeSeed(core.uuid);
-    this.#stepImages = STEP_BATCHES * core.undo.imagesMax;
   }
 
   async blocks(start: number, end: number, isOwn: (block: Block) => boolean): Promise<void> {
@@ -154,7 +135,7 @@ class Keeper {
 
   async one(block: Block): Promise<void> {
     this.#blocks.push(block);
-    if (this.#blocks.length >= this.#stepImages) await this.flush();
+    if (this.#blocks.length >= CHUNK_BLOCKS) await this.flush();
   }
 
   async flush(): Promise<void> {
@@ -183,22 +164,10 @@ class Keeper {
     await this.#core.yieldTurn();
   }
 
-  /** The last step: all of it is written. @throws what `keepImages` throws */
+  /** The last step. */
   async end(): Promise<void> {
     await this.flush();
     await this.#putAll(this.#zeros);
-    await this.#writing;
-  }
-
-  /** Nothing is being written any more. */
-  async ended(): Promise<void> {
-    await Promise.allSettled([this.#writing]);
-  }
-
-  /** With what is being written, unless that fails: whoever waits for it is told. */
-  #afterwards(work: () => Promise<void> | void): void {
-    this.#writing = this.#writing.then(work);
-    this.#writing.catch(() => undefined);
   }
 
   /** Less than a batch, and no content. */
@@ -213,29 +182,20 @@ class Keeper {
 
   /** All that is left of this step, and of those before it. */
   async #putAll(kept: readonly Kept[]): Promise<void> {
-    const step = this.#step;
-    for (let from = 0; from < kept.length; from += this.#stepImages) {
-      const to = from + this.#stepImages;
-      await this.#put(kept.slice(from, to), to >= kept.length);
+    const { put } = this.#progress;
+    const { imagesMax } = this.#core.undo;
+    for (let from = 0; from < kept.length; from += imagesMax) {
+      const some = kept.slice(from, from + imagesMax);
+      await this.#put(some);
+      // With the last ones the step has ended.
+      if (from + imagesMax >= kept.length) break;
+      for (const { image } of some) for (const fact of factsOf(image)) put.add(fact);
+      this.#progress.putStep = this.#step;
     }
+    // Made again, it may come to its puts sooner: what was put of later steps is still to be told.
+    if (this.#step >= this.#progress.putStep) put.clear();
     this.#zeros = [];
-    this.#afterwards(() => {
-      const { put, putStep } = this.#progress;
-      // Made again, it may come to its puts sooner: what was put of later steps is still to be told.
-      if (step >= putStep) put.clear();
-      this.#progress.steps = step;
-    });
-  }
-
-  /** Reads what they were, and begins to write it once those before are written. */
-  async #put(kept: readonly Kept[], isLast: boolean): Promise<void> {
-    const contents = await this.#content.of(
-      kept.map(({ image, source }) => ({ block: image.block, generation: image.from, source })),
-    );
-    const stated = kept.map(({ image }, i): StatedImage => ({ image, content: contents[i] }));
-    await this.#writing;
-    const step = this.#step;
-    this.#afterwards(() => this.#writeAll(stated, step, isLast));
+    this.#progress.steps = this.#step;
   }
 
   /**
@@ -339,21 +299,12 @@ class Keeper {
     }
   }
 
-  /** @param isLast - with these the step has ended */
-  async #writeAll(stated: readonly StatedImage[], step: number, isLast: boolean): Promise<void> {
-    const { put } = this.#progress;
-    const { imagesMax } = this.#core.undo;
-    for (let from = 0; from < stated.length; from += imagesMax) {
-      const some = stated.slice(from, from + imagesMax);
-      await this.#write(some);
-      if (isLast && from + imagesMax >= stated.length) break;
-      for (const { image } of some) for (const fact of factsOf(image)) put.add(fact);
-      this.#progress.putStep = step;
-    }
-  }
-
-  async #write(stated: readonly StatedImage[]): Promise<void> {
+  async #put(kept: readonly Kept[]): Promise<void> {
     const { undo } = this.#core;
+    const contents = await this.#content.of(
+      kept.map(({ image, source }) => ({ block: image.block, generation: image.from, source })),
+    );
+    const stated = kept.map(({ image }, i): StatedImage => ({ image, content: contents[i] }));
     await this.#means.makeRoom(() => this.#heldBy(stated));
     await this.#means.attemptKept(async () => {
       // Pins may have gone while it waited for room.
@@ -394,15 +345,18 @@ function joined(found: readonly Kept[]): readonly Kept[] {
     );
   let last: BeforeImage | undefined;
   for (const { image } of zeros) {
-    const before = last;
     const isNext =
-      before !== undefined &&
-      before.from === image.from &&
-      before.until === image.until &&
-      endOfImage(before) === image.block;
-    if (isNext) out.pop();
-    last = isNext ? { ...before, count: blockCount(before.count + image.count) } : image;
-    out.push({ image: last, source: undefined });
+      last !== undefined &&
+      last.from === image.from &&
+      last.until === image.until &&
+      endOfImage(last) === image.block;
+    if (isNext && last !== undefined) {
+      last = { ...last, count: blockCount(last.count + image.count) };
+      out[out.length - 1] = { image: last, source: undefined };
+    } else {
+      last = image;
+      out.push({ image, source: undefined });
+    }
   }
   return out.sort(({ image: a }, { image: b }) => a.block - b.block || a.until - b.until);
 }

@@ -18,7 +18,6 @@ import {
 import type { LowerDevice } from '../device/lower-device.ts';
 import {
   HeldCounts,
-  isSeen,
   NOTHING,
   pinPair,
   type Amount,
@@ -51,6 +50,8 @@ export class Undo {
   readonly #held = new HeldCounts<SegmentSequence>();
   /** What was joined, and lies where it was beside it. */
   readonly #copies = new HeldCounts<SegmentSequence>();
+  /** Of both, what was put since the last sync. */
+  readonly #doubtful = new HeldCounts<SegmentSequence>();
   #log!: UndoLog;
   #isOpen = false;
   #joining: Joining | undefined;
@@ -140,7 +141,7 @@ export class Undo {
 
   /** Whether a pin sees a version that is replaced. */
   isNeeded(from: Generation, until: Generation): boolean {
-    return isSeen(this.#pins, from, until);
+    return pinPair(this.#pins, from, until) !== undefined;
   }
 
   #count(segment: SegmentSequence, image: BeforeImage): void {
@@ -151,18 +152,26 @@ export class Undo {
       this.#ahead.set(segment, until);
     }
     const amount = amountOf(image);
-    const counts = this.#joining === undefined ? this.#held : this.#copies;
-    if (this.#joining !== undefined) this.#joining.into = segment;
-    // What an opening finds is durable; else it is in doubt until the next sync.
-    counts.add(segment, pair, amount, this.#isOpen);
+    if (this.#joining === undefined) this.#held.add(segment, pair, amount);
+    else {
+      this.#joining.into = segment;
+      this.#copies.add(segment, pair, amount);
+    }
+    // What an opening finds is durable.
+    if (this.#isOpen) this.#doubtful.add(segment, pair, amount);
   }
 
   #synced(isDurable: boolean): void {
-    if (!isDurable) this.#lostSyncs += 1;
-    for (const counts of [this.#held, this.#copies]) {
-      if (isDurable) counts.confirm();
-      else counts.takeBack();
+    if (!isDurable) {
+      this.#lostSyncs += 1;
+      for (const segment of this.#doubtful.places.keys()) {
+        const counts = this.#copies.places.has(segment) ? this.#copies : this.#held;
+        for (const [pair, amount] of this.#doubtful.in(segment)) {
+          counts.subtract(segment, pair, amount);
+        }
+      }
     }
+    this.#doubtful.clear();
   }
 
   /** How often a sync failed, and what was put since the one before was taken back. */
@@ -220,7 +229,7 @@ export class Undo {
         if (image.until > horizon) for (const fact of factsOf(image)) there.add(fact);
       }
     }
-    this.#held.confirm();
+    this.#doubtful.clear();
     await this.collect();
     return there;
   }
@@ -282,6 +291,7 @@ export class Undo {
   /** The last reason to keep a generation is gone. @returns what that gives back */
   unpinned(pin: Generation): Amount {
     this.#copies.unpinned(pin, this.#pins);
+    this.#doubtful.unpinned(pin, this.#pins);
     return this.#held.unpinned(pin, this.#pins);
   }
 
@@ -342,7 +352,10 @@ export class Undo {
       });
     } catch (error) {
       // What may be marked as whole is never freed beside its sources: it would be found half there.
-      if (joining.into !== undefined && !joining.isMarked) this.#copies.drop(joining.into);
+      if (joining.into !== undefined && !joining.isMarked) {
+        this.#copies.drop(joining.into);
+        this.#doubtful.drop(joining.into);
+      }
       // Nor are they joined once more: the next opening would count them in both.
       if (joining.isMarked) for (const one of sources) this.#unjoinable.set(one, Infinity);
       if (!(error instanceof BadSource)) throw error;

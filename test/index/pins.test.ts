@@ -31,8 +31,8 @@ it('counts equal reasons apart, and refuses to remove one twice', () => {
 it('finds the neighbours of a generation', () => {
   const pins = new Pins<string>();
   for (const at of [10, 20, 30]) pins.add(generation(at), `p${at}`);
-  expect(pins.smallestAbove(generation(10))).toBe(20);
+  expect(pins.smallestAbove(generation(10))?.generation).toBe(20);
   expect(pins.smallestAbove(generation(30))).toBeUndefined();
-  expect(pins.largestUpTo(generation(29))).toBe(20);
+  expect(pins.largestUpTo(generation(29))?.generation).toBe(20);
   expect(pins.largestUpTo(generation(9))).toBeUndefined();
 });
