@@ -1,4 +1,5 @@
 /** Parts of ranges that a round leaves alone: see find-blank-parts.ts. Pure. */
+import { bisect } from '../base/bisect.ts';
 
 export interface Part {
   readonly start: number;
@@ -16,24 +17,14 @@ export class BlankParts {
   /** What is left of a range without them. */
   *others(start: number, end: number): Generator<Part> {
     let at = start;
-    for (let i = this.#firstBehind(start); i < this.#parts.length; i++) {
+    const isBefore = (i: number): boolean => (this.#parts[i]?.end ?? Infinity) <= start;
+    for (let i = bisect(this.#parts.length, isBefore); i < this.#parts.length; i++) {
       const part = this.#parts[i];
       if (part === undefined || part.start >= end) break;
       if (part.start > at) yield { start: at, end: part.start };
       at = Math.max(at, part.end);
     }
     if (at < end) yield { start: at, end };
-  }
-
-  /** The first part that ends behind a block. */
-  #firstBehind(block: number): number {
-    let [low, high] = [0, this.#parts.length];
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((this.#parts[middle]?.end ?? Infinity) <= block) low = middle + 1;
-      else high = middle;
-    }
-    return low;
   }
 }
 

@@ -13,6 +13,7 @@ import {
   type Block,
   type Generation,
 } from '../base/units.ts';
+import { isZero } from '../device/zeros.ts';
 import { SUM_LOST, SUMS_ENTRIES, SUMS_SECTOR_BYTES } from '../format/layouts.ts';
 import {
   isSector,
@@ -118,7 +119,7 @@ export function sealPage(
     seed,
   }: { readonly damaged: number; readonly since: Generation; readonly seed: number },
 ): void {
-  if (page.every((byte) => byte === 0)) return;
+  if (isZero(page)) return;
   for (const i of SECTORS_OF_A_PAGE) {
     if ((damaged & (1 << i)) !== 0) continue;
     const bytes = page.subarray(i * SUMS_SECTOR_BYTES, (i + 1) * SUMS_SECTOR_BYTES);

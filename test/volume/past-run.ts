@@ -17,6 +17,7 @@ import {
   type Generation,
 } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
+import { isZero } from '../../src/device/zeros.ts';
 import type { SearchQuery, VersionInfo } from '../../src/volume/past-report.ts';
 import type { Volume } from '../../src/volume/volume.ts';
 import { slowReads } from '../crash/slow-reads.ts';
@@ -277,7 +278,7 @@ class PastRun {
       if (got === undefined) continue;
       this.counts.changedBlocks += 1;
       const content = this.#model.blockAt(block, to);
-      if (got === 'zeros') assert(isZeros(content), `block ${block} is zeros at ${to}`);
+      if (got === 'zeros') assert(isZero(content), `block ${block} is zeros at ${to}`);
       else assert(!this.#model.isHoleAt(block, to), `block ${block} has data at ${to}`);
     }
   }
@@ -296,9 +297,9 @@ class PastRun {
     const before = volume.core.horizon.generation;
     const changes = random.chance(0.5) ? 0 : CHANGES_BESIDE;
     let isOver = false;
-    const list = this.#list(volume, { ...whole, offset, versionsMax }).finally(
-      () => (isOver = true),
-    );
+    const list = this.#list(volume, { ...whole, offset, versionsMax }).finally(() => {
+      isOver = true;
+    });
     const write = async (): Promise<void> => {
       for (let i = 0; i < changes && !isOver; i++) await this.#change(volume);
     };
@@ -338,8 +339,9 @@ class PastRun {
     const base = versions.at(-1);
     if (base === undefined || got.join() !== made.toReversed().join()) return false;
     const isHole = this.#model.isHoleAt(block, horizon);
-    if (isData(base.kind) ? isHole : !isZeros(this.#model.blockAt(block, horizon))) return false;
-    return [undefined, this.#model.generationAt(block, horizon)].includes(base.generation);
+    if (isData(base.kind) ? isHole : !isZero(this.#model.blockAt(block, horizon))) return false;
+    const isUnknown = base.generation === undefined;
+    return isUnknown || base.generation === this.#model.generationAt(block, horizon);
   }
 
   #checkVersions(volume: Volume, { block, versions, at }: BlockPast): void {
@@ -358,7 +360,7 @@ class PastRun {
       const isBase = i === versions.length - 1;
       const when = isBase ? horizon.generation : (expected[i] ?? 0);
       const content = model.blockAt(block, when);
-      assert(isData(kind) ? !model.isHoleAt(block, when) : isZeros(content), `${kind} at ${when}`);
+      assert(isData(kind) ? !model.isHoleAt(block, when) : isZero(content), `${kind} at ${when}`);
       assert(kind !== 'lost' && kind !== 'unknown', 'nothing was damaged');
       if (!isBase) {
         assert(requestBytes === model.changedBy(when) * BLOCK_BYTES, 'a request has its size');
@@ -487,10 +489,6 @@ async function allEnded<A, B>(work: readonly [Promise<A>, B]): Promise<readonly 
 
 function isData(kind: string): boolean {
   return kind === 'data' || kind === 'base';
-}
-
-function isZeros(content: Uint8Array): boolean {
-  return content.every((byte) => byte === 0);
 }
 
 export async function runPast(options: PastOptions): Promise<PastCounts> {
